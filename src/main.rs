@@ -1,0 +1,2 @@
+//! appreg
+fn main() {}
