@@ -1,1 +1,2 @@
 //! appreg
+pub mod api;
