@@ -4,6 +4,8 @@
 
 pub mod api;
 pub mod config;
+pub mod credential;
 pub mod ledger;
+pub mod policy;
 pub mod rotation;
 pub mod signer;
