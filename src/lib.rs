@@ -6,6 +6,7 @@ pub mod api;
 pub mod config;
 pub mod credential;
 pub mod ledger;
+pub mod plan;
 pub mod policy;
 pub mod rotation;
 pub mod signer;
