@@ -5,5 +5,6 @@
 pub mod api;
 pub mod config;
 pub mod ledger;
+pub mod mint;
 pub mod rotation;
 pub mod signer;
