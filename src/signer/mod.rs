@@ -1,8 +1,8 @@
 //! Which keys sign access tokens and which are published: pure functions over the index in `signing-keys`.
 //!
 //! Key bytes never come here. The index is the same on every replica, so every replica signs with the same key at the
-//! same time; only the controller changes it. Certificate authorities have their own index in [`ca`]; reading a signed token stands
-//! in [`jwt`].
+//! same time; only the controller changes it. Certificate authorities have their own index in [`ca`]; reading a signed
+//! token stands in [`jwt`].
 
 pub mod ca;
 pub mod jwt;
@@ -153,8 +153,12 @@ impl Index {
     /// The next time at which [`Self::due`] or [`Self::signing`] can answer otherwise.
     #[must_use]
     pub fn next_transition(&self, now: Timestamp) -> Option<Timestamp> {
-        let successor =
-            self.0.iter().map(|key| key.sign_from).max().map(|from| rotation::add(from, KEY_LIFE - PUBLISH_BEFORE));
+        let successor = self
+            .0
+            .iter()
+            .map(|key| key.sign_from)
+            .max()
+            .map(|from| rotation::add(from, KEY_LIFE - PUBLISH_BEFORE));
         self.0
             .iter()
             .flat_map(|key| [Some(key.sign_from), key.publish_until])
