@@ -4,7 +4,9 @@
 
 pub mod api;
 pub mod config;
+pub mod credential;
 pub mod ledger;
 pub mod mint;
+pub mod policy;
 pub mod rotation;
 pub mod signer;
