@@ -110,3 +110,66 @@ impl SigningKey for CaKey {
         Ok(signature.as_ref().to_vec())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::mint::tests::assert_hidden;
+    use x509_parser::prelude::{FromDer as _, X509Certificate};
+
+    fn now() -> Timestamp {
+        "2026-11-22T07:00:00.5Z".parse().unwrap()
+    }
+
+    #[test]
+    fn a_new_authority_is_one_and_signs_no_other_authority() {
+        let minted = mint(now()).unwrap();
+        let der = CertificateDer::from_pem_slice(minted.record.certificate.as_bytes()).unwrap();
+        let (_, parsed) = X509Certificate::from_der(&der).unwrap();
+        parsed.verify_signature(None).unwrap();
+        let constraints = parsed.basic_constraints().unwrap().unwrap();
+        assert!(constraints.critical && constraints.value.ca);
+        assert_eq!(constraints.value.path_len_constraint, Some(0));
+        let usage = parsed.key_usage().unwrap().unwrap();
+        assert!(usage.critical && usage.value.key_cert_sign() && usage.value.crl_sign());
+        assert!(!usage.value.digital_signature());
+        assert_eq!(parsed.validity().not_before.timestamp(), now().as_second() - 60);
+        assert_eq!(parsed.validity().not_after.timestamp(), minted.record.not_after.as_second());
+        assert_eq!(minted.record.not_after.duration_since(minted.record.created_at), CA_LIFE);
+        assert_eq!(minted.record.id.len(), 16);
+        let hash = Digest::of(&der).0;
+        assert!(minted.record.id.starts_with(&format!("{:02x}{:02x}", hash[0], hash[1])));
+    }
+
+    #[test]
+    fn two_authorities_have_different_subjects() {
+        let subject = |record: &CaRecord| {
+            let der = CertificateDer::from_pem_slice(record.certificate.as_bytes()).unwrap();
+            X509Certificate::from_der(&der).unwrap().1.subject().to_string()
+        };
+        let [one, two] = [(); 2].map(|()| mint(now()).unwrap().record);
+        assert!(subject(&one).starts_with("CN=appreg CA "), "{}", subject(&one));
+        assert_ne!(subject(&one), subject(&two));
+        assert_ne!(one.id, two.id);
+    }
+
+    #[test]
+    fn an_authority_is_read_back_only_with_its_own_key() {
+        let [one, two] = [(); 2].map(|()| mint(now()).unwrap());
+        let read = SigningCa::from_pem(&one.record, one.private_key_pem.expose()).unwrap();
+        assert_eq!(read.id(), one.record.id);
+        let error = |record: &CaRecord, pem: &[u8]| SigningCa::from_pem(record, pem).unwrap_err();
+        assert_eq!(error(&one.record, two.private_key_pem.expose()), Error::WrongKey);
+        assert_eq!(error(&one.record, b"nothing"), Error::UnreadableKey);
+        let broken = CaRecord { certificate: "nothing".into(), ..one.record.clone() };
+        assert_eq!(error(&broken, one.private_key_pem.expose()), Error::UnreadableCertificate);
+    }
+
+    #[test]
+    fn debug_shows_no_byte_of_a_key() {
+        let minted = mint(now()).unwrap();
+        let read = SigningCa::from_pem(&minted.record, minted.private_key_pem.expose()).unwrap();
+        let debug = format!("{minted:?} {read:?}");
+        assert_hidden(&minted.private_key_pem, &debug);
+    }
+}

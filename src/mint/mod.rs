@@ -79,3 +79,30 @@ fn public_jwk(key: &DecodingKey, alg: Option<jsonwebtoken::Algorithm>) -> Result
     let value = serde_json::to_value(&jwk).map_err(|_| Error::UnreadableKey)?;
     Ok(PublicJwk { kid, value })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Asserts that the text shows nothing of the private half of a P-256 key in PEM, in none of the usual forms.
+    pub(super) fn assert_hidden(key_pem: &Material, text: &str) {
+        let pem = std::str::from_utf8(key_pem.expose()).unwrap();
+        let der = material::key_from_pem(key_pem.expose()).unwrap();
+        // The private scalar is 32 bytes from byte 36 on: in the first two lines. What follows is the public half.
+        let scalar = &der[36..68];
+        let hex: String = scalar[..8].iter().map(|byte| format!("{byte:02x}")).collect();
+        let decimal = format!("{:?}", &scalar[..8]);
+        let shown = |part: &str| text.to_lowercase().contains(&part.to_lowercase());
+        for line in pem.lines().skip(1).take(2) {
+            assert!(!shown(&line[..16]) && !shown(&line[48..]), "{text}");
+        }
+        assert!(!shown(&hex) && !shown(decimal.trim_matches(['[', ']'])), "{text}");
+    }
+
+    #[test]
+    #[should_panic(expected = "canary")]
+    fn the_test_for_hidden_keys_finds_a_shown_one() {
+        let pem = material::key_to_pem(&[0x5a; 138]);
+        assert_hidden(&pem, &format!("canary {:?}", [0x5a_u8; 32]));
+    }
+}

@@ -124,3 +124,59 @@ impl Pair {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::mint::tests::assert_hidden;
+    use crate::signer::jwt::PublicKey;
+
+    fn minted() -> MintedSigningKey {
+        let at = |text: &str| text.parse().unwrap();
+        mint(Algorithm::ES256, at("2026-11-22T07:00:00.5Z"), at("2026-11-23T07:00:00.5Z")).unwrap()
+    }
+
+    #[test]
+    fn a_key_is_read_back_with_the_kid_of_its_record() {
+        let minted = minted();
+        let key = SigningKey::from_pem(&minted.record, minted.private_key_pem.expose()).unwrap();
+        assert_eq!((key.kid(), key.alg()), (minted.record.kid.as_str(), Algorithm::ES256));
+        assert_eq!(minted.record.sign_from.to_string(), "2026-11-23T07:00:00Z");
+        assert_eq!(PublicKey::from_jwk(key.jwk()).unwrap().kid(), key.kid());
+    }
+
+    #[test]
+    fn the_header_is_exactly_that_of_rfc_9068() {
+        let minted = minted();
+        let key = SigningKey::from_pem(&minted.record, minted.private_key_pem.expose()).unwrap();
+        let (dot, segment) = key.header().split_last().unwrap();
+        let text = String::from_utf8(URL_SAFE_NO_PAD.decode(segment).unwrap()).unwrap();
+        assert_eq!(*dot, b'.');
+        assert_eq!(text, format!(r#"{{"alg":"ES256","typ":"at+jwt","kid":"{}"}}"#, minted.record.kid));
+    }
+
+    #[test]
+    fn the_jwk_is_public_and_complete() {
+        let minted = minted();
+        let key = SigningKey::from_pem(&minted.record, minted.private_key_pem.expose()).unwrap();
+        let members: Vec<&str> = key.jwk().as_object().unwrap().keys().map(String::as_str).collect();
+        assert_eq!(members, ["alg", "crv", "kid", "kty", "use", "x", "y"]);
+        assert_eq!((&key.jwk()["alg"], &key.jwk()["use"]), (&"ES256".into(), &"sig".into()));
+    }
+
+    #[test]
+    fn a_key_under_another_kid_is_refused() {
+        let [one, two] = [(); 2].map(|()| minted());
+        let error = |pem: &[u8]| SigningKey::from_pem(&one.record, pem).unwrap_err();
+        assert_eq!(error(two.private_key_pem.expose()), Error::WrongKey);
+        assert_eq!(error(b""), Error::UnreadableKey);
+    }
+
+    #[test]
+    fn debug_shows_no_byte_of_a_key() {
+        let minted = minted();
+        let key = SigningKey::from_pem(&minted.record, minted.private_key_pem.expose()).unwrap();
+        let debug = format!("{minted:?} {key:?}");
+        assert_hidden(&minted.private_key_pem, &debug);
+    }
+}
