@@ -11,7 +11,7 @@ use rustls::pki_types::pem::PemObject as _;
 
 use super::certificate::{serial_number, set_validity, subject};
 use super::material::{key_from_pem, key_to_pem};
-use super::{Error, Material};
+use super::{Error, Material, hex};
 use crate::ledger::Digest;
 use crate::rotation::{add, whole_seconds};
 use crate::signer::ca::{CA_LIFE, CaRecord};
@@ -42,15 +42,14 @@ pub fn mint(now: Timestamp) -> Result<MintedCa, Error> {
     let mut params = CertificateParams::default();
     set_validity(&mut params, created_at, not_after)?;
     // A verifier finds the issuer by its name: two authorities in one bundle must not share one.
-    let unique: String = serial.to_bytes().iter().take(8).map(|byte| format!("{byte:02x}")).collect();
-    params.distinguished_name = subject(&format!("appreg CA {unique}"));
+    params.distinguished_name = subject(&format!("appreg CA {}", hex(&serial.to_bytes()[..8])));
     params.serial_number = Some(serial);
     params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
     params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
     params.use_authority_key_identifier_extension = true;
 
     let certificate = params.self_signed(&CaKey(pair)).map_err(|_| Error::NotSigned)?;
-    let id = Digest::of(certificate.der()).0.iter().take(8).map(|byte| format!("{byte:02x}")).collect();
+    let id = hex(&Digest::of(certificate.der()).0[..8]);
     let record = CaRecord { id, created_at, not_after, certificate: certificate.pem() };
     Ok(MintedCa { record, private_key_pem: key_to_pem(document.as_ref()) })
 }

@@ -336,7 +336,7 @@ mod tests {
         let members: Vec<&str> = minted.verifier.jwk.as_object().unwrap().keys().map(String::as_str).collect();
         match key_type {
             KeyType::EcdsaP256 | KeyType::EcdsaP384 => {
-                assert_eq!(members, ["alg", "crv", "kid", "kty", "use", "x", "y"])
+                assert_eq!(members, ["alg", "crv", "kid", "kty", "use", "x", "y"]);
             }
             KeyType::Ed25519 => assert_eq!(members, ["alg", "crv", "kid", "kty", "use", "x"]),
             KeyType::Rsa2048 | KeyType::Rsa3072 | KeyType::Rsa4096 => {

@@ -37,8 +37,8 @@ pub enum Error {
     /// A CA certificate in the index cannot be parsed.
     #[error("the certificate of the certificate authority is malformed")]
     UnreadableCertificate,
-    /// A name cannot stand in a certificate: it is not plain ASCII, or not a DNS name or IP address where one is needed.
-    #[error("a name of the certificate's subject is not plain ASCII")]
+    /// A name cannot stand in a certificate because it is not plain ASCII, or a serving certificate has none.
+    #[error("a name of the certificate is missing or not plain ASCII")]
     UnusableName,
     /// A validity cannot stand in a certificate: it ends before it begins, or outside the years 0 to 9999.
     #[error("the certificate's validity cannot be expressed")]
@@ -56,6 +56,12 @@ fn random<const N: usize>() -> Result<[u8; N], Error> {
     let mut bytes = [0; N];
     aws_lc_rs::rand::fill(&mut bytes).map_err(|_| Error::NoEntropy)?;
     Ok(bytes)
+}
+
+/// The bytes in lower-case hex.
+fn hex(bytes: &[u8]) -> String {
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    bytes.iter().flat_map(|byte| [byte >> 4, byte & 15]).map(|digit| char::from(DIGITS[usize::from(digit)])).collect()
 }
 
 /// The time in rcgen's type, cut to whole seconds.
@@ -90,7 +96,7 @@ mod tests {
         let der = material::key_from_pem(key_pem.expose()).unwrap();
         // The private scalar is 32 bytes from byte 36 on: in the first two lines. What follows is the public half.
         let scalar = &der[36..68];
-        let hex: String = scalar[..8].iter().map(|byte| format!("{byte:02x}")).collect();
+        let hex = hex(&scalar[..8]);
         let decimal = format!("{:?}", &scalar[..8]);
         let shown = |part: &str| text.to_lowercase().contains(&part.to_lowercase());
         for line in pem.lines().skip(1).take(2) {

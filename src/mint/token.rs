@@ -321,7 +321,7 @@ mod tests {
             (read.customers.as_deref(), read.customer_groups.as_deref()),
             (Some(&customers[..]), Some(&groups[..]))
         );
-        assert_eq!(read.certificate, Some(certificate));
+        assert_eq!(read.certificate, Some(certificate.to_base64url()));
     }
 
     #[test]
@@ -342,8 +342,7 @@ mod tests {
 
     #[test]
     fn a_token_costs_one_allocation() {
-        let mut out = Vec::new();
-        out.reserve(FIXED_BYTES * 8);
+        let mut out = Vec::with_capacity(FIXED_BYTES * 8);
         let before = out.as_ptr();
         push(&KEY, &claims(), &mut out).unwrap();
         assert_eq!(out.as_ptr(), before, "the room reserved was enough");
@@ -409,6 +408,23 @@ mod tests {
         let secret = jsonwebtoken::EncodingKey::from_secret(KEY.jwk().to_string().as_bytes());
         let forged = jsonwebtoken::encode(&header, &payload(&token), &secret).unwrap();
         assert!(jwt::verify(forged.as_bytes(), &keys).is_none());
+    }
+
+    #[test]
+    fn the_longest_token_that_a_registration_can_ask_for_is_read_back() {
+        // The schema's bounds: 64 scopes of 128 characters, 16 audiences of 256, 64 customers and 64 groups of 128.
+        let texts = |count: usize, length: usize| vec!["\u{7e}".repeat(length); count];
+        let (audiences, customers) = (texts(16, 256), texts(64, 128));
+        let token = signed(&Claims {
+            issuer: &"x".repeat(2048),
+            client_id: &"x".repeat(100),
+            scope: &texts(64, 128).join(" "),
+            audiences: &audiences,
+            customers: Some(&customers),
+            customer_groups: Some(&customers),
+            ..claims()
+        });
+        assert!(jwt::verify(token.as_bytes(), &[public(&KEY)]).is_some(), "{} bytes", token.len());
     }
 
     #[test]

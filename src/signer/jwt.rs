@@ -9,10 +9,9 @@ use jsonwebtoken::{DecodingKey, Validation};
 use serde::Deserialize;
 
 use super::Algorithm;
-use crate::ledger::Digest;
 
-/// The longest token that is read, in bytes.
-pub const LONGEST_TOKEN_BYTES: usize = 32 * 1024;
+/// The longest token that is read, in bytes. The longest that a registration can ask for has about 40,000.
+pub const LONGEST_TOKEN_BYTES: usize = 64 * 1024;
 
 /// The public half of a signing key, parsed once.
 #[derive(Clone)]
@@ -47,8 +46,8 @@ pub struct VerifiedToken {
     pub customers: Option<Vec<String>>,
     /// `customer_groups`.
     pub customer_groups: Option<Vec<String>>,
-    /// `x5t#S256` of `cnf`: the certificate that the token is bound to.
-    pub certificate: Option<Digest>,
+    /// `x5t#S256` of `cnf`: the SHA-256 in base64url of the certificate that the token is bound to.
+    pub certificate: Option<String>,
 }
 
 impl PublicKey {
@@ -136,7 +135,7 @@ enum Audiences {
 #[derive(Deserialize)]
 struct Confirmation {
     #[serde(rename = "x5t#S256")]
-    certificate: Digest,
+    certificate: String,
 }
 
 impl Wire {

@@ -36,8 +36,7 @@ fn openssl(directory: &Path, arguments: &[&str]) -> Output {
 
 fn verify(directory: &Path, purpose: &str, now: &str, certificate: &str) -> Result<(), String> {
     let now = at(now).as_second().to_string();
-    let arguments =
-        ["verify", "-x509_strict", "-purpose", purpose, "-attime", &now, "-CAfile", "ca.crt", certificate];
+    let arguments = ["verify", "-x509_strict", "-purpose", purpose, "-attime", &now, "-CAfile", "ca.crt", certificate];
     let output = openssl(directory, &arguments);
     if output.status.success() { Ok(()) } else { Err(String::from_utf8_lossy(&output.stderr).into_owned()) }
 }
