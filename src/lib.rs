@@ -1,1 +1,4 @@
 //! appreg
+pub mod clock;
+pub mod controller;
+pub mod kubernetes;
