@@ -227,7 +227,10 @@ impl<K: Clone + Ord + Hash> Schedule<K> {
 /// 0.5 s doubling to 300 s, and up to a tenth more, by a hash of the object: those that failed together do not all come
 /// back together.
 fn retry_after<K: Hash>(object: &K, failures: u32) -> Duration {
-    let base = 2_u32.checked_pow(failures).and_then(|factor| FIRST_RETRY.checked_mul(factor)).map_or(LAST_RETRY, |d| d.min(LAST_RETRY));
+    let base = 2_u32
+        .checked_pow(failures)
+        .and_then(|factor| FIRST_RETRY.checked_mul(factor))
+        .map_or(LAST_RETRY, |d| d.min(LAST_RETRY));
     let mut hasher = DefaultHasher::new();
     (object, failures).hash(&mut hasher);
     let spread = u32::try_from(hasher.finish() % 1000).unwrap_or(0);

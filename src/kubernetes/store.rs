@@ -120,7 +120,7 @@ impl<T> Store<T> {
     /// Takes a successful own DELETE of `object`, which had `version` (a DELETE's answer does not say its own).
     pub fn removed(&mut self, object: &ObjectName, version: u64) -> Option<Changed<T>> {
         match self.version(object) {
-            Some(held) if held > version => return None, // created again
+            Some(held) if held > version => return None,  // created again
             None if version <= self.shown => return None, // the watch was faster
             Some(_) | None => {}
         }
@@ -133,7 +133,8 @@ impl<T> Store<T> {
     /// 404. It counts if it is newer; and if it is older than an own write that the watch has never shown, then the
     /// server went back, and what it says now is the truth.
     pub fn found(&mut self, object: &ObjectName, live: Option<(u64, T)>) -> Option<Changed<T>> {
-        let unconfirmed = self.version(object).or_else(|| self.removed.get(object).copied()).filter(|v| *v > self.shown);
+        let unconfirmed =
+            self.version(object).or_else(|| self.removed.get(object).copied()).filter(|v| *v > self.shown);
         match live {
             Some((version, value)) => {
                 if unconfirmed.is_some_and(|own| version < own) {

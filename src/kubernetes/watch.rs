@@ -164,8 +164,15 @@ where
         health: watch::Sender<Health>,
         stop: CancellationToken,
     ) {
-        let mut running =
-            Running { watch: self, door, apply, health, version: String::new(), peace: Instant::now(), pause: FIRST_PAUSE };
+        let mut running = Running {
+            watch: self,
+            door,
+            apply,
+            health,
+            version: String::new(),
+            peace: Instant::now(),
+            pause: FIRST_PAUSE,
+        };
         stop.run_until_cancelled(running.forever()).await;
         running.health.send_modify(|h| h.turn(false, None));
     }
