@@ -1,0 +1,1 @@
+//! The watch loop against the fake API server.
