@@ -17,4 +17,7 @@ pub mod plan;
 
 pub mod mint;
 
+pub mod clock;
+pub mod kubernetes;
 
+pub mod controller;
