@@ -4,6 +4,7 @@ use std::fmt;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
 
 use super::schema;
 
@@ -16,6 +17,7 @@ pub const DEFAULT_TOKEN_ENTRY: &str = "token";
 /// A credential of the application, of exactly one kind.
 #[derive(JsonSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
+#[schemars(extend("x-kubernetes-validations" = entry_rules()))]
 pub struct Entry {
     /// Names the credential; its kind and its secretName are fixed for as long as the name is used.
     #[schemars(length(min = 1, max = 40), regex(pattern = schema::DNS_LABEL))]
@@ -28,12 +30,12 @@ pub struct Entry {
 
     /// How long one revision is valid, such as 365d or 1h30m. At most 1096d, an access token at most 24h.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(extend("format" = "duration"), regex(pattern = schema::DURATION), length(max = 32))]
+    #[schemars(extend("format" = "duration", "x-kubernetes-validations" = duration_rules()), regex(pattern = schema::DURATION), length(max = 32))]
     pub effective_duration: Option<String>,
 
     /// How long before its end a revision is replaced; by default a third of effectiveDuration.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(extend("format" = "duration"), regex(pattern = schema::DURATION), length(max = 32))]
+    #[schemars(extend("format" = "duration", "x-kubernetes-validations" = duration_rules()), regex(pattern = schema::DURATION), length(max = 32))]
     pub renew_before: Option<String>,
 
     /// The Secret that the credential is written to; by default the registration's name, for an access
@@ -64,6 +66,49 @@ pub struct Entry {
     /// An access token (RFC 9068), refreshed in its Secret before it expires.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub access_token: Option<AccessToken>,
+}
+
+/// The rules about more than one field of an entry.
+fn entry_rules() -> Value {
+    json!([
+        schema::rule(
+            "[has(self.clientSecret), has(self.certificate), has(self.accessToken)].filter(x, x).size() == 1",
+            "write exactly one of clientSecret, certificate and accessToken",
+        ),
+        schema::rule_at(
+            ".renewBefore",
+            "!has(self.renewBefore) || has(self.effectiveDuration)",
+            "renewBefore needs effectiveDuration: set it too",
+        ),
+        schema::rule_at(
+            ".renewBefore",
+            "!has(self.renewBefore) || !has(self.effectiveDuration) || self.renewBefore < self.effectiveDuration",
+            "renewBefore must be shorter than effectiveDuration: shorten it",
+        ),
+        schema::rule_at(
+            ".effectiveDuration",
+            "!has(self.accessToken) || !has(self.effectiveDuration) || self.effectiveDuration <= duration('24h')",
+            "an accessToken lives at most 24h: shorten effectiveDuration",
+        ),
+        schema::fixed(
+            "has(self.clientSecret) == has(oldSelf.clientSecret) && has(self.certificate) == has(oldSelf.certificate) && has(self.accessToken) == has(oldSelf.accessToken)",
+            ".name",
+            "the kind of a credential is fixed for its name: give the new one another name",
+        ),
+        schema::fixed(
+            "has(self.secretName) == has(oldSelf.secretName) && (!has(self.secretName) || self.secretName == oldSelf.secretName)",
+            ".secretName",
+            "secretName is fixed for the name of a credential: give the new one another name",
+        ),
+    ])
+}
+
+/// The rules of a duration by itself.
+fn duration_rules() -> Value {
+    json!([
+        schema::rule("self > duration('0s')", "must be longer than 0s"),
+        schema::rule("self <= duration('26304h')", "must be at most 1096d (three years)"),
+    ])
 }
 
 /// A client secret has no settings of its own.
@@ -101,6 +146,7 @@ pub struct AccessToken {
 
 /// The algorithm and size of a certificate's key.
 #[derive(JsonSchema, Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[schemars(transform = schema::without_description)]
 pub enum KeyType {
     /// ECDSA on the curve P-256.
     #[default]
@@ -123,10 +169,9 @@ pub enum KeyType {
 }
 
 /// The kinds of credentials, without their settings.
-#[derive(
-    JsonSchema, Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
-)]
+#[derive(JsonSchema, Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
+#[schemars(transform = schema::without_description)]
 pub enum Kind {
     /// A client secret.
     ClientSecret,
@@ -176,10 +221,7 @@ impl Entry {
             (Some(client_secret), None, None) => Some(KindSpec::ClientSecret(client_secret)),
             (None, Some(certificate), None) => Some(KindSpec::Certificate(certificate)),
             (None, None, Some(access_token)) => Some(KindSpec::AccessToken(access_token)),
-            (None, None, None)
-            | (Some(_), Some(_), _)
-            | (Some(_), _, Some(_))
-            | (_, Some(_), Some(_)) => None,
+            (None, None, None) | (Some(_), Some(_), _) | (Some(_), _, Some(_)) | (_, Some(_), Some(_)) => None,
         }
     }
 
