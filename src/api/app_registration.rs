@@ -1,6 +1,6 @@
 //! `AppRegistration`: an application, and what an authorization server shall know of it.
 
-use std::{borrow::Cow, collections::BTreeMap};
+use std::{borrow::Cow, collections::BTreeMap, fmt};
 
 use kube::{CustomResource, core::Message};
 use schemars::JsonSchema;
@@ -85,27 +85,27 @@ pub struct AppRegistrationSpec {
 
     /// The application's home page (RFC 7591 client_uri).
     #[serde(rename = "clientURI", default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(min = 1, max = 2048), extend("x-kubernetes-validations" = schema::uri_rules()))]
+    #[schemars(schema_with = "schema::uri")]
     pub client_uri: Option<String>,
 
     /// The application's logo (RFC 7591 logo_uri).
     #[serde(rename = "logoURI", default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(min = 1, max = 2048), extend("x-kubernetes-validations" = schema::uri_rules()))]
+    #[schemars(schema_with = "schema::uri")]
     pub logo_uri: Option<String>,
 
     /// Where a login that a third party starts begins (OpenID Connect initiate_login_uri).
     #[serde(rename = "initiateLoginURI", default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(min = 1, max = 2048), extend("x-kubernetes-validations" = schema::uri_rules()))]
+    #[schemars(schema_with = "schema::uri")]
     pub initiate_login_uri: Option<String>,
 
     /// The application's privacy policy (RFC 7591 policy_uri).
     #[serde(rename = "policyURI", default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(min = 1, max = 2048), extend("x-kubernetes-validations" = schema::uri_rules()))]
+    #[schemars(schema_with = "schema::uri")]
     pub policy_uri: Option<String>,
 
     /// The application's terms of service (RFC 7591 tos_uri).
     #[serde(rename = "tosURI", default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(min = 1, max = 2048), extend("x-kubernetes-validations" = schema::uri_rules()))]
+    #[schemars(schema_with = "schema::uri")]
     pub tos_uri: Option<String>,
 
     /// How to reach the people responsible (RFC 7591 contacts).
@@ -163,12 +163,12 @@ pub struct AppRegistrationSpec {
 
     /// Replaces, with overlap, every credential minted before this time (RFC 3339 with offset).
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(extend("format" = "date-time"), regex(pattern = schema::TIME), length(max = 35))]
+    #[schemars(schema_with = "schema::time")]
     pub rotate_minted_before: Option<String>,
 
     /// Replaces, and then refuses, every credential minted before this time (RFC 3339 with offset).
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(extend("format" = "date-time"), regex(pattern = schema::TIME), length(max = 35))]
+    #[schemars(schema_with = "schema::time")]
     pub revoke_minted_before: Option<String>,
 
     /// The credentials. Omitted: one client secret and one access token; empty: a public client, which
@@ -442,14 +442,67 @@ impl TokenEndpointAuthMethod {
     }
 }
 
-impl std::fmt::Display for GrantType {
-    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        out.write_str(self.as_str())
+impl fmt::Display for GrantType {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.pad(self.as_str())
     }
 }
 
-impl std::fmt::Display for TokenEndpointAuthMethod {
-    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        out.write_str(self.as_str())
+impl fmt::Display for TokenEndpointAuthMethod {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.pad(self.as_str())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{super::Kind, *};
+
+    #[test]
+    fn omitted_credentials_are_a_client_secret_and_an_access_token_and_empty_ones_are_none() {
+        let kinds = |spec: &AppRegistrationSpec| {
+            spec.effective_credentials().iter().map(|e| (e.name.clone(), e.kind())).collect::<Vec<_>>()
+        };
+        let mut spec = AppRegistrationSpec::default();
+        assert_eq!(
+            kinds(&spec),
+            [("default".to_owned(), Some(Kind::ClientSecret)), ("token".to_owned(), Some(Kind::AccessToken))]
+        );
+        spec.credentials = Some(Vec::new());
+        assert_eq!(kinds(&spec), []);
+    }
+
+    #[test]
+    fn a_registration_without_a_server_has_the_built_in_one() {
+        let mut spec = AppRegistrationSpec::default();
+        assert_eq!(spec.authorization_server(), "default");
+        spec.authorization_server_ref = Some(AuthorizationServerRef { name: "keycloak".to_owned() });
+        assert_eq!(spec.authorization_server(), "keycloak");
+    }
+
+    #[test]
+    fn a_spec_is_written_as_it_was_read() {
+        let json = json!({
+            "displayName": "Shop", "clientID": "shop", "clientURI": "https://a.example", "logoURI": "https://a.example",
+            "initiateLoginURI": "https://a.example", "policyURI": "https://a.example", "tosURI": "https://a.example",
+            "redirectURIs": ["https://a.example"], "postLogoutRedirectURIs": ["https://a.example"],
+            "grantTypes": ["client_credentials", "authorization_code", "refresh_token"],
+            "tokenEndpointAuthMethod": "self_signed_tls_client_auth", "customerScope": {"type": "Groups", "groups": ["a"]},
+            "authorizationServerRef": {"name": "default"}, "deletionPolicy": "Orphan",
+            "secretTemplate": {"labels": {"a": "b"}}, "rotateMintedBefore": "x", "revokeMintedBefore": "y",
+            "credentials": [{"name": "mtls", "secretName": "s", "certificate": {"dnsNames": ["a.svc"]}}],
+        });
+        let spec: AppRegistrationSpec = serde_json::from_value(json.clone()).unwrap();
+        assert_eq!(serde_json::to_value(spec).unwrap(), json);
+    }
+
+    #[test]
+    fn names_are_the_registered_ones() {
+        for grant_type in GrantType::ALL {
+            assert_eq!(serde_json::to_value(grant_type).unwrap(), grant_type.to_string());
+        }
+        for method in TokenEndpointAuthMethod::ALL {
+            assert_eq!(serde_json::to_value(method).unwrap(), method.to_string());
+        }
     }
 }

@@ -10,11 +10,14 @@ pub(super) const DNS_LABEL: &str = "^[a-z0-9]([-a-z0-9]*[a-z0-9])?$";
 pub(super) const DNS_SUBDOMAIN: &str = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$";
 
 /// What [`super::LongDuration`] reads.
-pub(super) const DURATION: &str = "^([0-9]+(s|m|h|d|w))+$";
+const DURATION: &str = "^([0-9]+(s|m|h|d|w))+$";
+
+/// Beside [`DURATION`]: no more digits than a thousand days need. With more, the API server's own nanoseconds would
+/// overflow, and a rule such as "at most 1096d" would judge another duration than the one written.
+const DURATION_DIGITS: &str = "^([0-9]{1,8}s|[0-9]{1,7}m|[0-9]{1,5}h|[0-9]{1,4}d|[0-9]{1,3}w)+$";
 
 /// What [`super::parse_time`] reads.
-pub(super) const TIME: &str =
-    r"^[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]{1,9})?(Z|[+-][0-9]{2}:[0-9]{2})$";
+const TIME: &str = r"^[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]{1,9})?(Z|[+-][0-9]{2}:[0-9]{2})$";
 
 /// A client ID that a user chose.
 pub(super) const CLIENT_ID: &str = "^[a-z0-9]([a-z0-9._-]{0,98}[a-z0-9])?$";
@@ -67,22 +70,43 @@ pub(super) fn customer() -> Value {
         "x-kubernetes-validations": [rule("self != '*'", "name a customer or a group; all customers are customerScope.type: All")]})
 }
 
+/// A duration as [`super::LongDuration`] reads it, of at least a second and at most three years.
+pub(super) fn duration(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({
+        "type": "string", "format": "duration", "maxLength": 32, "pattern": DURATION,
+        "allOf": [{"pattern": DURATION_DIGITS}],
+        "x-kubernetes-validations": [
+            rule("self > duration('0s')", "must be longer than 0s"),
+            rule("self <= duration('26304h')", "must be at most 1096d (three years)"),
+        ],
+    })
+}
+
+/// A time as [`super::parse_time`] reads it.
+pub(super) fn time(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({"type": "string", "format": "date-time", "maxLength": 35, "pattern": TIME})
+}
+
+/// A URI for people or browsers.
+pub(super) fn uri(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({"type": "string", "minLength": 1, "maxLength": 2048, "x-kubernetes-validations": uri_rules()})
+}
+
 /// A URI that a browser may be sent to.
 pub(super) fn redirect_uri() -> Value {
-    let mut rules = uri_rules();
-    if let Some(rules) = rules.as_array_mut() {
-        rules.push(rule(
-            "!self.contains('#')",
-            "remove the fragment: what follows # never reaches a server (RFC 6749 section 3.1.2)",
-        ));
-    }
-    json!({"type": "string", "minLength": 1, "maxLength": 2048, "x-kubernetes-validations": rules})
+    let [absolute, encrypted] = uri_rules();
+    let no_fragment = rule(
+        "!self.contains('#')",
+        "remove the fragment: what follows # never reaches a server (RFC 6749 section 3.1.2)",
+    );
+    json!({"type": "string", "minLength": 1, "maxLength": 2048,
+        "x-kubernetes-validations": [absolute, encrypted, no_fragment]})
 }
 
 /// The rules of every URI: absolute, in the characters of RFC 3986, without a user name that could pass for the
 /// host, and encrypted unless it stays on the machine.
-pub(super) fn uri_rules() -> Value {
-    json!([
+fn uri_rules() -> [Value; 2] {
+    [
         rule(
             r#"isURL(self) && self.matches(r"^[a-z]+://([A-Za-z0-9._~%!$&'()*+,;=:-]|\[|\])+([/?#][A-Za-z0-9._~%!$&'()*+,;=:/?#@-]*)?$")"#,
             "write an absolute URI (RFC 3986) with a host and without a user name, such as https://shop.example/path",
@@ -91,7 +115,7 @@ pub(super) fn uri_rules() -> Value {
             "!isURL(self) || url(self).getScheme() == 'https' || (url(self).getScheme() == 'http' && url(self).getHostname() in ['localhost', '127.0.0.1', '::1'])",
             "use https, or http on localhost, 127.0.0.1 or [::1]",
         ),
-    ])
+    ]
 }
 
 /// The rules of the names of labels and annotations that go onto Secrets.

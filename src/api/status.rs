@@ -360,3 +360,48 @@ impl fmt::Display for Reason {
         out.pad(self.as_str())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_field_that_does_not_decode_is_absent_and_the_others_are_read() {
+        let status: AppRegistrationStatus = serde_json::from_value(json!({
+            "observedGeneration": 3,
+            "clientID": 7,
+            "credentials": [{"name": "a", "kind": "hologram", "current": {"revision": "first"}}],
+            "nextTransitionTime": "soon",
+            "conditions": [{"type": "Ready"}],
+            "added": {"in": "a later version"},
+        }))
+        .unwrap();
+        let credential = CredentialStatus { name: "a".to_owned(), ..CredentialStatus::default() };
+        let expected = AppRegistrationStatus {
+            observed_generation: Some(3),
+            credentials: vec![credential],
+            ..AppRegistrationStatus::default()
+        };
+        assert_eq!(status, expected);
+    }
+
+    #[test]
+    fn reasons_and_condition_types_are_distinct_camel_case_and_what_serde_says() {
+        let mut seen = BTreeSet::new();
+        for reason in Reason::ALL {
+            let text = reason.to_string();
+            assert!(text.len() <= 64 && text.bytes().all(|byte| byte.is_ascii_alphanumeric()), "{text}");
+            assert!(text.starts_with(|first: char| first.is_ascii_uppercase()), "{text}");
+            assert!(reason.description().ends_with('.'), "{text}");
+            assert_eq!(serde_json::to_value(reason).unwrap(), text);
+            assert!(seen.insert(text));
+        }
+        for condition in ConditionType::ALL {
+            assert_eq!(serde_json::to_value(condition).unwrap(), condition.to_string());
+        }
+    }
+}
