@@ -26,7 +26,7 @@ pub const DEFAULT_AUTHORIZATION_SERVER: &str = "default";
     category = "appreg-all",
     selectable = ".spec.clientID",
     validation = Rule::new("self.metadata.name.size() <= 63").message("metadata.name: use at most 63 characters"),
-    validation = Rule::new(no_conflict()).message(conflict_message()),
+    validation = Rule::new(no_conflict()).message(conflict_message()).field_path(".spec.credentials"),
     printcolumn(
         name = "Ready",
         type_ = "string",
