@@ -30,9 +30,9 @@ use super::{
 };
 
 /// How long a component may take to become ready on a busy machine.
-const READY_WITHIN: Duration = Duration::from_secs(60);
+const READY_WITHIN: Duration = Duration::from_mins(1);
 /// How long kubectl and helm may run.
-const COMMAND_WITHIN: Duration = Duration::from_secs(180);
+const COMMAND_WITHIN: Duration = Duration::from_mins(3);
 const CONTROLLER_MANAGER: &str = "system:kube-controller-manager";
 
 /// What to start.
@@ -51,7 +51,7 @@ pub struct Options {
 pub enum Audit {
     Off,
     Everyone,
-    /// By user name; a ServiceAccount is `system:serviceaccount:<namespace>:<name>`.
+    /// By user name; a service account is `system:serviceaccount:<namespace>:<name>`.
     Users(Vec<String>),
 }
 
@@ -59,7 +59,8 @@ pub enum Audit {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Controllers {
     Off,
-    /// Garbage collection, namespace deletion, ServiceAccounts and their tokens.
+    /// Garbage collection, namespace deletion, service accounts and their tokens, and the aggregation that fills the
+    /// roles `admin`, `edit` and `view`.
     Basic,
     /// Those and others by name, such as `deployment-controller`.
     BasicAnd(Vec<&'static str>),
@@ -68,7 +69,13 @@ pub enum Controllers {
 impl Default for Options {
     fn default() -> Self {
         Self {
-            users: vec!["appreg-controller", "appreg-controller-2", "appreg-token-service", "observer", "nobody"],
+            users: vec![
+                "appreg-controller",
+                "appreg-controller-2",
+                "appreg-token-service",
+                "observer",
+                "nobody",
+            ],
             audit: Audit::Off,
             controllers: Controllers::Basic,
             api_server_args: Vec::new(),
@@ -106,7 +113,13 @@ impl Output {
         if self.success() {
             return Ok(self.stdout);
         }
-        bail!("{} failed ({}): {}{}", self.command, self.status, self.stderr, self.stdout)
+        bail!(
+            "{} failed ({}): {}{}",
+            self.command,
+            self.status,
+            self.stderr,
+            self.stdout
+        )
     }
 }
 
@@ -129,7 +142,11 @@ impl ControlPlane {
         let mut attempt = 1;
         loop {
             match Self::try_start(&options, &programs).await {
-                Err(error) if attempt < 4 && format!("{error:#}").contains("address already in use") => attempt += 1,
+                Err(error)
+                    if attempt < 4 && format!("{error:#}").contains("address already in use") =>
+                {
+                    attempt += 1;
+                }
                 outcome => return outcome,
             }
         }
@@ -141,9 +158,14 @@ impl ControlPlane {
         let users = users(options);
         let (files, ports) = {
             let (path, users) = (path.to_owned(), users.clone());
-            tokio::task::spawn_blocking(move || anyhow::Ok((Files::write(&path, &users)?, free_ports(3)?))).await??
+            tokio::task::spawn_blocking(move || {
+                anyhow::Ok((Files::write(&path, &users)?, free_ports(3)?))
+            })
+            .await??
         };
-        let [client_port, peer_port, server_port] = ports[..] else { bail!("three ports") };
+        let [client_port, peer_port, server_port] = ports[..] else {
+            bail!("three ports")
+        };
         let server = format!("https://127.0.0.1:{server_port}");
         let access = Access::new(server, (&files.ca_pem, &files.ca_der), &users, path);
 
@@ -184,7 +206,9 @@ impl ControlPlane {
     /// # Panics
     /// Where it was started without one.
     pub fn audit(&self) -> &AuditLog {
-        self.audit.as_ref().expect("started with Options { audit: Audit::Everyone, .. }")
+        self.audit
+            .as_ref()
+            .expect("started with Options { audit: Audit::Everyone, .. }")
     }
 
     /// A new namespace whose name begins with `prefix`.
@@ -193,22 +217,42 @@ impl ControlPlane {
         let mut namespace = Namespace::default();
         namespace.metadata.name = Some(name.clone());
         let namespaces: Api<Namespace> = Api::all(self.client("admin"));
-        namespaces.create(&PostParams::default(), &namespace).await?;
+        namespaces
+            .create(&PostParams::default(), &namespace)
+            .await?;
         Ok(name)
     }
 
-    /// A token of a ServiceAccount that exists, for one hour, as a pod would have it.
-    pub async fn token_for_service_account(&self, namespace: &str, name: &str) -> anyhow::Result<String> {
+    /// A token of a service account that exists, for one hour, as a pod would have it.
+    pub async fn token_for_service_account(
+        &self,
+        namespace: &str,
+        name: &str,
+    ) -> anyhow::Result<String> {
         let accounts: Api<ServiceAccount> = Api::namespaced(self.client("admin"), namespace);
-        let spec = TokenRequestSpec { expiration_seconds: Some(3600), ..Default::default() };
-        let request = TokenRequest { spec, ..Default::default() };
-        let answer: TokenRequest =
-            accounts.create_subresource("token", name, &PostParams::default(), &request).await?;
-        Ok(answer.status.context("a TokenRequest without an answer")?.token)
+        let spec = TokenRequestSpec {
+            expiration_seconds: Some(3600),
+            ..Default::default()
+        };
+        let request = TokenRequest {
+            spec: Some(spec),
+            ..Default::default()
+        };
+        let answer: TokenRequest = accounts
+            .create_subresource("token", name, &PostParams::default(), &request)
+            .await?;
+        answer
+            .status
+            .and_then(|status| status.token)
+            .context("a TokenRequest without an answer")
     }
 
     /// A kubeconfig with such a token.
-    pub async fn kubeconfig_for_service_account(&self, namespace: &str, name: &str) -> anyhow::Result<PathBuf> {
+    pub async fn kubeconfig_for_service_account(
+        &self,
+        namespace: &str,
+        name: &str,
+    ) -> anyhow::Result<PathBuf> {
         let token = self.token_for_service_account(namespace, name).await?;
         Ok(self.kubeconfig_for_token(&format!("{namespace}-{name}"), &token))
     }
@@ -232,7 +276,9 @@ impl ControlPlane {
     pub async fn kubectl_apply_as(&self, user: &str, yaml: &str) -> anyhow::Result<Output> {
         let file = self.directory().join(format!("{}.yaml", random_hex()));
         write_private(&file, yaml)?;
-        let output = self.kubectl_as(user, &["apply", "-f", &file.to_string_lossy()]).await;
+        let output = self
+            .kubectl_as(user, &["apply", "-f", &file.to_string_lossy()])
+            .await;
         fs::remove_file(file)?;
         output
     }
@@ -245,7 +291,10 @@ impl ControlPlane {
     async fn run(&self, program: &str, user: &str, args: &[&str]) -> anyhow::Result<Output> {
         let directory = self.directory();
         let mut command = supervised(self.program(program));
-        command.args(args).env("KUBECONFIG", self.kubeconfig(user)).env("KUBECACHEDIR", directory.join("kubectl"));
+        command
+            .args(args)
+            .env("KUBECONFIG", self.kubeconfig(user))
+            .env("KUBECACHEDIR", directory.join("kubectl"));
         for home in ["HELM_CACHE_HOME", "HELM_CONFIG_HOME", "HELM_DATA_HOME"] {
             command.env(home, directory.join("helm").join(home));
         }
@@ -317,12 +366,15 @@ impl ControlPlane {
 
     /// The last lines of every component's log, for a failure's message.
     pub fn diagnosis(&self) -> String {
-        let tail = |process: Arc<Process>| format!("--- {}\n{}\n", process.name(), process.log_tail(15));
+        let tail =
+            |process: Arc<Process>| format!("--- {}\n{}\n", process.name(), process.log_tail(15));
         self.processes().into_iter().map(tail).collect()
     }
 
     fn components(&self) -> impl Iterator<Item = &Component> {
-        [&self.etcd, &self.api_server].into_iter().chain(&self.controller_manager)
+        [&self.etcd, &self.api_server]
+            .into_iter()
+            .chain(&self.controller_manager)
     }
 
     /// Until `/readyz` says so and the namespace `default` is there.
@@ -331,7 +383,8 @@ impl ControlPlane {
         let client = self.client("admin");
         let ask = async |path: &str| {
             let request = http::Request::get(path).body(Vec::new())?;
-            let answer = tokio::time::timeout(Duration::from_secs(5), client.request_text(request)).await;
+            let answer =
+                tokio::time::timeout(Duration::from_secs(5), client.request_text(request)).await;
             anyhow::Ok(answer.context("no answer within 5 s")??)
         };
         loop {
@@ -343,11 +396,18 @@ impl ControlPlane {
             for component in [&self.etcd, &self.api_server] {
                 let process = component.process();
                 if let Some(status) = process.exit_status() {
-                    bail!("{} ended ({status}); its log ends\n{}", process.name(), process.log_tail(20));
+                    bail!(
+                        "{} ended ({status}); its log ends\n{}",
+                        process.name(),
+                        process.log_tail(20)
+                    );
                 }
             }
             if Instant::now() > deadline {
-                bail!("not ready within {READY_WITHIN:?}: {error:#}\n{}", self.diagnosis());
+                bail!(
+                    "not ready within {READY_WITHIN:?}: {error:#}\n{}",
+                    self.diagnosis()
+                );
             }
             tokio::time::sleep(POLL).await;
         }
@@ -357,7 +417,11 @@ impl ControlPlane {
 impl Drop for ControlPlane {
     fn drop(&mut self) {
         // From the top, so that nobody complains about the loss of whom it depends on; the directory goes last.
-        for component in self.controller_manager.iter().chain([&self.api_server, &self.etcd]) {
+        for component in self
+            .controller_manager
+            .iter()
+            .chain([&self.api_server, &self.etcd])
+        {
             component.stop();
         }
     }
@@ -407,7 +471,9 @@ done
 
 impl Directory {
     fn new() -> anyhow::Result<Self> {
-        let path = tempfile::Builder::new().prefix("appreg-control-plane-").tempdir()?;
+        let path = tempfile::Builder::new()
+            .prefix("appreg-control-plane-")
+            .tempdir()?;
         let janitor = Command::new("/bin/sh")
             .args(["-c", JANITOR, "janitor"])
             .arg(path.path())
@@ -416,11 +482,17 @@ impl Directory {
             .stderr(Stdio::null())
             .process_group(0)
             .spawn()?;
-        Ok(Self { path: Some(path), janitor })
+        Ok(Self {
+            path: Some(path),
+            janitor,
+        })
     }
 
     fn path(&self) -> &Path {
-        self.path.as_ref().expect("it is taken in drop alone").path()
+        self.path
+            .as_ref()
+            .expect("it is taken in drop alone")
+            .path()
     }
 }
 
@@ -436,12 +508,21 @@ impl Drop for Directory {
 
 /// The directory with the programs: `KUBEBUILDER_ASSETS`, else what `make control-plane` built.
 fn programs() -> anyhow::Result<PathBuf> {
-    const NEEDED: [&str; 5] = ["etcd", "kube-apiserver", "kube-controller-manager", "kubectl", "helm"];
+    const NEEDED: [&str; 5] = [
+        "etcd",
+        "kube-apiserver",
+        "kube-controller-manager",
+        "kubectl",
+        "helm",
+    ];
     let directory = match std::env::var_os("KUBEBUILDER_ASSETS") {
         Some(directory) if !directory.is_empty() => PathBuf::from(directory),
         _ => built()?,
     };
-    let missing: Vec<&str> = NEEDED.into_iter().filter(|name| !directory.join(name).exists()).collect();
+    let missing: Vec<&str> = NEEDED
+        .into_iter()
+        .filter(|name| !directory.join(name).exists())
+        .collect();
     if !missing.is_empty() {
         bail!(
             "{} has no {}: run `make control-plane`, which builds what is missing and prints a directory, and set \
@@ -455,9 +536,15 @@ fn programs() -> anyhow::Result<PathBuf> {
 
 fn built() -> anyhow::Result<PathBuf> {
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/control-plane/build");
-    let output = Command::new(&script).arg("--where").output().with_context(|| script.display().to_string())?;
+    let output = Command::new(&script)
+        .arg("--where")
+        .output()
+        .with_context(|| script.display().to_string())?;
     let said = String::from_utf8_lossy(&output.stderr);
-    anyhow::ensure!(output.status.success(), "no control plane: run `make control-plane` first\n{said}");
+    anyhow::ensure!(
+        output.status.success(),
+        "no control plane: run `make control-plane` first\n{said}"
+    );
     Ok(PathBuf::from(String::from_utf8(output.stdout)?.trim()))
 }
 
@@ -477,27 +564,62 @@ fn etcd(programs: &Path, directory: &Path, [client_port, peer_port]: [u16; 2]) -
     Program::new("etcd", programs.join("etcd"), directory)
         .args(["--unsafe-no-fsync", "--log-level", "warn", "--data-dir"])
         .arg(directory.join("etcd"))
-        .args(["--listen-client-urls", &client, "--advertise-client-urls", &client])
-        .args(["--listen-peer-urls", &peer, "--initial-advertise-peer-urls", &peer])
+        .args([
+            "--listen-client-urls",
+            &client,
+            "--advertise-client-urls",
+            &client,
+        ])
+        .args([
+            "--listen-peer-urls",
+            &peer,
+            "--initial-advertise-peer-urls",
+            &peer,
+        ])
         .arg(format!("--initial-cluster=default={peer}"))
 }
 
-fn api_server(programs: &Path, directory: &Path, files: &Files, [etcd_port, port]: [u16; 2]) -> Program {
+fn api_server(
+    programs: &Path,
+    directory: &Path,
+    files: &Files,
+    [etcd_port, port]: [u16; 2],
+) -> Program {
     let service_account_key = &files.service_account_key;
     Program::new("kube-apiserver", programs.join("kube-apiserver"), directory)
         .arg(format!("--etcd-servers=http://127.0.0.1:{etcd_port}"))
         .arg(format!("--secure-port={port}"))
         .args(["--bind-address=127.0.0.1", "--advertise-address=127.0.0.1"])
-        .args(["--service-cluster-ip-range=10.0.0.0/24", "--authorization-mode=RBAC"])
-        .args(["--service-account-issuer=https://kubernetes.default.svc", "--profiling=false"])
-        .args([flag("cert-dir", directory), flag("token-auth-file", &files.tokens)])
-        .args([flag("tls-cert-file", &files.serving_certificate), flag("tls-private-key-file", &files.serving_key)])
+        .args([
+            "--service-cluster-ip-range=10.0.0.0/24",
+            "--authorization-mode=RBAC",
+        ])
+        .args([
+            "--service-account-issuer=https://kubernetes.default.svc",
+            "--profiling=false",
+        ])
+        .args([
+            flag("cert-dir", directory),
+            flag("token-auth-file", &files.tokens),
+        ])
+        .args([
+            flag("tls-cert-file", &files.serving_certificate),
+            flag("tls-private-key-file", &files.serving_key),
+        ])
         .args([flag("service-account-key-file", service_account_key)])
-        .args([flag("service-account-signing-key-file", service_account_key)])
+        .args([flag(
+            "service-account-signing-key-file",
+            service_account_key,
+        )])
 }
 
-fn controller_manager(plane: &ControlPlane, files: &Files, controllers: &Controllers) -> Option<Program> {
+fn controller_manager(
+    plane: &ControlPlane,
+    files: &Files,
+    controllers: &Controllers,
+) -> Option<Program> {
     let mut names = vec![
+        "clusterrole-aggregation-controller",
         "garbage-collector-controller",
         "namespace-controller",
         "serviceaccount-controller",
@@ -508,11 +630,25 @@ fn controller_manager(plane: &ControlPlane, files: &Files, controllers: &Control
         Controllers::Basic => {}
         Controllers::BasicAnd(others) => names.extend(others),
     }
-    let program = Program::new("kube-controller-manager", plane.program("kube-controller-manager"), plane.directory())
-        .args(["--leader-elect=false", "--secure-port=0", "--profiling=false"])
-        .arg(format!("--controllers={}", names.join(",")))
-        .args([flag("kubeconfig", &plane.kubeconfig(CONTROLLER_MANAGER)), flag("root-ca-file", &files.ca)])
-        .args([flag("service-account-private-key-file", &files.service_account_key)]);
+    let program = Program::new(
+        "kube-controller-manager",
+        plane.program("kube-controller-manager"),
+        plane.directory(),
+    )
+    .args([
+        "--leader-elect=false",
+        "--secure-port=0",
+        "--profiling=false",
+    ])
+    .arg(format!("--controllers={}", names.join(",")))
+    .args([
+        flag("kubeconfig", &plane.kubeconfig(CONTROLLER_MANAGER)),
+        flag("root-ca-file", &files.ca),
+    ])
+    .args([flag(
+        "service-account-private-key-file",
+        &files.service_account_key,
+    )]);
     Some(program)
 }
 
@@ -535,7 +671,11 @@ fn audit_args(audit: &Audit, directory: &Path) -> anyhow::Result<Vec<OsString>> 
     let file = directory.join("audit-policy.json");
     write_private(&file, &policy.to_string())?;
     let rotate_never = "--audit-log-maxsize=1000000".into(); // MB
-    Ok(vec![flag("audit-policy-file", &file), flag("audit-log-path", &directory.join("audit.log")), rotate_never])
+    Ok(vec![
+        flag("audit-policy-file", &file),
+        flag("audit-log-path", &directory.join("audit.log")),
+        rotate_never,
+    ])
 }
 
 fn flag(name: &str, path: &Path) -> OsString {

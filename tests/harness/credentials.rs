@@ -1,8 +1,9 @@
 //! What the control plane identifies itself and its users by: made anew for each one, kept in its directory.
 
 use std::{
+    fmt::Write as _,
     fs,
-    io::Write,
+    io::Write as _,
     net::{IpAddr, Ipv4Addr},
     os::unix::fs::OpenOptionsExt,
     path::{Path, PathBuf},
@@ -10,8 +11,8 @@ use std::{
 
 use anyhow::Context;
 use rcgen::{
-    BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose,
-    PKCS_ECDSA_P256_SHA256, PKCS_RSA_SHA256, RsaKeySize, SanType,
+    BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
+    KeyUsagePurpose, PKCS_ECDSA_P256_SHA256, PKCS_RSA_SHA256, RsaKeySize, SanType,
 };
 
 /// A user of the API server, known by a random token.
@@ -25,7 +26,11 @@ pub struct User {
 
 impl User {
     pub fn new(name: &str, groups: &[&str]) -> Self {
-        Self { name: name.to_owned(), groups: groups.iter().map(ToString::to_string).collect(), token: random_hex() }
+        Self {
+            name: name.to_owned(),
+            groups: groups.iter().map(ToString::to_string).collect(),
+            token: random_hex(),
+        }
     }
 
     pub fn token(&self) -> &str {
@@ -39,7 +44,7 @@ pub struct Files {
     pub ca: PathBuf,
     pub serving_certificate: PathBuf,
     pub serving_key: PathBuf,
-    /// Signs ServiceAccount tokens: RSA 2048, as in most clusters.
+    /// Signs service account tokens: RSA 2048, as in most clusters.
     pub service_account_key: PathBuf,
     pub tokens: PathBuf,
     /// The certificate authority in PEM, as in a kubeconfig.
@@ -53,27 +58,49 @@ impl Files {
     pub fn write(directory: &Path, users: &[User]) -> anyhow::Result<Self> {
         let ca_key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256)?;
         let mut ca = CertificateParams::new(Vec::<String>::new())?;
-        ca.distinguished_name.push(DnType::CommonName, "control plane of the tests");
+        ca.distinguished_name
+            .push(DnType::CommonName, "control plane of the tests");
         ca.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        ca.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::DigitalSignature];
+        ca.key_usages = vec![
+            KeyUsagePurpose::KeyCertSign,
+            KeyUsagePurpose::DigitalSignature,
+        ];
         let ca_certificate = ca.self_signed(&ca_key)?;
         let issuer = Issuer::new(ca, ca_key);
 
         let serving_key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256)?;
-        let names = ["localhost", "kubernetes", "kubernetes.default", "kubernetes.default.svc"];
+        let names = [
+            "localhost",
+            "kubernetes",
+            "kubernetes.default",
+            "kubernetes.default.svc",
+        ];
         let mut serving = CertificateParams::new(names.map(str::to_owned).to_vec())?;
         for address in [Ipv4Addr::LOCALHOST, Ipv4Addr::new(10, 0, 0, 1)] {
-            serving.subject_alt_names.push(SanType::IpAddress(IpAddr::V4(address)));
+            serving
+                .subject_alt_names
+                .push(SanType::IpAddress(IpAddr::V4(address)));
         }
-        serving.distinguished_name.push(DnType::CommonName, "kube-apiserver");
+        serving
+            .distinguished_name
+            .push(DnType::CommonName, "kube-apiserver");
         serving.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
         let serving_certificate = serving.signed_by(&serving_key, &issuer)?;
         let service_account_key = KeyPair::generate_rsa_for(&PKCS_RSA_SHA256, RsaKeySize::_2048)?;
 
-        let mut tokens = String::new();
-        for (number, user) in users.iter().enumerate() {
-            tokens += &format!("{},{},uid-{number},\"{}\"\n", user.token, user.name, user.groups.join(","));
-        }
+        let tokens = users
+            .iter()
+            .enumerate()
+            .fold(String::new(), |mut tokens, (number, user)| {
+                let _ = writeln!(
+                    tokens,
+                    "{},{},uid-{number},\"{}\"",
+                    user.token,
+                    user.name,
+                    user.groups.join(",")
+                );
+                tokens
+            });
         let files = Self {
             ca: directory.join("ca.crt"),
             serving_certificate: directory.join("apiserver.crt"),
@@ -86,7 +113,10 @@ impl Files {
         write_private(&files.ca, &files.ca_pem)?;
         write_private(&files.serving_certificate, &serving_certificate.pem())?;
         write_private(&files.serving_key, &serving_key.serialize_pem())?;
-        write_private(&files.service_account_key, &service_account_key.serialize_pem())?;
+        write_private(
+            &files.service_account_key,
+            &service_account_key.serialize_pem(),
+        )?;
         write_private(&files.tokens, &tokens)?;
         Ok(files)
     }
@@ -106,7 +136,6 @@ pub fn write_private(path: &Path, content: &str) -> anyhow::Result<()> {
 
 /// 128 random bits.
 pub fn random_hex() -> String {
-    use std::fmt::Write as _;
     let mut bytes = [0_u8; 16];
     aws_lc_rs::rand::fill(&mut bytes).expect("the system's random numbers never fail");
     bytes.iter().fold(String::new(), |mut hex, byte| {

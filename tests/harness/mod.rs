@@ -45,7 +45,7 @@ pub use audit::{AuditEvent, AuditLog, Mark};
 pub use control_plane::{Audit, ControlPlane, Controllers, Options, Output};
 pub use eventually::{eventually, eventually_within};
 pub use process::{Process, Program, Usage};
-pub use proxy::{Fault, Proxy, Rule, Side};
+pub use proxy::{Fault, Injected, Proxy, Request, Rule, Side};
 
 /// The control plane that tests share which neither stop it nor count everybody's requests.
 ///
@@ -54,6 +54,10 @@ pub use proxy::{Fault, Proxy, Rule, Side};
 pub async fn shared() -> &'static ControlPlane {
     static SHARED: OnceCell<ControlPlane> = OnceCell::const_new();
     SHARED
-        .get_or_init(|| async { ControlPlane::start().await.expect("the shared control plane starts") })
+        .get_or_init(|| async {
+            ControlPlane::start()
+                .await
+                .expect("the shared control plane starts")
+        })
         .await
 }
