@@ -489,8 +489,10 @@ const REFUSED: &[(&str, &str, &[&str])] = &[
     ),
 ];
 
-const CONFLICT: &[&str] =
-    &["spec.credentials: Invalid value", "credentials one and two would write the same field of one Secret: give one of them a secretName of its own"];
+const CONFLICT: &[&str] = &[
+    "spec.credentials: Invalid value",
+    "credentials one and two would write the same field of one Secret: give one of them a secretName of its own",
+];
 
 /// Changes that are refused: before, after, and what the answer says.
 const FIXED: &[(&str, &str, &str, &[&str])] = &[
@@ -622,6 +624,36 @@ async fn a_stored_registration_has_no_defaults_and_a_status_that_says_not_observ
     assert_eq!(stored.data["spec"], json!({"displayName": "Shop"}));
     let read: AppRegistration = stored.try_parse().unwrap();
     assert_eq!(read.status.unwrap().observed_generation, Some(-1));
+}
+
+#[tokio::test]
+async fn kubectl_shows_readiness_client_id_and_next_change_and_selects_by_client_id() {
+    let registrations = registrations().await;
+    let mut object =
+        registrations.create(&PostParams::default(), &object("shown", "{clientID: shop.a}")).await.unwrap();
+    object.data["status"] = json!({
+        "observedGeneration": 1, "clientID": "shop.a", "nextTransitionTime": "2027-01-01T00:00:00Z",
+        "authorizationServer": {"name": "default", "issuer": "https://i.example", "tokenEndpoint": "https://i.example/token"},
+        "conditions": [
+            {"type": "Ready", "status": "True", "reason": "Issued", "message": "ok", "lastTransitionTime": "2026-11-22T07:00:00Z"},
+            {"type": "Approved", "status": "False", "reason": "ApprovalRequired", "message": "no", "lastTransitionTime": "2026-11-22T07:00:00Z"},
+        ],
+    });
+    registrations.replace_status("shown", &PostParams::default(), &object).await.unwrap();
+
+    let namespace = object.metadata.namespace.unwrap();
+    let control_plane = harness::shared().await;
+    let wide = ["get", "appreg", "-n", &namespace, "-o", "wide", "--field-selector", "spec.clientID=shop.a"];
+    let table = control_plane.kubectl(&wide).await.unwrap().ok().unwrap();
+    let cells = table.lines().map(|line| line.split_whitespace().collect::<Vec<_>>().join(" ")).collect::<Vec<_>>();
+    assert_eq!(cells[0], "NAME READY CLIENT ID NEXT AGE APPROVED SERVER MESSAGE");
+    let [age] = cells[1].split(' ').filter(|cell| cell.ends_with('s')).collect::<Vec<_>>()[..] else {
+        panic!("{table}")
+    };
+    assert_eq!(cells[1], format!("shown True shop.a 2027-01-01T00:00:00Z {age} False default ok"));
+
+    let other = ["get", "appreg-all", "-n", &namespace, "-o", "name", "--field-selector", "spec.clientID=shop.b"];
+    assert_eq!(control_plane.kubectl(&other).await.unwrap().ok().unwrap(), "");
 }
 
 async fn registrations() -> Api<DynamicObject> {
