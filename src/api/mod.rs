@@ -14,6 +14,7 @@ pub mod crds;
 pub mod names;
 
 mod app_registration;
+mod conflict;
 mod credential;
 mod duration;
 mod schema;
