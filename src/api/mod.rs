@@ -7,10 +7,14 @@
 //! the shapes allow: durations and times stay text here and are parsed where they are used, so that
 //! one odd value is a problem of its field and not of the whole registration.
 
+#![allow(clippy::doc_markdown, reason = "these comments are what `kubectl explain` prints, which knows no markdown")]
+#![cfg_attr(test, allow(clippy::unwrap_used, reason = "a broken expectation is a failed test"))]
+
 pub mod crds;
 pub mod names;
 
 mod app_registration;
+mod conflict;
 mod credential;
 mod duration;
 mod schema;
@@ -19,16 +23,15 @@ mod time;
 
 pub use app_registration::{
     AppRegistration, AppRegistrationSpec, AuthorizationServerRef, CustomerScope, CustomerScopeType,
-    DEFAULT_AUTHORIZATION_SERVER, DeletionPolicy, GrantType, SecretTemplate,
-    TokenEndpointAuthMethod,
+    DEFAULT_AUTHORIZATION_SERVER, DeletionPolicy, GrantType, SecretTemplate, TokenEndpointAuthMethod,
 };
 pub use credential::{
-    AccessToken, Certificate, ClientSecret, DEFAULT_CLIENT_SECRET_ENTRY, DEFAULT_TOKEN_ENTRY,
-    Entry, KeyType, Kind, KindSpec, secret_name,
+    AccessToken, Certificate, ClientSecret, DEFAULT_CLIENT_SECRET_ENTRY, DEFAULT_TOKEN_ENTRY, Entry, KeyType, Kind,
+    KindSpec, secret_name,
 };
 pub use duration::{InvalidDuration, LongDuration};
 pub use status::{
-    AppRegistrationStatus, AuthorizationServerStatus, ConditionType, CredentialStatus, Granted,
-    Reason, RevisionStatus, SecretStatus,
+    AppRegistrationStatus, AuthorizationServerStatus, ConditionType, CredentialStatus, Granted, Reason, RevisionStatus,
+    SecretStatus,
 };
 pub use time::{InvalidTime, StatusTime, parse_time};
