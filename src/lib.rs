@@ -7,3 +7,6 @@ pub mod config;
 pub mod ledger;
 pub mod rotation;
 pub mod signer;
+pub mod clock;
+pub mod controller;
+pub mod kubernetes;
