@@ -121,7 +121,7 @@ impl Config {
         if !issuer.chars().all(|c| c.is_ascii_graphic() && !matches!(c, '"' | '\\' | '@')) {
             return invalid("server.issuer", "must be plain ASCII without quotes, backslashes and user information");
         }
-        if self.server.access_token_lifetime.to_signed_duration() > crate::rotation::LONGEST_TOKEN_LIFETIME {
+        if self.server.access_token_lifetime.signed() > crate::rotation::LONGEST_TOKEN_LIFETIME {
             return invalid("server.accessTokenLifetime", "must be at most 24h");
         }
         for (field, durations) in [
@@ -130,7 +130,7 @@ impl Config {
             ("policy.accessToken", &self.policy.access_token),
         ] {
             let [min, default, max] =
-                [&durations.min, &durations.default, &durations.max].map(LongDuration::to_signed_duration);
+                [&durations.min, &durations.default, &durations.max].map(|d| d.signed());
             if !(min.is_positive() && min <= default && default <= max) {
                 return invalid(field, "must have 0 < min ≤ default ≤ max");
             }

@@ -2,11 +2,15 @@
 //!
 //! (The crate's documentation is the diagram of ARCHITECTURE.md.)
 
+pub mod admin;
 pub mod api;
-pub mod config;
-pub mod ledger;
-pub mod rotation;
-pub mod signer;
 pub mod clock;
+pub mod config;
 pub mod controller;
 pub mod kubernetes;
+pub mod ledger;
+pub mod metrics;
+pub mod rotation;
+pub mod signer;
+pub mod telemetry;
+pub mod token_service;
