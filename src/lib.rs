@@ -10,6 +10,7 @@ pub mod controller;
 pub mod kubernetes;
 pub mod ledger;
 pub mod metrics;
+pub mod mint;
 pub mod rotation;
 pub mod signer;
 pub mod telemetry;
