@@ -24,34 +24,17 @@ pub const DEFAULT_AUTHORIZATION_SERVER: &str = "default";
     shortname = "appreg",
     category = "appreg-all",
     selectable = ".spec.clientID",
-    printcolumn(
-        name = "Ready",
-        type_ = "string",
-        json_path = r#".status.conditions[?(@.type=="Ready")].status"#
-    ),
+    printcolumn(name = "Ready", type_ = "string", json_path = r#".status.conditions[?(@.type=="Ready")].status"#),
     printcolumn(name = "Client ID", type_ = "string", json_path = ".status.clientID"),
-    printcolumn(
-        name = "Next",
-        type_ = "string",
-        json_path = ".status.nextTransitionTime"
-    ),
-    printcolumn(
-        name = "Age",
-        type_ = "date",
-        json_path = ".metadata.creationTimestamp"
-    ),
+    printcolumn(name = "Next", type_ = "string", json_path = ".status.nextTransitionTime"),
+    printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
     printcolumn(
         name = "Approved",
         type_ = "string",
         json_path = r#".status.conditions[?(@.type=="Approved")].status"#,
         priority = 1
     ),
-    printcolumn(
-        name = "Server",
-        type_ = "string",
-        json_path = ".status.authorizationServer.name",
-        priority = 1
-    ),
+    printcolumn(name = "Server", type_ = "string", json_path = ".status.authorizationServer.name", priority = 1),
     printcolumn(
         name = "Message",
         type_ = "string",
@@ -87,11 +70,7 @@ pub struct AppRegistrationSpec {
     pub logo_uri: Option<String>,
 
     /// Where a login that a third party starts begins (OpenID Connect initiate_login_uri).
-    #[serde(
-        rename = "initiateLoginURI",
-        default,
-        skip_serializing_if = "Option::is_none"
-    )]
+    #[serde(rename = "initiateLoginURI", default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 2048))]
     pub initiate_login_uri: Option<String>,
 
@@ -111,20 +90,12 @@ pub struct AppRegistrationSpec {
     pub contacts: Vec<String>,
 
     /// Where an authorization code may be sent (RFC 7591 redirect_uris): https, or http on loopback.
-    #[serde(
-        rename = "redirectURIs",
-        default,
-        skip_serializing_if = "Vec::is_empty"
-    )]
+    #[serde(rename = "redirectURIs", default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(extend("maxItems" = 32, "x-kubernetes-list-type" = "set"))]
     pub redirect_uris: Vec<String>,
 
     /// Where a browser may be sent after logout (OpenID Connect post_logout_redirect_uris).
-    #[serde(
-        rename = "postLogoutRedirectURIs",
-        default,
-        skip_serializing_if = "Vec::is_empty"
-    )]
+    #[serde(rename = "postLogoutRedirectURIs", default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(extend("maxItems" = 32, "x-kubernetes-list-type" = "set"))]
     pub post_logout_redirect_uris: Vec<String>,
 
@@ -184,9 +155,7 @@ pub struct AppRegistrationSpec {
 }
 
 /// A grant of RFC 6749, under its registered name.
-#[derive(
-    JsonSchema, Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
-)]
+#[derive(JsonSchema, Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum GrantType {
     /// Section 4.4: the application acts for itself.
@@ -198,9 +167,7 @@ pub enum GrantType {
 }
 
 /// A way to identify a client at the token endpoint, under its name in the IANA registry.
-#[derive(
-    JsonSchema, Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
-)]
+#[derive(JsonSchema, Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum TokenEndpointAuthMethod {
     /// The client secret in the Authorization header (RFC 6749 section 2.3.1).
@@ -295,19 +262,13 @@ impl AppRegistrationSpec {
     /// The authorization server's name, written or implied.
     #[must_use]
     pub fn authorization_server(&self) -> &str {
-        self.authorization_server_ref
-            .as_ref()
-            .map_or(DEFAULT_AUTHORIZATION_SERVER, |server| &server.name)
+        self.authorization_server_ref.as_ref().map_or(DEFAULT_AUTHORIZATION_SERVER, |server| &server.name)
     }
 }
 
 impl GrantType {
     /// Every grant type.
-    pub const ALL: [Self; 3] = [
-        Self::ClientCredentials,
-        Self::AuthorizationCode,
-        Self::RefreshToken,
-    ];
+    pub const ALL: [Self; 3] = [Self::ClientCredentials, Self::AuthorizationCode, Self::RefreshToken];
 
     /// The registered name.
     #[must_use]

@@ -123,9 +123,7 @@ pub enum KeyType {
 }
 
 /// The kinds of credentials, without their settings.
-#[derive(
-    JsonSchema, Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
-)]
+#[derive(JsonSchema, Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub enum Kind {
     /// A client secret.
@@ -176,10 +174,7 @@ impl Entry {
             (Some(client_secret), None, None) => Some(KindSpec::ClientSecret(client_secret)),
             (None, Some(certificate), None) => Some(KindSpec::Certificate(certificate)),
             (None, None, Some(access_token)) => Some(KindSpec::AccessToken(access_token)),
-            (None, None, None)
-            | (Some(_), Some(_), _)
-            | (Some(_), _, Some(_))
-            | (_, Some(_), Some(_)) => None,
+            (None, None, None) | (Some(_), Some(_), _) | (Some(_), _, Some(_)) | (_, Some(_), Some(_)) => None,
         }
     }
 

@@ -7,14 +7,14 @@ use serde_json::{Value, json};
 pub(super) const DNS_LABEL: &str = "^[a-z0-9]([-a-z0-9]*[a-z0-9])?$";
 
 /// RFC 1123 subdomain, as in the names of Secrets.
-pub(super) const DNS_SUBDOMAIN: &str =
-    r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$";
+pub(super) const DNS_SUBDOMAIN: &str = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$";
 
 /// What [`super::LongDuration`] reads.
 pub(super) const DURATION: &str = "^([0-9]+(s|m|h|d|w))+$";
 
 /// What [`super::parse_time`] reads.
-pub(super) const TIME: &str = r"^[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]{1,9})?(Z|[+-][0-9]{2}:[0-9]{2})$";
+pub(super) const TIME: &str =
+    r"^[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]{1,9})?(Z|[+-][0-9]{2}:[0-9]{2})$";
 
 /// A client ID that a user chose.
 pub(super) const CLIENT_ID: &str = "^[a-z0-9]([a-z0-9._-]{0,98}[a-z0-9])?$";

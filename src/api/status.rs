@@ -15,11 +15,7 @@ use super::{Kind, StatusTime, schema};
 #[schemars(extend("default" = {"observedGeneration": -1}))]
 pub struct AppRegistrationStatus {
     /// The generation of the spec that this status reports on; -1 before the first report.
-    #[serde(
-        default,
-        deserialize_with = "decoded_or_default",
-        skip_serializing_if = "Option::is_none"
-    )]
+    #[serde(default, deserialize_with = "decoded_or_default", skip_serializing_if = "Option::is_none")]
     pub observed_generation: Option<i64>,
 
     /// The client ID at the authorization server.
@@ -33,53 +29,29 @@ pub struct AppRegistrationStatus {
     pub client_id: Option<String>,
 
     /// The authorization server that accepts the credentials.
-    #[serde(
-        default,
-        deserialize_with = "decoded_or_default",
-        skip_serializing_if = "Option::is_none"
-    )]
+    #[serde(default, deserialize_with = "decoded_or_default", skip_serializing_if = "Option::is_none")]
     pub authorization_server: Option<AuthorizationServerStatus>,
 
     /// What is granted of what the spec asks for.
-    #[serde(
-        default,
-        deserialize_with = "decoded_or_default",
-        skip_serializing_if = "Option::is_none"
-    )]
+    #[serde(default, deserialize_with = "decoded_or_default", skip_serializing_if = "Option::is_none")]
     pub granted: Option<Granted>,
 
     /// The credentials with their effective settings and revisions.
-    #[serde(
-        default,
-        deserialize_with = "decoded_or_default",
-        skip_serializing_if = "Vec::is_empty"
-    )]
+    #[serde(default, deserialize_with = "decoded_or_default", skip_serializing_if = "Vec::is_empty")]
     #[schemars(extend("maxItems" = 16, "x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"]))]
     pub credentials: Vec<CredentialStatus>,
 
     /// The Secrets as they were last seen to be in order.
-    #[serde(
-        default,
-        deserialize_with = "decoded_or_default",
-        skip_serializing_if = "Vec::is_empty"
-    )]
+    #[serde(default, deserialize_with = "decoded_or_default", skip_serializing_if = "Vec::is_empty")]
     #[schemars(extend("maxItems" = 16, "x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"]))]
     pub secrets: Vec<SecretStatus>,
 
     /// When something changes next by itself, access tokens aside.
-    #[serde(
-        default,
-        deserialize_with = "decoded_or_default",
-        skip_serializing_if = "Option::is_none"
-    )]
+    #[serde(default, deserialize_with = "decoded_or_default", skip_serializing_if = "Option::is_none")]
     pub next_transition_time: Option<StatusTime>,
 
     /// Ready and Approved; Reconciling and Stalled only where True.
-    #[serde(
-        default,
-        deserialize_with = "decoded_or_default",
-        skip_serializing_if = "Vec::is_empty"
-    )]
+    #[serde(default, deserialize_with = "decoded_or_default", skip_serializing_if = "Vec::is_empty")]
     #[schemars(schema_with = "schema::conditions")]
     pub conditions: Vec<Condition>,
 }
@@ -140,11 +112,7 @@ pub struct CredentialStatus {
     pub name: String,
 
     /// The entry's kind.
-    #[serde(
-        default,
-        deserialize_with = "decoded_or_default",
-        skip_serializing_if = "Option::is_none"
-    )]
+    #[serde(default, deserialize_with = "decoded_or_default", skip_serializing_if = "Option::is_none")]
     pub kind: Option<Kind>,
 
     /// The Secret that holds it.
@@ -178,19 +146,11 @@ pub struct CredentialStatus {
     pub audiences: Vec<String>,
 
     /// The revision that the Secret holds.
-    #[serde(
-        default,
-        deserialize_with = "decoded_or_default",
-        skip_serializing_if = "Option::is_none"
-    )]
+    #[serde(default, deserialize_with = "decoded_or_default", skip_serializing_if = "Option::is_none")]
     pub current: Option<RevisionStatus>,
 
     /// The revision before, while it is still accepted.
-    #[serde(
-        default,
-        deserialize_with = "decoded_or_default",
-        skip_serializing_if = "Option::is_none"
-    )]
+    #[serde(default, deserialize_with = "decoded_or_default", skip_serializing_if = "Option::is_none")]
     pub previous: Option<RevisionStatus>,
 }
 
@@ -268,12 +228,7 @@ pub enum ConditionType {
 
 impl ConditionType {
     /// Every type, in the order in which a status lists them.
-    pub const ALL: [Self; 4] = [
-        Self::Ready,
-        Self::Approved,
-        Self::Reconciling,
-        Self::Stalled,
-    ];
+    pub const ALL: [Self; 4] = [Self::Ready, Self::Approved, Self::Reconciling, Self::Stalled];
 
     /// The type as it stands in a condition.
     #[must_use]

@@ -16,6 +16,9 @@ use crate::ledger::Digest;
 use crate::mint::signing_key::SigningKey;
 use crate::signer::{self, INDEX_FIELD, Index};
 
+/// The Secret's name.
+pub const SECRET: &str = "signing-keys";
+
 /// Every key that is published, parsed.
 #[derive(Debug)]
 pub struct LoadedKeys {
@@ -133,9 +136,7 @@ mod tests {
 
     fn fields(keys: &[&MintedSigningKey]) -> BTreeMap<String, Vec<u8>> {
         let index = keys.iter().fold(Index::default(), |index, key| index.with(key.record.clone()));
-        let pem = |key: &&MintedSigningKey| {
-            (format!("{}.pem", key.record.kid), key.private_key_pem.expose().to_vec())
-        };
+        let pem = |key: &&MintedSigningKey| (format!("{}.pem", key.record.kid), key.private_key_pem.expose().to_vec());
         keys.iter().map(pem).chain([(INDEX_FIELD.to_owned(), index.to_json())]).collect()
     }
 
@@ -159,7 +160,10 @@ mod tests {
         assert_eq!(kid(day_one), first.record.kid);
         assert_eq!(kids(&keys.at(day_one).unwrap()).len(), 2);
         let before = keys.at(day_one).unwrap();
-        assert!(Arc::ptr_eq(&before, &keys.at(day_two - SignedDuration::from_nanos(1)).unwrap()), "nothing is made anew");
+        assert!(
+            Arc::ptr_eq(&before, &keys.at(day_two - SignedDuration::from_nanos(1)).unwrap()),
+            "nothing is made anew"
+        );
         assert_eq!(kid(day_two), second.record.kid);
         assert_eq!(kids(&keys.at(day_two).unwrap()).len(), 2);
         assert_eq!(before.etag, keys.at(day_two).unwrap().etag);

@@ -10,6 +10,15 @@ use rustls::{ServerConfig, sign::CertifiedKey};
 
 use crate::ledger::Digest;
 
+/// The Secret's name; its type is `kubernetes.io/tls`.
+pub const SECRET: &str = "token-service-tls";
+
+/// The field with the certificate chain, leaf first.
+pub const CHAIN: &str = "tls.crt";
+
+/// The field with the leaf's key.
+pub const KEY: &str = "tls.key";
+
 /// The longest certificate chain that is read.
 const LONGEST_CHAIN: usize = 8;
 
