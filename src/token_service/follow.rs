@@ -349,9 +349,10 @@ mod tests {
         assert_eq!(fixture.follower.found(&entry(3, "default", "three")), Found::Newer);
         fixture.applied(&entry(2, "default", "two"));
         assert_eq!(fixture.scope().as_deref(), Some("three"));
-        assert_eq!(fixture.follower.found(&entry(2, "default", "two")), Found::Same);
         fixture.listed(&[entry(2, "default", "two")], 2);
         assert_eq!(fixture.scope().as_deref(), Some("three"), "a list that was asked for before");
+        fixture.applied(&entry(3, "default", "three"));
+        assert_eq!(fixture.follower.found(&entry(3, "default", "three")), Found::Same);
     }
 
     #[test]
