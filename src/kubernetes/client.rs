@@ -246,3 +246,115 @@ fn quoteless(message: &str) -> &str {
         .min_by_key(|part| part.len())
         .unwrap_or(message)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::{Value, json};
+
+    fn api(code: u16, reason: &str, message: &str, details: &Value) -> Error {
+        let status =
+            json!({"status": "Failure", "code": code, "reason": reason, "message": message, "details": details});
+        Error::Api(serde_json::from_value(status).unwrap())
+    }
+
+    #[test]
+    fn only_a_not_found_that_names_the_object_says_that_it_is_absent() {
+        let genuine = api(404, "NotFound", "not found", &json!({"name": "a", "kind": "secrets"}));
+        assert!(genuine.is_absent("a"));
+        assert!(!genuine.is_absent("b"));
+        let no_crd = api(404, NOT_A_STATUS, "404 page not found", &Value::Null);
+        assert!(!no_crd.is_absent("a") && !no_crd.is_absent(""));
+        let no_namespace = api(404, "NotFound", "not found", &json!({"name": "a", "kind": "namespaces"}));
+        assert!(!no_namespace.is_absent("a") && no_namespace.namespace_missing());
+        assert!(!Error::Timeout(ANSWER_WITHIN).is_absent("a"));
+    }
+
+    #[test]
+    fn a_taken_name_is_not_a_conflict_and_a_conflict_is_not_a_taken_name() {
+        let taken = api(409, "AlreadyExists", "", &Value::Null);
+        assert!(taken.already_exists() && !taken.conflict());
+        let stale = api(409, "Conflict", "", &Value::Null);
+        assert!(stale.conflict() && !stale.already_exists());
+    }
+
+    #[test]
+    fn quota_and_a_namespace_that_goes_are_told_apart_from_missing_rights() {
+        let quota = api(403, "Forbidden", "secrets \"a\" is forbidden: exceeded quota: q, requested: …", &Value::Null);
+        assert!(quota.quota_exceeded() && !quota.forbidden());
+        let causes =
+            json!({"causes": [{"reason": "NamespaceTerminating", "message": "", "field": "metadata.namespace"}]});
+        let going = api(403, "Forbidden", "unable to create new content", &causes);
+        assert!(going.namespace_terminating() && !going.forbidden());
+        assert!(api(403, "Forbidden", "no", &Value::Null).forbidden());
+        assert!(api(401, "Unauthorized", "no", &Value::Null).forbidden());
+    }
+
+    #[test]
+    fn a_write_without_a_clear_answer_may_have_been_committed() {
+        assert!(Error::Timeout(ANSWER_WITHIN).unknown_outcome());
+        assert!(Error::Connection("reset".into()).unknown_outcome());
+        assert!(Error::Unreadable.unknown_outcome());
+        assert!(api(504, "Timeout", "", &Value::Null).unknown_outcome());
+        for code in [400, 401, 403, 404, 409, 422, 429] {
+            assert!(!api(code, "", "", &Value::Null).unknown_outcome(), "{code}");
+        }
+    }
+
+    #[test]
+    fn no_error_repeats_what_was_sent_or_received() {
+        let not_a_number = serde_json::from_value::<u64>(json!("hunter2")).unwrap_err();
+        assert!(not_a_number.to_string().contains("hunter2"), "serde quotes values");
+        let causes =
+            json!({"causes": [{"field": "data[tls.key]", "reason": "FieldValueInvalid", "message": "hunter2"}]});
+        let errors = [
+            kube::Error::SerdeError(not_a_number).into(),
+            api(422, "Invalid", "Secret \"a\" is invalid: data: \"hunter2\"", &causes),
+            api(400, "BadRequest", "illegal base64 data: hunter2", &Value::Null),
+            api(403, "Forbidden", "admission webhook \"w\" denied the request: hunter2", &Value::Null),
+            api(502, NOT_A_STATUS, "<html>hunter2", &Value::Null),
+        ];
+        for error in errors {
+            assert!(!format!("{error} {error:?} {}", error.chain()).contains("hunter2"), "{error}");
+        }
+    }
+
+    #[test]
+    fn an_error_says_what_a_person_needs() {
+        let told = |error: Error| error.to_string();
+        assert_eq!(told(Error::Timeout(ANSWER_WITHIN)), "no answer within 5 s");
+        assert_eq!(
+            told(api(403, "Forbidden", "secrets is forbidden", &Value::Null)),
+            "403 Forbidden: secrets is forbidden"
+        );
+        let causes = json!({"causes": [{"field": "type", "reason": "FieldValueInvalid", "message": "…"}]});
+        let invalid = api(422, "Invalid", "…", &causes);
+        assert_eq!(invalid.invalid_fields(), ["type"]);
+        assert_eq!(told(invalid), "422 Invalid, type: FieldValueInvalid");
+        let io = std::io::Error::other("connection refused");
+        assert_eq!(Error::Connection(Box::new(io)).chain(), "connection failed: connection refused");
+    }
+
+    #[test]
+    fn long_messages_are_cut() {
+        assert!(api(500, "InternalError", &"é".repeat(5000), &Value::Null).to_string().chars().count() < 400);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_call_that_is_not_answered_ends_at_its_deadline() {
+        let never = std::future::pending::<kube::Result<()>>();
+        assert!(matches!(call(ANSWER_WITHIN, never).await, Err(Error::Timeout(ANSWER_WITHIN))));
+    }
+
+    #[tokio::test]
+    async fn a_server_that_is_not_there_is_a_connection_error_with_its_cause() {
+        let mut config = Config::new("http://127.0.0.1:1".parse().unwrap());
+        config.root_cert = Some(Vec::new());
+        let clients = Clients::new(config).unwrap();
+        for client in [clients.watches, clients.requests] {
+            let error = call(ANSWER_WITHIN, client.apiserver_version()).await.unwrap_err();
+            assert!(error.unknown_outcome() && matches!(error, Error::Connection(_)));
+            assert!(error.chain().contains("refused"), "{error:?}");
+        }
+    }
+}

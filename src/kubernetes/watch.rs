@@ -170,7 +170,7 @@ where
             apply,
             health,
             version: String::new(),
-            peace: Instant::now(),
+            resumed: Instant::now(),
             pause: FIRST_PAUSE,
         };
         stop.run_until_cancelled(running.forever()).await;
@@ -193,8 +193,6 @@ const OVERDUE: Duration = Duration::from_secs(5);
 enum End {
     /// In its time.
     Normal,
-    /// In its time, without one sign of life: either nothing happened at all, or the server's versions went back.
-    Silent,
     /// It broke; the place is not lost.
     Broken(Error),
     /// The place is lost: list again.
@@ -208,8 +206,8 @@ struct Running<K, F, A> {
     health: watch::Sender<Health>,
     /// Where to resume.
     version: String,
-    /// The last trouble.
-    peace: Instant,
+    /// The end of the last pause.
+    resumed: Instant,
     pause: Duration,
 }
 
@@ -246,7 +244,7 @@ where
                 None => break page.metadata.resource_version.unwrap_or_default(),
             }
         };
-        let Ok(number) = version.parse() else { return Err(Error::Unreadable) };
+        let number = version_number(Some(&version))?;
         (self.apply)(Change::Listed { items, version: number });
         self.version = version;
         self.health.send_modify(|h| {
@@ -262,18 +260,30 @@ where
         loop {
             let started = Instant::now();
             match self.watch_once().await {
-                End::Normal => {
-                    if started.elapsed() < SHORT {
-                        self.wait().await;
+                End::Normal if started.elapsed() >= SHORT => {}
+                End::Normal => self.wait().await,
+                End::Lost(error) => return self.trouble(&error).await,
+                End::Broken(error) => {
+                    self.trouble(&error).await;
+                    if self.server_version().await < self.seen() {
+                        return;
                     }
                 }
-                End::Silent => match self.server_version().await {
-                    Ok(version) if version >= self.seen() => {}
-                    Ok(_) => return, // an older server: its list is the truth now
-                    Err(error) => self.trouble(&error).await,
-                },
-                End::Broken(error) => self.trouble(&error).await,
-                End::Lost(error) => return self.trouble(&error).await,
+            }
+        }
+    }
+
+    /// Waits for the server, and returns its version.
+    ///
+    /// Behind a broken connection there may be an etcd restored from a backup. It accepts a watch from a version it
+    /// has not reached yet, and is silent until it has: only a list can tell.
+    async fn server_version(&mut self) -> u64 {
+        let params = ListParams { limit: Some(1), ..ListParams::default() };
+        loop {
+            let page = call(self.watch.selection.answer_within, self.watch.api.list(&params)).await;
+            match page.and_then(|page| version_number(page.metadata.resource_version.as_deref())) {
+                Ok(version) => return version,
+                Err(error) => self.trouble(&error).await,
             }
         }
     }
@@ -287,14 +297,12 @@ where
             bookmarks: true,
             ..WatchParams::default()
         };
-        let started = Instant::now();
         let stream = match call(selection.answer_within, self.watch.api.watch(&params, &self.version)).await {
             Ok(stream) => stream,
             Err(error) if error.expired() => return End::Lost(error),
             Err(error) => return End::Broken(error),
         };
         let mut stream = pin!(stream);
-        let mut alive = false;
         let mut patience = SETTLE;
         loop {
             let next = match timeout(patience, stream.try_next()).await {
@@ -308,7 +316,6 @@ where
             };
             let event = match next {
                 Ok(Some(event)) => event,
-                Ok(None) if !alive && started.elapsed() >= selection.watch_for => return End::Silent,
                 Ok(None) => return End::Normal,
                 Err(error) => return ended_by(error.into()),
             };
@@ -316,7 +323,6 @@ where
                 return ended_by(Error::Api(status));
             }
             self.take(event);
-            alive = true;
             self.well();
             patience = selection.watch_for + OVERDUE;
         }
@@ -350,21 +356,11 @@ where
         Item { object: ObjectName::of(&object), version: version_of(&object), value: (self.door)(object) }
     }
 
-    /// The version of a list of one.
-    async fn server_version(&self) -> Result<u64, Error> {
-        let params = ListParams { limit: Some(1), ..ListParams::default() };
-        let page = call(self.watch.selection.answer_within, self.watch.api.list(&params)).await?;
-        page.metadata.resource_version.and_then(|version| version.parse().ok()).ok_or(Error::Unreadable)
-    }
-
     fn seen(&self) -> u64 {
         self.health.borrow().seen
     }
 
     fn well(&mut self) {
-        if self.peace.elapsed() >= PEACE {
-            self.pause = FIRST_PAUSE;
-        }
         let name = self.watch.name;
         self.health.send_if_modified(|h| {
             let turned = !h.healthy;
@@ -392,12 +388,12 @@ where
     }
 
     async fn wait(&mut self) {
-        if self.peace.elapsed() >= PEACE {
+        if self.resumed.elapsed() >= PEACE {
             self.pause = FIRST_PAUSE;
         }
         sleep(self.pause).await;
         self.pause = (self.pause * 2).min(LAST_PAUSE);
-        self.peace = Instant::now();
+        self.resumed = Instant::now();
     }
 }
 
@@ -409,6 +405,10 @@ impl Health {
         self.healthy = healthy;
         self.problem = problem;
     }
+}
+
+fn version_number(version: Option<&str>) -> Result<u64, Error> {
+    version.and_then(|version| version.parse().ok()).ok_or(Error::Unreadable)
 }
 
 /// An event that cannot be read would be met again for ever if the watch were resumed: the list will tell. kube shows

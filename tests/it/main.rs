@@ -1,1 +1,4 @@
 //! Hermetic tests.
+
+mod fake_api;
+mod watch;
