@@ -77,7 +77,8 @@ impl std::fmt::Debug for Condition {
 impl Admin {
     /// Answers until `stop` is cancelled; then open requests have a second. The error is of `listener` itself.
     pub async fn run(self, listener: TcpListener, stop: CancellationToken) -> io::Result<()> {
-        tracing::info!(address = %listener.local_addr()?, "admin listening");
+        let addr = listener.local_addr()?;
+        tracing::info!(%addr, "admin listening");
         let router = self.router();
         let (connections, permits) = (TaskTracker::new(), Arc::new(Semaphore::new(MOST_CONNECTIONS)));
         stop.run_until_cancelled(async {
@@ -192,7 +193,8 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let stop = CancellationToken::new();
-        let running = tokio::spawn(admin(&[]).run(listener, stop.clone()));
+        let mut running = tokio::task::JoinSet::new();
+        running.spawn(admin(&[]).run(listener, stop.clone()));
         let mut stream = TcpStream::connect(address).await.unwrap();
         stream.write_all(b"GET /metrics HTTP/1.1\r\nhost: x\r\n\r\n").await.unwrap();
         let mut answer = vec![0; 4096];
@@ -200,7 +202,7 @@ mod tests {
         let answer = String::from_utf8_lossy(&answer[..length]).into_owned();
         assert!(answer.starts_with("HTTP/1.1 200") && answer.contains("appreg_build_info"), "{answer}");
         stop.cancel();
-        running.await.unwrap().unwrap();
+        running.join_next().await.unwrap().unwrap().unwrap();
         assert_eq!(stream.read(&mut [0; 16]).await.unwrap(), 0, "the idle connection was closed");
     }
 }

@@ -18,7 +18,7 @@ pub fn registry() -> Registry {
     registry
 }
 
-/// Everything in `registry` in the OpenMetrics text format 1.0.0.
+/// Everything in `registry` in the `OpenMetrics` text format 1.0.0.
 #[must_use]
 pub fn text(registry: &Registry) -> String {
     let mut text = String::new();

@@ -47,7 +47,7 @@ pub struct Client {
     pub customer_groups: Vec<String>,
     /// The ways in which it may authenticate.
     pub methods: Vec<TokenEndpointAuthMethod>,
-    client_secrets: Vec<AcceptedClientSecret>,
+    accepted: Vec<AcceptedClientSecret>,
 }
 
 /// One revision of a client secret.
@@ -172,12 +172,12 @@ impl Client {
             granted.into_keys().filter(|scope| is_scope_token(scope)).collect::<Vec<_>>().join(" ")
         };
         let grant = entry.grant;
-        let mut client_secrets = Vec::new();
+        let mut accepted = Vec::new();
         for (name, credential) in &entry.credentials {
             let name: Arc<str> = name.as_str().into();
             for revision in &credential.revisions {
                 let Verifier::ClientSecret(verifier) = &revision.verifier else { continue };
-                client_secrets.push(AcceptedClientSecret {
+                accepted.push(AcceptedClientSecret {
                     entry: name.clone(),
                     not_after: revision.not_after,
                     minted_at: revision.minted_at,
@@ -192,7 +192,7 @@ impl Client {
             customers: names(grant.customers),
             customer_groups: names(grant.customer_groups),
             methods: grant.auth_methods,
-            client_secrets,
+            accepted,
         }
     }
 
@@ -201,14 +201,14 @@ impl Client {
     #[must_use]
     pub fn match_client_secret(&self, sha256: Digest, now: Timestamp) -> Match<'_> {
         let mut found = Match::Unknown;
-        for candidate in &self.client_secrets {
+        for candidate in &self.accepted {
             if !bool::from(equal(candidate.sha256, sha256)) {
                 continue;
             }
-            let accepted = rotation::is_valid(candidate.minted_at, candidate.not_after, now);
+            let is_valid = rotation::is_valid(candidate.minted_at, candidate.not_after, now);
             found = match found {
-                Match::Accepted(best) if !accepted || best.not_after >= candidate.not_after => found,
-                Match::Accepted(_) | Match::NotValidNow | Match::Unknown if accepted => Match::Accepted(candidate),
+                Match::Accepted(best) if !is_valid || best.not_after >= candidate.not_after => found,
+                Match::Accepted(_) | Match::NotValidNow | Match::Unknown if is_valid => Match::Accepted(candidate),
                 Match::Accepted(_) | Match::NotValidNow | Match::Unknown => Match::NotValidNow,
             };
         }

@@ -12,6 +12,7 @@ use super::client_authentication::METHODS;
 use super::metrics::{Endpoint, Outcome};
 use super::refusal::Refusal;
 use super::service::Service;
+use crate::api::TokenEndpointAuthMethod;
 use crate::config::Server;
 
 /// How long anyone may keep the documents: much shorter than the time a key is published before it signs.
@@ -31,14 +32,14 @@ pub(super) fn metadata_of(server: &Server) -> Bytes {
             // Required by RFC 8414 §2, and empty: there is no authorization endpoint.
             "response_types_supported": [],
             "grant_types_supported": ["client_credentials"],
-            "token_endpoint_auth_methods_supported": METHODS.map(|method| method.as_str()),
+            "token_endpoint_auth_methods_supported": METHODS.map(TokenEndpointAuthMethod::as_str),
         })
         .to_string(),
     )
 }
 
-/// The paths of the metadata: RFC 8414 §3.1 puts the well-known part before the issuer's path, OpenID Connect Discovery
-/// §4.1 after it; clients look in both places for either name.
+/// The paths of the metadata: RFC 8414 §3.1 puts the well-known part before the issuer's path, `OpenID` Connect
+/// Discovery §4.1 after it; clients look in both places for either name.
 pub(super) fn metadata_paths(issuer_path: &str) -> Vec<String> {
     let mut paths = Vec::new();
     for name in ["oauth-authorization-server", "openid-configuration"] {

@@ -168,7 +168,7 @@ mod tests {
         assert_eq!(kids(&keys.at(day_two).unwrap()).len(), 2);
         assert_eq!(before.etag, keys.at(day_two).unwrap().etag);
         let later = at("2026-01-03T00:05:00Z");
-        assert_eq!(kids(&keys.at(later).unwrap()), [second.record.kid.clone()]);
+        assert_eq!(kids(&keys.at(later).unwrap()), std::slice::from_ref(&second.record.kid));
         assert_ne!(before.etag, keys.at(later).unwrap().etag);
         assert_eq!(kid(day_one), first.record.kid, "a clock that was set back is followed");
     }

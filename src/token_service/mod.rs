@@ -53,12 +53,17 @@ pub struct Settings {
     pub server: config::Server,
     /// Where the ledger is.
     pub ledger_namespace: String,
-    /// Where to listen for clients, by TLS. Port 0 takes a free one, which is logged.
-    pub listen: SocketAddr,
-    /// Where to listen for the kubelet and for Prometheus, by plain HTTP. Port 0 takes a free one, which is logged.
-    pub admin: SocketAddr,
     /// What clients may take up.
     pub limits: Limits,
+}
+
+/// Where the token service listens.
+#[derive(Debug)]
+pub struct Listeners {
+    /// For clients, by TLS.
+    pub clients: TcpListener,
+    /// For the kubelet and for Prometheus, by plain HTTP.
+    pub admin: TcpListener,
 }
 
 /// Why the token service ended before it was told to.
@@ -78,15 +83,22 @@ pub enum Error {
     Ended,
 }
 
+impl Listeners {
+    /// Takes both ports. Port 0 takes a free one; the logs say which.
+    pub async fn bind(clients: SocketAddr, admin: SocketAddr) -> Result<Self, Error> {
+        Ok(Self { clients: bind(clients).await?, admin: bind(admin).await? })
+    }
+}
+
 /// Runs the token service until `stop` is cancelled and open requests are finished.
 pub async fn run(
     settings: Settings,
+    listeners: Listeners,
     clients: Clients,
     clock: Arc<dyn Clock>,
     stop: CancellationToken,
 ) -> Result<(), Error> {
-    let Settings { server, ledger_namespace, listen, admin, limits } = settings;
-    let (listener, admin_listener) = (bind(listen).await?, bind(admin).await?);
+    let Settings { server, ledger_namespace, limits } = settings;
     let mut registry = crate::metrics::registry();
     let metrics = Metrics::register(&mut registry);
     let served = Served::nothing(&server.name);
@@ -112,9 +124,9 @@ pub async fn run(
     let admin_stop = stop.clone();
     tasks.spawn(async move {
         // Its error is of reading an address that is bound.
-        let _ = Admin { conditions, registry }.run(admin_listener, admin_stop).await;
+        let _ = Admin { conditions, registry }.run(listeners.admin, admin_stop).await;
     });
-    tasks.spawn(server.run(listener, stop.clone()));
+    tasks.spawn(server.run(listeners.clients, stop.clone()));
     let mut ended = Ok(());
     while let Some(task) = tasks.join_next().await {
         if task.is_err() || !stop.is_cancelled() {

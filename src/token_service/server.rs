@@ -58,7 +58,7 @@ impl Default for Limits {
             handshake: Duration::from_secs(5),
             header: Duration::from_secs(20),
             body: Duration::from_secs(10),
-            connection_age: Duration::from_secs(600),
+            connection_age: Duration::from_mins(10),
             drain: Duration::from_secs(10),
         }
     }
@@ -90,6 +90,9 @@ impl Server {
     /// Answers until `stop` is cancelled. Then no more connections are accepted, open requests are finished within
     /// `limits.drain`, and what is left is closed.
     pub async fn run(self, listener: TcpListener, stop: CancellationToken) {
+        if let Ok(addr) = listener.local_addr() {
+            tracing::info!(%addr, "listening");
+        }
         let connections = TaskTracker::new();
         let shared = Arc::new(Shared {
             permits: Arc::new(Semaphore::new(self.limits.connections)),
@@ -191,14 +194,11 @@ impl Shared {
 
 /// Answers one request. A panic ends that request alone; the panic hook has told where it was.
 async fn answer(router: Router, request: Request<Incoming>) -> Result<Response<Body>, std::convert::Infallible> {
-    match AssertUnwindSafe(router.oneshot(request)).catch_unwind().await {
-        Ok(answer) => answer,
-        Err(_) => {
-            let mut answer = Response::new(Body::empty());
-            *answer.status_mut() = StatusCode::INTERNAL_SERVER_ERROR;
-            Ok(answer)
-        }
-    }
+    AssertUnwindSafe(router.oneshot(request)).catch_unwind().await.unwrap_or_else(|_| {
+        let mut answer = Response::new(Body::empty());
+        *answer.status_mut() = StatusCode::INTERNAL_SERVER_ERROR;
+        Ok(answer)
+    })
 }
 
 fn refusal_of(error: &io::Error) -> ConnectionRefusal {

@@ -113,13 +113,11 @@ fn is_form(headers: &HeaderMap) -> bool {
 /// Checks what the client presents; before it is refused, its entry is read live.
 async fn authenticate(service: &Service, presented: &Presented<'_>, now: Timestamp) -> Result<Authenticated, Refusal> {
     let attempt = || check(service, presented, now);
-    match attempt() {
-        Ok(authenticated) => Ok(authenticated),
-        Err(_) => {
-            service.live.read(&presented.client_id, || attempt().is_ok()).await;
-            attempt()
-        }
+    if let Ok(authenticated) = attempt() {
+        return Ok(authenticated);
     }
+    service.live.read(&presented.client_id, || attempt().is_ok()).await;
+    attempt()
 }
 
 fn check(service: &Service, presented: &Presented<'_>, now: Timestamp) -> Result<Authenticated, Refusal> {
