@@ -1,4 +1,5 @@
 //! Hermetic tests.
 
 mod fake_api;
+mod token_service;
 mod watch;
