@@ -5,6 +5,8 @@
 mod connections;
 mod documents;
 mod follow;
+mod live;
+mod logs;
 mod token_endpoint;
 
 use std::net::SocketAddr;
@@ -132,9 +134,14 @@ impl TokenService {
                 sleep(Duration::from_millis(2)).await;
             }
         });
-        if polled.await.is_err() {
-            panic!("never {what}: {:?}\n{}\n{:#?}", self.readyz().await, self.metrics().await, self.api.requests());
-        }
+        let never = polled.await.is_err();
+        assert!(
+            !never,
+            "{what}: never: {:?}\n{}\n{:#?}",
+            self.readyz().await,
+            self.metrics().await,
+            self.api.requests()
+        );
     }
 
     /// A TLS connection of our own, with this protocol and the trust of the start.
