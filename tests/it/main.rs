@@ -5,4 +5,5 @@
 mod certificates;
 mod crd;
 mod fake_api;
+mod token_service;
 mod watch;
