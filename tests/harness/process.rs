@@ -229,9 +229,29 @@ impl Process {
         }
     }
 
-    /// SIGSTOP: it keeps its connections and answers nothing.
+    /// SIGSTOP: it keeps its connections and answers nothing. The signal alone returns before the last thread has
+    /// stopped, which might still answer: this waits for that.
     pub fn freeze(&self) -> anyhow::Result<()> {
-        self.signal(Signal::STOP)
+        self.signal(Signal::STOP)?;
+        let deadline = Instant::now() + Duration::from_secs(5);
+        while !self.is_frozen()? {
+            if Instant::now() > deadline {
+                bail!("{} does not stop", self.name);
+            }
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        Ok(())
+    }
+
+    fn is_frozen(&self) -> anyhow::Result<bool> {
+        for task in fs::read_dir(format!("/proc/{}/task", self.pid()))? {
+            // A thread may end meanwhile: that one does not answer either.
+            let stat = fs::read_to_string(task?.path().join("stat")).unwrap_or_default();
+            if stat.rsplit_once(')').is_some_and(|(_, rest)| !rest.starts_with(" T")) {
+                return Ok(false);
+            }
+        }
+        Ok(true)
     }
 
     /// SIGCONT.
