@@ -247,7 +247,10 @@ impl Process {
         for task in fs::read_dir(format!("/proc/{}/task", self.pid()))? {
             // A thread may end meanwhile: that one does not answer either.
             let stat = fs::read_to_string(task?.path().join("stat")).unwrap_or_default();
-            if stat.rsplit_once(')').is_some_and(|(_, rest)| !rest.starts_with(" T")) {
+            if stat
+                .rsplit_once(')')
+                .is_some_and(|(_, rest)| !rest.starts_with(" T"))
+            {
                 return Ok(false);
             }
         }
