@@ -4,14 +4,11 @@
 //! holds it, however that ends: see [`super::process`]. It runs no scheduler and no kubelet: no pod ever runs.
 
 use std::{
-    ffi::OsString,
     fs,
-    io::Write as _,
     ops::Deref,
-    os::unix::process::CommandExt,
     path::{Path, PathBuf},
-    process::{Child, Command, ExitStatus, Stdio},
-    sync::{Arc, Mutex},
+    process::{ExitStatus, Stdio},
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -25,15 +22,16 @@ use kube::{Api, api::PostParams};
 use super::{
     access::Access,
     audit::{AuditLog, SENTINEL},
-    credentials::{Files, User, random_hex, write_private},
-    process::{POLL, Process, Program, free_ports, supervised},
+    components::{self, Component},
+    credentials::{Files, random_hex, write_private},
+    directory::Directory,
+    process::{POLL, Process, free_ports, supervised},
 };
 
 /// How long a component may take to become ready on a busy machine.
 const READY_WITHIN: Duration = Duration::from_mins(1);
 /// How long kubectl and helm may run.
 const COMMAND_WITHIN: Duration = Duration::from_mins(3);
-const CONTROLLER_MANAGER: &str = "system:kube-controller-manager";
 
 /// What to start.
 #[derive(Clone, Debug)]
@@ -138,7 +136,7 @@ impl ControlPlane {
 
     /// Starts one. A port that somebody took in the meantime is a reason to try again, with others.
     pub async fn start_with(options: Options) -> anyhow::Result<Self> {
-        let programs = programs()?;
+        let programs = components::programs()?;
         let mut attempt = 1;
         loop {
             match Self::try_start(&options, &programs).await {
@@ -155,7 +153,7 @@ impl ControlPlane {
     async fn try_start(options: &Options, programs: &Path) -> anyhow::Result<Self> {
         let directory = Directory::new()?;
         let path = directory.path();
-        let users = users(options);
+        let users = components::users(options);
         let (files, ports) = {
             let (path, users) = (path.to_owned(), users.clone());
             tokio::task::spawn_blocking(move || {
@@ -169,9 +167,9 @@ impl ControlPlane {
         let server = format!("https://127.0.0.1:{server_port}");
         let access = Access::new(server, (&files.ca_pem, &files.ca_der), &users, path);
 
-        let etcd = Component::start(etcd(programs, path, [client_port, peer_port]))?;
-        let program = api_server(programs, path, &files, [client_port, server_port])
-            .args(audit_args(&options.audit, path)?)
+        let etcd = Component::start(components::etcd(programs, path, [client_port, peer_port]))?;
+        let program = components::api_server(programs, path, &files, [client_port, server_port])
+            .args(components::audit_args(&options.audit, path)?)
             .args(&options.api_server_args);
         let api_server = Component::start(program)?;
         let mut plane = Self {
@@ -185,7 +183,8 @@ impl ControlPlane {
             directory,
         };
         plane.wait_until_ready().await?;
-        if let Some(program) = controller_manager(&plane, &files, &options.controllers) {
+        if let Some(program) = components::controller_manager(&plane, &files, &options.controllers)
+        {
             plane.controller_manager = Some(Component::start(program)?);
         }
         Ok(plane)
@@ -425,261 +424,4 @@ impl Drop for ControlPlane {
             component.stop();
         }
     }
-}
-
-/// A program that can be started again, and its current run.
-struct Component {
-    program: Program,
-    process: Mutex<Arc<Process>>,
-}
-
-impl Component {
-    fn start(program: Program) -> anyhow::Result<Self> {
-        let process = Mutex::new(Arc::new(program.start()?));
-        Ok(Self { program, process })
-    }
-
-    fn process(&self) -> Arc<Process> {
-        self.process.lock().expect("no panic while held").clone()
-    }
-
-    fn stop(&self) {
-        self.process().kill();
-    }
-
-    fn start_again(&self) -> anyhow::Result<()> {
-        self.stop();
-        *self.process.lock().expect("no panic while held") = Arc::new(self.program.start()?);
-        Ok(())
-    }
-}
-
-/// A temporary directory that goes even when we are killed: a `sh` waits for our end and removes it.
-struct Directory {
-    path: Option<tempfile::TempDir>,
-    janitor: Child,
-}
-
-const JANITOR: &str = r#"
-trap "" HUP INT TERM
-read -r _
-for _ in 1 2 3 4 5 6 7 8 9 10; do
-    [ -e "$1" ] || exit 0
-    rm -rf "$1" 2>/dev/null || sleep 0.1 # whoever writes there is being killed by its own watchdog
-done
-"#;
-
-impl Directory {
-    fn new() -> anyhow::Result<Self> {
-        let path = tempfile::Builder::new()
-            .prefix("appreg-control-plane-")
-            .tempdir()?;
-        let janitor = Command::new("/bin/sh")
-            .args(["-c", JANITOR, "janitor"])
-            .arg(path.path())
-            .stdin(Stdio::piped())
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .process_group(0)
-            .spawn()?;
-        Ok(Self {
-            path: Some(path),
-            janitor,
-        })
-    }
-
-    fn path(&self) -> &Path {
-        self.path
-            .as_ref()
-            .expect("it is taken in drop alone")
-            .path()
-    }
-}
-
-impl Drop for Directory {
-    fn drop(&mut self) {
-        drop(self.path.take());
-        if let Some(mut stdin) = self.janitor.stdin.take() {
-            let _ = stdin.write_all(b"\n");
-        }
-        let _ = self.janitor.wait();
-    }
-}
-
-/// The directory with the programs: `KUBEBUILDER_ASSETS`, else what `make control-plane` built.
-fn programs() -> anyhow::Result<PathBuf> {
-    const NEEDED: [&str; 5] = [
-        "etcd",
-        "kube-apiserver",
-        "kube-controller-manager",
-        "kubectl",
-        "helm",
-    ];
-    let directory = match std::env::var_os("KUBEBUILDER_ASSETS") {
-        Some(directory) if !directory.is_empty() => PathBuf::from(directory),
-        _ => built()?,
-    };
-    let missing: Vec<&str> = NEEDED
-        .into_iter()
-        .filter(|name| !directory.join(name).exists())
-        .collect();
-    if !missing.is_empty() {
-        bail!(
-            "{} has no {}: run `make control-plane`, which builds what is missing and prints a directory, and set \
-             KUBEBUILDER_ASSETS to that",
-            directory.display(),
-            missing.join(", ")
-        );
-    }
-    Ok(directory)
-}
-
-fn built() -> anyhow::Result<PathBuf> {
-    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/control-plane/build");
-    let output = Command::new(&script)
-        .arg("--where")
-        .output()
-        .with_context(|| script.display().to_string())?;
-    let said = String::from_utf8_lossy(&output.stderr);
-    anyhow::ensure!(
-        output.status.success(),
-        "no control plane: run `make control-plane` first\n{said}"
-    );
-    Ok(PathBuf::from(String::from_utf8(output.stdout)?.trim()))
-}
-
-fn users(options: &Options) -> Vec<User> {
-    let mut users = vec![
-        User::new("admin", &["system:masters"]),
-        User::new(CONTROLLER_MANAGER, &["system:masters"]),
-        User::new(SENTINEL, &[]),
-    ];
-    users.extend(options.users.iter().map(|name| User::new(name, &[])));
-    users
-}
-
-fn etcd(programs: &Path, directory: &Path, [client_port, peer_port]: [u16; 2]) -> Program {
-    let client = format!("http://127.0.0.1:{client_port}");
-    let peer = format!("http://127.0.0.1:{peer_port}");
-    Program::new("etcd", programs.join("etcd"), directory)
-        .args(["--unsafe-no-fsync", "--log-level", "warn", "--data-dir"])
-        .arg(directory.join("etcd"))
-        .args([
-            "--listen-client-urls",
-            &client,
-            "--advertise-client-urls",
-            &client,
-        ])
-        .args([
-            "--listen-peer-urls",
-            &peer,
-            "--initial-advertise-peer-urls",
-            &peer,
-        ])
-        .arg(format!("--initial-cluster=default={peer}"))
-}
-
-fn api_server(
-    programs: &Path,
-    directory: &Path,
-    files: &Files,
-    [etcd_port, port]: [u16; 2],
-) -> Program {
-    let service_account_key = &files.service_account_key;
-    Program::new("kube-apiserver", programs.join("kube-apiserver"), directory)
-        .arg(format!("--etcd-servers=http://127.0.0.1:{etcd_port}"))
-        .arg(format!("--secure-port={port}"))
-        .args(["--bind-address=127.0.0.1", "--advertise-address=127.0.0.1"])
-        .args([
-            "--service-cluster-ip-range=10.0.0.0/24",
-            "--authorization-mode=RBAC",
-        ])
-        .args([
-            "--service-account-issuer=https://kubernetes.default.svc",
-            "--profiling=false",
-        ])
-        .args([
-            flag("cert-dir", directory),
-            flag("token-auth-file", &files.tokens),
-        ])
-        .args([
-            flag("tls-cert-file", &files.serving_certificate),
-            flag("tls-private-key-file", &files.serving_key),
-        ])
-        .args([flag("service-account-key-file", service_account_key)])
-        .args([flag(
-            "service-account-signing-key-file",
-            service_account_key,
-        )])
-}
-
-fn controller_manager(
-    plane: &ControlPlane,
-    files: &Files,
-    controllers: &Controllers,
-) -> Option<Program> {
-    let mut names = vec![
-        "clusterrole-aggregation-controller",
-        "garbage-collector-controller",
-        "namespace-controller",
-        "serviceaccount-controller",
-        "serviceaccount-token-controller",
-    ];
-    match controllers {
-        Controllers::Off => return None,
-        Controllers::Basic => {}
-        Controllers::BasicAnd(others) => names.extend(others),
-    }
-    let program = Program::new(
-        "kube-controller-manager",
-        plane.program("kube-controller-manager"),
-        plane.directory(),
-    )
-    .args([
-        "--leader-elect=false",
-        "--secure-port=0",
-        "--profiling=false",
-    ])
-    .arg(format!("--controllers={}", names.join(",")))
-    .args([
-        flag("kubeconfig", &plane.kubeconfig(CONTROLLER_MANAGER)),
-        flag("root-ca-file", &files.ca),
-    ])
-    .args([flag(
-        "service-account-private-key-file",
-        &files.service_account_key,
-    )]);
-    Some(program)
-}
-
-/// Every request once it is complete, without bodies.
-fn audit_args(audit: &Audit, directory: &Path) -> anyhow::Result<Vec<OsString>> {
-    let rules = match audit {
-        Audit::Off => return Ok(Vec::new()),
-        Audit::Everyone => serde_json::json!([{"level": "Metadata"}]),
-        Audit::Users(users) => {
-            let users: Vec<&str> = users.iter().map(String::as_str).chain([SENTINEL]).collect();
-            serde_json::json!([{"level": "Metadata", "users": users}, {"level": "None"}])
-        }
-    };
-    let policy = serde_json::json!({
-        "apiVersion": "audit.k8s.io/v1",
-        "kind": "Policy",
-        "omitStages": ["RequestReceived"],
-        "rules": rules,
-    });
-    let file = directory.join("audit-policy.json");
-    write_private(&file, &policy.to_string())?;
-    let rotate_never = "--audit-log-maxsize=1000000".into(); // MB
-    Ok(vec![
-        flag("audit-policy-file", &file),
-        flag("audit-log-path", &directory.join("audit.log")),
-        rotate_never,
-    ])
-}
-
-fn flag(name: &str, path: &Path) -> OsString {
-    let mut flag = OsString::from(format!("--{name}="));
-    flag.push(path);
-    flag
 }

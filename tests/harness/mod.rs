@@ -32,8 +32,10 @@
 
 pub mod access;
 pub mod audit;
+mod components;
 pub mod control_plane;
 pub mod credentials;
+mod directory;
 pub mod eventually;
 pub mod process;
 pub mod proxy;
