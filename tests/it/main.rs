@@ -1,1 +1,7 @@
 //! Hermetic tests.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
+
+mod certificates;
+mod fake_api;
+mod watch;

@@ -1,0 +1,358 @@
+//! `AppRegistration`: an application, and what an authorization server shall know of it.
+
+use std::{borrow::Cow, collections::BTreeMap};
+
+use kube::CustomResource;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::{AppRegistrationStatus, Entry, schema};
+
+/// The authorization server of a registration that names none: the built-in token service.
+pub const DEFAULT_AUTHORIZATION_SERVER: &str = "default";
+
+/// What is asked for an application. Fields carry the names of RFC 7591 in Kubernetes spelling.
+#[derive(CustomResource, JsonSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[kube(
+    group = "appreg.dev",
+    version = "v1alpha1",
+    kind = "AppRegistration",
+    namespaced,
+    doc = "An application that is registered with an authorization server, and its credentials.",
+    derive = "PartialEq",
+    status = "AppRegistrationStatus",
+    shortname = "appreg",
+    category = "appreg-all",
+    selectable = ".spec.clientID",
+    printcolumn(
+        name = "Ready",
+        type_ = "string",
+        json_path = r#".status.conditions[?(@.type=="Ready")].status"#
+    ),
+    printcolumn(name = "Client ID", type_ = "string", json_path = ".status.clientID"),
+    printcolumn(
+        name = "Next",
+        type_ = "string",
+        json_path = ".status.nextTransitionTime"
+    ),
+    printcolumn(
+        name = "Age",
+        type_ = "date",
+        json_path = ".metadata.creationTimestamp"
+    ),
+    printcolumn(
+        name = "Approved",
+        type_ = "string",
+        json_path = r#".status.conditions[?(@.type=="Approved")].status"#,
+        priority = 1
+    ),
+    printcolumn(
+        name = "Server",
+        type_ = "string",
+        json_path = ".status.authorizationServer.name",
+        priority = 1
+    ),
+    printcolumn(
+        name = "Message",
+        type_ = "string",
+        json_path = r#".status.conditions[?(@.type=="Ready")].message"#,
+        priority = 1
+    )
+)]
+#[serde(rename_all = "camelCase")]
+pub struct AppRegistrationSpec {
+    /// The application's name for people (RFC 7591 client_name).
+    #[schemars(length(min = 1, max = 128))]
+    pub display_name: String,
+
+    /// What the application is, for people.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 1024))]
+    pub description: Option<String>,
+
+    /// A client ID of one's own choice, unique per authorization server and immutable; by default the
+    /// registration's uid.
+    #[serde(rename = "clientID", default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 100), regex(pattern = schema::CLIENT_ID))]
+    pub client_id: Option<String>,
+
+    /// The application's home page (RFC 7591 client_uri).
+    #[serde(rename = "clientURI", default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 2048))]
+    pub client_uri: Option<String>,
+
+    /// The application's logo (RFC 7591 logo_uri).
+    #[serde(rename = "logoURI", default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 2048))]
+    pub logo_uri: Option<String>,
+
+    /// Where a login that a third party starts begins (OpenID Connect initiate_login_uri).
+    #[serde(
+        rename = "initiateLoginURI",
+        default,
+        skip_serializing_if = "Option::is_none"
+    )]
+    #[schemars(length(max = 2048))]
+    pub initiate_login_uri: Option<String>,
+
+    /// The application's privacy policy (RFC 7591 policy_uri).
+    #[serde(rename = "policyURI", default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 2048))]
+    pub policy_uri: Option<String>,
+
+    /// The application's terms of service (RFC 7591 tos_uri).
+    #[serde(rename = "tosURI", default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 2048))]
+    pub tos_uri: Option<String>,
+
+    /// How to reach the people responsible (RFC 7591 contacts).
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(extend("maxItems" = 8, "x-kubernetes-list-type" = "set", "items" = schema::contact()))]
+    pub contacts: Vec<String>,
+
+    /// Where an authorization code may be sent (RFC 7591 redirect_uris): https, or http on loopback.
+    #[serde(
+        rename = "redirectURIs",
+        default,
+        skip_serializing_if = "Vec::is_empty"
+    )]
+    #[schemars(extend("maxItems" = 32, "x-kubernetes-list-type" = "set"))]
+    pub redirect_uris: Vec<String>,
+
+    /// Where a browser may be sent after logout (OpenID Connect post_logout_redirect_uris).
+    #[serde(
+        rename = "postLogoutRedirectURIs",
+        default,
+        skip_serializing_if = "Vec::is_empty"
+    )]
+    #[schemars(extend("maxItems" = 32, "x-kubernetes-list-type" = "set"))]
+    pub post_logout_redirect_uris: Vec<String>,
+
+    /// The grants of RFC 6749 that the application uses (RFC 7591 grant_types); by default
+    /// client_credentials, and with redirect URIs also authorization_code and refresh_token.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(extend("minItems" = 1, "maxItems" = 3, "x-kubernetes-list-type" = "set"))]
+    pub grant_types: Vec<GrantType>,
+
+    /// How the application identifies itself at the token endpoint (RFC 7591
+    /// token_endpoint_auth_method); by default what its credentials can do.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub token_endpoint_auth_method: Option<TokenEndpointAuthMethod>,
+
+    /// The scopes that the application asks for (RFC 6749 section 3.3).
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(extend("maxItems" = 64, "x-kubernetes-list-type" = "set", "items" = schema::scope()))]
+    pub scopes: Vec<String>,
+
+    /// The APIs that the application calls: what its tokens say in `aud` (RFC 9068).
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(extend("maxItems" = 16, "x-kubernetes-list-type" = "set", "items" = schema::audience()))]
+    pub audiences: Vec<String>,
+
+    /// Whose data the application may touch.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub customer_scope: Option<CustomerScope>,
+
+    /// The authorization server; by default the built-in one. Immutable.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub authorization_server_ref: Option<AuthorizationServerRef>,
+
+    /// What becomes of the client at the authorization server when the registration is deleted; by
+    /// default Delete.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub deletion_policy: Option<DeletionPolicy>,
+
+    /// Labels and annotations of the Secrets.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub secret_template: Option<SecretTemplate>,
+
+    /// Replaces, with overlap, every credential minted before this time (RFC 3339 with offset).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("format" = "date-time"), regex(pattern = schema::TIME), length(max = 35))]
+    pub rotate_minted_before: Option<String>,
+
+    /// Replaces, and then refuses, every credential minted before this time (RFC 3339 with offset).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("format" = "date-time"), regex(pattern = schema::TIME), length(max = 35))]
+    pub revoke_minted_before: Option<String>,
+
+    /// The credentials. Omitted: one client secret and one access token; empty: a public client, which
+    /// has none and needs redirectURIs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("maxItems" = 16, "x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"]))]
+    pub credentials: Option<Vec<Entry>>,
+}
+
+/// A grant of RFC 6749, under its registered name.
+#[derive(
+    JsonSchema, Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
+)]
+#[serde(rename_all = "snake_case")]
+pub enum GrantType {
+    /// Section 4.4: the application acts for itself.
+    ClientCredentials,
+    /// Section 4.1: the application acts for a person, who is asked.
+    AuthorizationCode,
+    /// Section 6: the application goes on acting for that person.
+    RefreshToken,
+}
+
+/// A way to identify a client at the token endpoint, under its name in the IANA registry.
+#[derive(
+    JsonSchema, Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
+)]
+#[serde(rename_all = "snake_case")]
+pub enum TokenEndpointAuthMethod {
+    /// The client secret in the Authorization header (RFC 6749 section 2.3.1).
+    ClientSecretBasic,
+    /// The client secret in the body (RFC 6749 section 2.3.1).
+    ClientSecretPost,
+    /// A JWT signed with the client's key (RFC 7523).
+    PrivateKeyJwt,
+    /// A client certificate that a CA issued (RFC 8705 section 2.1).
+    TlsClientAuth,
+    /// A registered client certificate (RFC 8705 section 2.2).
+    SelfSignedTlsClientAuth,
+    /// Nothing: a public client.
+    None,
+}
+
+/// Whose data the application may touch: everybody's, or that of those listed.
+#[derive(JsonSchema, Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct CustomerScope {
+    /// All, Customers (then customers lists them) or Groups (then groups lists them).
+    #[serde(rename = "type")]
+    pub type_: CustomerScopeType,
+
+    /// The customers, with type Customers only.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(extend("maxItems" = 64, "x-kubernetes-list-type" = "set", "items" = schema::customer()))]
+    pub customers: Vec<String>,
+
+    /// The groups of customers, with type Groups only.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(extend("maxItems" = 64, "x-kubernetes-list-type" = "set", "items" = schema::customer()))]
+    pub groups: Vec<String>,
+}
+
+/// What a [`CustomerScope`] lists.
+#[derive(JsonSchema, Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum CustomerScopeType {
+    /// Every customer.
+    #[default]
+    All,
+    /// The customers listed.
+    Customers,
+    /// The groups listed.
+    Groups,
+}
+
+/// The name of an authorization server.
+#[derive(JsonSchema, Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct AuthorizationServerRef {
+    /// The authorization server's name; "default" is the built-in one.
+    #[schemars(length(min = 1, max = 63), regex(pattern = schema::DNS_SUBDOMAIN))]
+    pub name: String,
+}
+
+/// What becomes of the client at the authorization server when the registration is deleted.
+#[derive(JsonSchema, Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum DeletionPolicy {
+    /// It is deleted there as well.
+    #[default]
+    Delete,
+    /// It stays there.
+    Orphan,
+}
+
+/// Labels and annotations that the registration's Secrets get.
+#[derive(JsonSchema, Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct SecretTemplate {
+    /// Labels of the Secrets.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[schemars(extend("maxProperties" = 16, "additionalProperties" = schema::label_value()))]
+    pub labels: BTreeMap<String, String>,
+
+    /// Annotations of the Secrets.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[schemars(extend("maxProperties" = 16, "additionalProperties" = schema::annotation_value()))]
+    pub annotations: BTreeMap<String, String>,
+}
+
+impl AppRegistrationSpec {
+    /// The credentials, written or implied: omitted are a client secret and an access token.
+    #[must_use]
+    pub fn effective_credentials(&self) -> Cow<'_, [Entry]> {
+        match &self.credentials {
+            Some(entries) => Cow::Borrowed(entries),
+            None => Cow::Owned(Entry::defaults().into()),
+        }
+    }
+
+    /// The authorization server's name, written or implied.
+    #[must_use]
+    pub fn authorization_server(&self) -> &str {
+        self.authorization_server_ref
+            .as_ref()
+            .map_or(DEFAULT_AUTHORIZATION_SERVER, |server| &server.name)
+    }
+}
+
+impl GrantType {
+    /// Every grant type.
+    pub const ALL: [Self; 3] = [
+        Self::ClientCredentials,
+        Self::AuthorizationCode,
+        Self::RefreshToken,
+    ];
+
+    /// The registered name.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::ClientCredentials => "client_credentials",
+            Self::AuthorizationCode => "authorization_code",
+            Self::RefreshToken => "refresh_token",
+        }
+    }
+}
+
+impl TokenEndpointAuthMethod {
+    /// Every method.
+    pub const ALL: [Self; 6] = [
+        Self::ClientSecretBasic,
+        Self::ClientSecretPost,
+        Self::PrivateKeyJwt,
+        Self::TlsClientAuth,
+        Self::SelfSignedTlsClientAuth,
+        Self::None,
+    ];
+
+    /// The registered name.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::ClientSecretBasic => "client_secret_basic",
+            Self::ClientSecretPost => "client_secret_post",
+            Self::PrivateKeyJwt => "private_key_jwt",
+            Self::TlsClientAuth => "tls_client_auth",
+            Self::SelfSignedTlsClientAuth => "self_signed_tls_client_auth",
+            Self::None => "none",
+        }
+    }
+}
+
+impl std::fmt::Display for GrantType {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        out.write_str(self.as_str())
+    }
+}
+
+impl std::fmt::Display for TokenEndpointAuthMethod {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        out.write_str(self.as_str())
+    }
+}

@@ -1,0 +1,34 @@
+//! What users write and read: the custom resources of `appreg.dev`, their schemas and their rules.
+//!
+//! Types, the CEL rules beside their fields, and the few pure functions that say what an omitted
+//! field means. No decisions: what follows from a registration is `plan`'s.
+//!
+//! Everything decodes that an API server may have stored under an older or a newer schema, as far as
+//! the shapes allow: durations and times stay text here and are parsed where they are used, so that
+//! one odd value is a problem of its field and not of the whole registration.
+
+pub mod crds;
+pub mod names;
+
+mod app_registration;
+mod credential;
+mod duration;
+mod schema;
+mod status;
+mod time;
+
+pub use app_registration::{
+    AppRegistration, AppRegistrationSpec, AuthorizationServerRef, CustomerScope, CustomerScopeType,
+    DEFAULT_AUTHORIZATION_SERVER, DeletionPolicy, GrantType, SecretTemplate,
+    TokenEndpointAuthMethod,
+};
+pub use credential::{
+    AccessToken, Certificate, ClientSecret, DEFAULT_CLIENT_SECRET_ENTRY, DEFAULT_TOKEN_ENTRY,
+    Entry, KeyType, Kind, KindSpec, secret_name,
+};
+pub use duration::{InvalidDuration, LongDuration};
+pub use status::{
+    AppRegistrationStatus, AuthorizationServerStatus, ConditionType, CredentialStatus, Granted,
+    Reason, RevisionStatus, SecretStatus,
+};
+pub use time::{InvalidTime, StatusTime, parse_time};

@@ -1,0 +1,407 @@
+//! The report on a registration: derived, never trusted, never a reason not to read the registration.
+
+use std::fmt;
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use schemars::JsonSchema;
+use serde::{Deserialize, Deserializer, Serialize, de::DeserializeOwned};
+
+use super::{Kind, StatusTime, schema};
+
+/// What is known of a registration. A field that does not decode is as if it were absent: the next
+/// report replaces it.
+#[derive(JsonSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+#[schemars(extend("default" = {"observedGeneration": -1}))]
+pub struct AppRegistrationStatus {
+    /// The generation of the spec that this status reports on; -1 before the first report.
+    #[serde(
+        default,
+        deserialize_with = "decoded_or_default",
+        skip_serializing_if = "Option::is_none"
+    )]
+    pub observed_generation: Option<i64>,
+
+    /// The client ID at the authorization server.
+    #[serde(
+        rename = "clientID",
+        default,
+        deserialize_with = "decoded_or_default",
+        skip_serializing_if = "Option::is_none"
+    )]
+    #[schemars(length(max = 256))]
+    pub client_id: Option<String>,
+
+    /// The authorization server that accepts the credentials.
+    #[serde(
+        default,
+        deserialize_with = "decoded_or_default",
+        skip_serializing_if = "Option::is_none"
+    )]
+    pub authorization_server: Option<AuthorizationServerStatus>,
+
+    /// What is granted of what the spec asks for.
+    #[serde(
+        default,
+        deserialize_with = "decoded_or_default",
+        skip_serializing_if = "Option::is_none"
+    )]
+    pub granted: Option<Granted>,
+
+    /// The credentials with their effective settings and revisions.
+    #[serde(
+        default,
+        deserialize_with = "decoded_or_default",
+        skip_serializing_if = "Vec::is_empty"
+    )]
+    #[schemars(extend("maxItems" = 16, "x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"]))]
+    pub credentials: Vec<CredentialStatus>,
+
+    /// The Secrets as they were last seen to be in order.
+    #[serde(
+        default,
+        deserialize_with = "decoded_or_default",
+        skip_serializing_if = "Vec::is_empty"
+    )]
+    #[schemars(extend("maxItems" = 16, "x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"]))]
+    pub secrets: Vec<SecretStatus>,
+
+    /// When something changes next by itself, access tokens aside.
+    #[serde(
+        default,
+        deserialize_with = "decoded_or_default",
+        skip_serializing_if = "Option::is_none"
+    )]
+    pub next_transition_time: Option<StatusTime>,
+
+    /// Ready and Approved; Reconciling and Stalled only where True.
+    #[serde(
+        default,
+        deserialize_with = "decoded_or_default",
+        skip_serializing_if = "Vec::is_empty"
+    )]
+    #[schemars(schema_with = "schema::conditions")]
+    pub conditions: Vec<Condition>,
+}
+
+/// Where the credentials are accepted.
+#[derive(JsonSchema, Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct AuthorizationServerStatus {
+    /// The authorization server's name.
+    #[schemars(length(max = 63))]
+    pub name: String,
+
+    /// Its issuer identifier (RFC 8414).
+    #[schemars(length(max = 2048))]
+    pub issuer: String,
+
+    /// Where tokens are had (RFC 6749 section 3.2).
+    #[schemars(length(max = 2048))]
+    pub token_endpoint: String,
+}
+
+/// What is granted.
+#[derive(JsonSchema, Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Granted {
+    /// The scopes.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schemars(extend("maxItems" = 64, "items" = schema::text(128)))]
+    pub scopes: Vec<String>,
+
+    /// The audiences.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schemars(extend("maxItems" = 16, "items" = schema::text(256)))]
+    pub audiences: Vec<String>,
+
+    /// The redirect URIs.
+    #[serde(rename = "redirectURIs", skip_serializing_if = "Vec::is_empty")]
+    #[schemars(extend("maxItems" = 32, "items" = schema::text(2048)))]
+    pub redirect_uris: Vec<String>,
+
+    /// The customers; `*` is all of them.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schemars(extend("maxItems" = 64, "items" = schema::text(128)))]
+    pub customers: Vec<String>,
+
+    /// The groups of customers.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schemars(extend("maxItems" = 64, "items" = schema::text(128)))]
+    pub customer_groups: Vec<String>,
+}
+
+/// One credential: its effective settings and what is accepted.
+#[derive(JsonSchema, Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct CredentialStatus {
+    /// The entry's name.
+    #[schemars(length(max = 40))]
+    pub name: String,
+
+    /// The entry's kind.
+    #[serde(
+        default,
+        deserialize_with = "decoded_or_default",
+        skip_serializing_if = "Option::is_none"
+    )]
+    pub kind: Option<Kind>,
+
+    /// The Secret that holds it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 253))]
+    pub secret_name: Option<String>,
+
+    /// How long a revision is valid, after defaults and policy; of an access token, its lifetime.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 32))]
+    pub effective_duration: Option<String>,
+
+    /// How long before its end a revision is replaced, after defaults.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 32))]
+    pub renew_before: Option<String>,
+
+    /// How long the previous revision stays accepted beside the current one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 32))]
+    pub overlap: Option<String>,
+
+    /// The scopes of an access token.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(extend("maxItems" = 64, "items" = schema::text(128)))]
+    pub scopes: Vec<String>,
+
+    /// The audiences of an access token.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(extend("maxItems" = 16, "items" = schema::text(256)))]
+    pub audiences: Vec<String>,
+
+    /// The revision that the Secret holds.
+    #[serde(
+        default,
+        deserialize_with = "decoded_or_default",
+        skip_serializing_if = "Option::is_none"
+    )]
+    pub current: Option<RevisionStatus>,
+
+    /// The revision before, while it is still accepted.
+    #[serde(
+        default,
+        deserialize_with = "decoded_or_default",
+        skip_serializing_if = "Option::is_none"
+    )]
+    pub previous: Option<RevisionStatus>,
+}
+
+/// One revision of a credential.
+#[derive(JsonSchema, Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct RevisionStatus {
+    /// Counted from 1 for each entry.
+    #[schemars(range(min = 1))]
+    pub revision: i64,
+
+    /// The first characters of a client secret: enough to recognize it, not to use it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 16))]
+    pub hint: Option<String>,
+
+    /// The SHA-256 thumbprint of a certificate (RFC 8705 section 3.1).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 128))]
+    pub thumbprint: Option<String>,
+
+    /// When it was minted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub minted_at: Option<StatusTime>,
+
+    /// When its validity ends.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub not_after: Option<StatusTime>,
+
+    /// When it is replaced.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub renewal_time: Option<StatusTime>,
+
+    /// Until when a previous revision is accepted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub accepted_until: Option<StatusTime>,
+}
+
+/// A Secret as it was last seen to be in order; only to spare a request after a restart.
+#[derive(JsonSchema, Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct SecretStatus {
+    /// The Secret's name.
+    #[schemars(length(max = 253))]
+    pub name: String,
+
+    /// Its metadata.resourceVersion.
+    #[serde(default)]
+    #[schemars(length(max = 64))]
+    pub resource_version: String,
+}
+
+/// Decodes a value; one that does not decode counts as absent.
+fn decoded_or_default<'de, D, T>(deserializer: D) -> Result<T, D::Error>
+where
+    D: Deserializer<'de>,
+    T: DeserializeOwned + Default,
+{
+    let value = serde_json::Value::deserialize(deserializer)?;
+    Ok(serde_json::from_value(value).unwrap_or_default())
+}
+
+/// The types of conditions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub enum ConditionType {
+    /// Every published credential is accepted now.
+    Ready,
+    /// All that is asked for is granted.
+    Approved,
+    /// Present only when True: not fulfilled yet, and worked on or waited for.
+    Reconciling,
+    /// Present only when True: a person must act.
+    Stalled,
+}
+
+impl ConditionType {
+    /// Every type, in the order in which a status lists them.
+    pub const ALL: [Self; 4] = [
+        Self::Ready,
+        Self::Approved,
+        Self::Reconciling,
+        Self::Stalled,
+    ];
+
+    /// The type as it stands in a condition.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Ready => "Ready",
+            Self::Approved => "Approved",
+            Self::Reconciling => "Reconciling",
+            Self::Stalled => "Stalled",
+        }
+    }
+}
+
+impl fmt::Display for ConditionType {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.pad(self.as_str())
+    }
+}
+
+/// Declares [`Reason`] so that a reason is written down once.
+macro_rules! reasons {
+    ($($(#[doc = $doc:literal])+ $name:ident,)+) => {
+        /// Why: the one list of reasons, for conditions, plan steps, Events and metric labels.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+        pub enum Reason {
+            $($(#[doc = $doc])+ $name,)+
+        }
+
+        impl Reason {
+            /// Every reason.
+            pub const ALL: &[Self] = &[$(Self::$name),+];
+
+            /// The reason in CamelCase, as it stands in conditions, Events and metric labels.
+            #[must_use]
+            pub const fn as_str(self) -> &'static str {
+                match self {
+                    $(Self::$name => stringify!($name),)+
+                }
+            }
+
+            /// What the reason means, in one sentence: the text of the reference documentation.
+            #[must_use]
+            pub const fn description(self) -> &'static str {
+                match self {
+                    $(Self::$name => concat!($($doc),+).trim_ascii(),)+
+                }
+            }
+        }
+    };
+}
+
+reasons! {
+    // Of conditions.
+    /// Every published credential is accepted now.
+    Issued,
+    /// All that is asked for is granted.
+    Granted,
+    /// Work is under way and needs nobody.
+    Progressing,
+    /// A credential is due for replacement and the last attempt failed; it is tried again.
+    RotationFailing,
+    /// Something asked for waits for an approval.
+    ApprovalRequired,
+    /// The authorization server does not answer; it is tried again.
+    ServerUnavailable,
+    /// An entry has as many live revisions as it may have; the next one waits for one of them to end.
+    MintLimited,
+    /// A quota of the namespace does not let the Secret be written.
+    QuotaExceeded,
+    /// A policy does not allow what is asked for.
+    PolicyDenied,
+    /// No policy selects the namespace.
+    NoPolicy,
+    /// The Secret's name is taken by an object that is not this registration's.
+    SecretConflict,
+    /// The Secret is marked immutable and cannot be kept up to date.
+    SecretImmutable,
+    /// The client ID belongs to another registration.
+    ClientIDTaken,
+    /// The spec says something that cannot be fulfilled as it is written.
+    InvalidSpec,
+    /// The ledger entry cannot be read, so that nothing is minted or dropped.
+    LedgerUnreadable,
+    /// The clock is behind the newest time in the ledger, so that nothing is minted.
+    ClockBehind,
+    // Of plan steps and Events.
+    /// The credential is minted for the first time.
+    FirstMint,
+    /// The credential's renewal time has come.
+    RenewalDue,
+    /// A rotation was asked for by rotateMintedBefore.
+    RotationRequested,
+    /// A revocation was asked for by revokeMintedBefore.
+    RevocationRequested,
+    /// The Secret was deleted.
+    SecretDeleted,
+    /// The Secret holds a value that was not minted here.
+    SecretChanged,
+    /// The Secret lacks a field or a mark.
+    FieldMissing,
+    /// The effective duration was shortened.
+    DurationShortened,
+    /// The spec was changed.
+    SpecChanged,
+    /// What is granted has changed.
+    GrantChanged,
+    /// The entry was removed from the spec.
+    EntryRemoved,
+    /// The overlap with the newer revision has ended.
+    OverlapEnded,
+    /// The revision's validity has ended.
+    Expired,
+    /// The revision was revoked.
+    Revoked,
+    /// Room is made for a new revision.
+    LimitReached,
+    /// A restored registration takes up its ledger entry again.
+    Adopted,
+    /// The client ID of a deleted registration of the same name is taken over, with nothing it had.
+    TakenOver,
+    /// The access token is due for a refresh.
+    TokenDue,
+    /// The access token was signed with a key that is no longer published.
+    KeyUnpublished,
+}
+
+impl fmt::Display for Reason {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.pad(self.as_str())
+    }
+}

@@ -1,0 +1,253 @@
+//! The operator's configuration file: the built-in authorization server and the default policy, as the chart's values
+//! write them.
+//!
+//! They are configuration and not objects because a chart whose CRDs are templates cannot install custom resources with
+//! them. Controller and token service read the same file, so both mean the same server.
+
+use serde::{Deserialize, Serialize};
+
+use crate::api::{Kind, LongDuration};
+
+/// The configuration file.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Config {
+    /// The built-in authorization server.
+    pub server: Server,
+    /// The policy that applies where no `RegistrationPolicy` object does.
+    #[serde(default)]
+    pub policy: Policy,
+}
+
+/// The built-in authorization server.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Server {
+    /// The name that `authorizationServerRef` uses.
+    #[serde(default = "default_name")]
+    pub name: String,
+    /// The issuer identifier (RFC 8414 §2): https, no query, no fragment, no trailing slash.
+    pub issuer: String,
+    /// The audience of tokens of a client that was granted none; the issuer if omitted.
+    #[serde(default)]
+    pub default_audience: Option<String>,
+    /// How long a token from the token endpoint lives.
+    #[serde(default = "default_token_lifetime")]
+    pub access_token_lifetime: LongDuration,
+    /// More DNS names and IP addresses of the serving certificate; the issuer's host is always one.
+    #[serde(default)]
+    pub serving_names: Vec<String>,
+}
+
+/// What registrations may ask for. An omitted list allows everything, except for client IDs and DNS names, which are
+/// confined to the namespace.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct Policy {
+    /// The name that grants are recorded under, as `policy/<name>`.
+    pub name: String,
+    /// Scopes, as globs.
+    pub scopes: Vec<String>,
+    /// Audiences, as globs.
+    pub audiences: Vec<String>,
+    /// Customers, as globs; `*` is needed for "all".
+    pub customers: Vec<String>,
+    /// Customer groups, as globs.
+    #[serde(rename = "customerGroups")]
+    pub customer_groups: Vec<String>,
+    /// Redirect URIs, as globs over the whole URI.
+    #[serde(rename = "redirectURIs")]
+    pub redirect_uris: Vec<String>,
+    /// Chosen client IDs, as globs with `{namespace}` and `{name}`.
+    #[serde(rename = "clientIDs")]
+    pub client_ids: Vec<String>,
+    /// DNS names of certificates, as globs with `{namespace}` and `{name}`.
+    pub dns_names: Vec<String>,
+    /// Credential kinds.
+    pub kinds: Vec<Kind>,
+    /// How long client secrets live.
+    pub client_secret: Durations,
+    /// How long certificates live.
+    pub certificate: Durations,
+    /// How long access tokens in Secrets live.
+    pub access_token: Durations,
+}
+
+/// Bounds for an effective duration. What lies outside is clamped, and the registration says so.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Durations {
+    /// Where the registration names none.
+    pub default: LongDuration,
+    /// The shortest.
+    pub min: LongDuration,
+    /// The longest.
+    pub max: LongDuration,
+}
+
+/// Why a configuration cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// It is not the YAML we read; the text names line, column and field.
+    #[error("the configuration is malformed: {0}")]
+    Malformed(String),
+    /// A field has a value that cannot work.
+    #[error("the configuration field {field} {problem}")]
+    Invalid {
+        /// The field's path.
+        field: &'static str,
+        /// What is wrong and how to mend it.
+        problem: &'static str,
+    },
+}
+
+impl Config {
+    /// Reads and checks a configuration.
+    pub fn parse(yaml: &str) -> Result<Self, Error> {
+        let config: Self = serde_yaml::from_str(yaml).map_err(|error| Error::Malformed(error.to_string()))?;
+        config.check()?;
+        Ok(config)
+    }
+
+    fn check(&self) -> Result<(), Error> {
+        let issuer = &self.server.issuer;
+        let invalid = |field, problem| Err(Error::Invalid { field, problem });
+        if !issuer.starts_with("https://") || issuer.len() <= "https://".len() {
+            return invalid("server.issuer", "must be an https URL");
+        }
+        if issuer.ends_with('/') || issuer.contains(['?', '#']) {
+            return invalid("server.issuer", "must have no trailing slash, query or fragment");
+        }
+        if !issuer.chars().all(|c| c.is_ascii_graphic() && !matches!(c, '"' | '\\' | '@')) {
+            return invalid("server.issuer", "must be plain ASCII without quotes, backslashes and user information");
+        }
+        if self.server.access_token_lifetime.signed() > crate::rotation::LONGEST_TOKEN_LIFETIME {
+            return invalid("server.accessTokenLifetime", "must be at most 24h");
+        }
+        for (field, durations) in [
+            ("policy.clientSecret", &self.policy.client_secret),
+            ("policy.certificate", &self.policy.certificate),
+            ("policy.accessToken", &self.policy.access_token),
+        ] {
+            let [min, default, max] =
+                [durations.min, durations.default, durations.max].map(LongDuration::signed);
+            if !(min.is_positive() && min <= default && default <= max) {
+                return invalid(field, "must have 0 < min ≤ default ≤ max");
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Server {
+    /// The token endpoint's URL.
+    #[must_use]
+    pub fn token_endpoint(&self) -> String {
+        format!("{}/token", self.issuer)
+    }
+
+    /// The JWKS' URL.
+    #[must_use]
+    pub fn jwks_uri(&self) -> String {
+        format!("{}/jwks", self.issuer)
+    }
+
+    /// The audience of tokens of a client that was granted none.
+    #[must_use]
+    pub fn default_audience(&self) -> &str {
+        self.default_audience.as_deref().unwrap_or(&self.issuer)
+    }
+
+    /// The issuer's host, without port and brackets.
+    #[must_use]
+    pub fn host(&self) -> &str {
+        let rest = self.issuer.strip_prefix("https://").unwrap_or(&self.issuer);
+        let authority = rest.split('/').next().unwrap_or(rest);
+        match authority.strip_prefix('[') {
+            Some(v6) => v6.split(']').next().unwrap_or(v6),
+            None => authority.split(':').next().unwrap_or(authority),
+        }
+    }
+
+    /// The path of the issuer, empty or starting with a slash: every endpoint lies below it.
+    #[must_use]
+    pub fn path(&self) -> &str {
+        let rest = self.issuer.strip_prefix("https://").unwrap_or(&self.issuer);
+        rest.find('/').map_or("", |at| &rest[at..])
+    }
+}
+
+impl Default for Policy {
+    fn default() -> Self {
+        let anything = || vec!["*".to_owned()];
+        Self {
+            name: "default".to_owned(),
+            scopes: anything(),
+            audiences: anything(),
+            customers: anything(),
+            customer_groups: anything(),
+            redirect_uris: anything(),
+            client_ids: vec!["{namespace}.*".to_owned()],
+            dns_names: vec!["*.{namespace}.svc".to_owned(), "*.{namespace}.svc.cluster.local".to_owned()],
+            kinds: Kind::ALL.to_vec(),
+            client_secret: Durations::of("90d", "60s", "1096d"),
+            certificate: Durations::of("90d", "60s", "1096d"),
+            access_token: Durations::of("1h", "60s", "24h"),
+        }
+    }
+}
+
+impl Durations {
+    #[expect(clippy::expect_used, reason = "called with literals alone, each read by a test")]
+    fn of(default: &str, min: &str, max: &str) -> Self {
+        let [default, min, max] = [default, min, max].map(|text| text.parse().expect("a duration literal"));
+        Self { default, min, max }
+    }
+}
+
+fn default_name() -> String {
+    "default".to_owned()
+}
+
+#[expect(clippy::expect_used, reason = "a literal, read by a test")]
+fn default_token_lifetime() -> LongDuration {
+    "1h".parse().expect("a duration literal")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_issuer_alone_is_a_configuration() {
+        let config = Config::parse("server: {issuer: \"https://auth.example:8443/tenant\"}").unwrap();
+        assert_eq!(config.server.token_endpoint(), "https://auth.example:8443/tenant/token");
+        assert_eq!((config.server.host(), config.server.path()), ("auth.example", "/tenant"));
+        assert_eq!(config.policy, Policy::default());
+        assert_eq!(config.server.default_audience(), config.server.issuer);
+    }
+
+    #[test]
+    fn an_ipv6_host_loses_its_brackets() {
+        let config = Config::parse("server: {issuer: \"https://[::1]:8443\"}").unwrap();
+        assert_eq!((config.server.host(), config.server.path()), ("::1", ""));
+    }
+
+    #[test]
+    fn a_bad_field_is_named() {
+        for (yaml, field) in [
+            ("server: {issuer: \"http://a.example\"}", "server.issuer"),
+            ("server: {issuer: \"https://a.example/\"}", "server.issuer"),
+            ("server: {issuer: \"https://a.example?x\"}", "server.issuer"),
+            ("server: {issuer: \"https://a.example\", accessTokenLifetime: 25h}", "server.accessTokenLifetime"),
+            ("server: {issuer: \"https://a.example\", typo: 1}", "typo"),
+            (
+                "server: {issuer: \"https://a.example\"}\npolicy: {certificate: {default: 1d, min: 2d, max: 3d}}",
+                "policy.certificate",
+            ),
+        ] {
+            let error = Config::parse(yaml).unwrap_err().to_string();
+            assert!(error.contains(field), "{yaml}: {error}");
+        }
+    }
+}

@@ -1,0 +1,90 @@
+//! Access tokens in a Secret.
+//!
+//! No verifier of a token stands in the ledger: it is ours if one of our published keys signed it. Its signature is
+//! verified by the caller (`signer::jwt`), its times are compared by the plan.
+
+use jiff::Timestamp;
+
+use super::{Held, Shown, ShownToken, shape_of};
+
+/// What a verified token of ours says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Claims {
+    /// The key it was signed with.
+    pub kid: String,
+    /// `client_id`.
+    pub client_id: String,
+    /// `jti`: `<entry>~<random>`.
+    pub jti: String,
+    /// `iat`.
+    pub issued_at: Timestamp,
+    /// `exp`.
+    pub not_after: Timestamp,
+    /// `scope`, split.
+    pub scopes: Vec<String>,
+    /// `aud`.
+    pub audiences: Vec<String>,
+    /// `customers`.
+    pub customers: Vec<String>,
+    /// `customer_groups`.
+    pub customer_groups: Vec<String>,
+    /// `iss`.
+    pub issuer: String,
+}
+
+/// What the field `access_token` holds: `claims` are those of its value if a key of ours signed it.
+#[must_use]
+pub fn inspect(entry: &str, is_empty: bool, claims: Option<Claims>) -> Shown {
+    if is_empty {
+        return Shown::AccessToken(Err(Held::Nothing));
+    }
+    let ours = claims.filter(|claims| claims.jti.split('~').next() == Some(entry));
+    Shown::AccessToken(ours.ok_or(Held::Unknown).map(|claims| ShownToken {
+        shape: shape(&Asked {
+            issuer: &claims.issuer,
+            client_id: &claims.client_id,
+            scopes: &claims.scopes,
+            audiences: &claims.audiences,
+            customers: &claims.customers,
+            customer_groups: &claims.customer_groups,
+        }),
+        kid: claims.kid,
+        issued_at: claims.issued_at,
+        not_after: claims.not_after,
+    }))
+}
+
+/// What a token is asked to say.
+#[derive(Clone, Copy, Debug)]
+pub struct Asked<'a> {
+    /// `iss`.
+    pub issuer: &'a str,
+    /// `client_id` and `sub`.
+    pub client_id: &'a str,
+    /// `scope`.
+    pub scopes: &'a [String],
+    /// `aud`.
+    pub audiences: &'a [String],
+    /// `customers`.
+    pub customers: &'a [String],
+    /// `customer_groups`.
+    pub customer_groups: &'a [String],
+}
+
+/// A comparison of what tokens say; two of the same shape can stand for each other.
+#[must_use]
+pub fn shape(asked: &Asked<'_>) -> String {
+    let mut parts = vec![asked.issuer, asked.client_id];
+    for (mark, list) in [
+        ("\u{1}scope", asked.scopes),
+        ("\u{1}aud", asked.audiences),
+        ("\u{1}customers", asked.customers),
+        ("\u{1}groups", asked.customer_groups),
+    ] {
+        let mut items: Vec<&str> = list.iter().map(String::as_str).collect();
+        items.sort_unstable();
+        parts.push(mark);
+        parts.extend(items);
+    }
+    shape_of(parts)
+}

@@ -1,0 +1,156 @@
+//! What a Secret shows of each credential entry: one file per kind, pure.
+//!
+//! Here a value in a Secret is compared with the ledger's verifiers (rule R3: *current* is what the Secret holds, never
+//! the highest number, never an annotation). Secret bytes are read here and never leave: what comes out are revision
+//! numbers, digests and times.
+
+pub mod access_token;
+pub mod certificate;
+pub mod client_secret;
+pub mod published;
+
+use std::collections::BTreeMap;
+
+use jiff::Timestamp;
+use k8s_openapi::ByteString;
+
+use crate::api::Kind;
+use crate::ledger::{self, Digest};
+use published::PublishedEntry;
+
+/// The fields of a Secret.
+pub type Fields = BTreeMap<String, ByteString>;
+
+/// Names of the Secret's fields. They are an interface: applications read them.
+pub mod field {
+    /// The client identifier.
+    pub const CLIENT_ID: &str = "client_id";
+    /// The current client secret.
+    pub const CLIENT_SECRET: &str = "client_secret";
+    /// The client secret before, while it is still accepted.
+    pub const PREVIOUS_CLIENT_SECRET: &str = "previous_client_secret";
+    /// The certificate in PEM.
+    pub const CERTIFICATE: &str = "tls.crt";
+    /// Its private key in PEM (PKCS#8).
+    pub const PRIVATE_KEY: &str = "tls.key";
+    /// The certificate authorities of `tls.crt` in PEM.
+    pub const CA: &str = "ca.crt";
+    /// The access token.
+    pub const ACCESS_TOKEN: &str = "access_token";
+    /// Always `Bearer`.
+    pub const TOKEN_TYPE: &str = "token_type";
+    /// The access token's end as Unix seconds, decimal.
+    pub const EXPIRES_AT: &str = "expires_at";
+    /// The access token's scopes, separated by spaces.
+    pub const SCOPE: &str = "scope";
+    /// The issuer identifier of the authorization server.
+    pub const ISSUER: &str = "issuer";
+    /// Its token endpoint.
+    pub const TOKEN_ENDPOINT: &str = "token_endpoint";
+    /// Its JWKS.
+    pub const JWKS_URI: &str = "jwks_uri";
+    /// How the application identifies itself there.
+    pub const TOKEN_ENDPOINT_AUTH_METHOD: &str = "token_endpoint_auth_method";
+    /// The certificate authorities of the token endpoint in PEM.
+    pub const ISSUER_CA: &str = "issuer_ca.crt";
+}
+
+/// What stands in a place of a Secret.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Held {
+    /// Nothing.
+    #[default]
+    Nothing,
+    /// Something that is not in the ledger.
+    Unknown,
+    /// This revision.
+    Revision(u64),
+}
+
+/// What a Secret shows of one entry.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Shown {
+    /// A client secret and the one before.
+    ClientSecret {
+        /// The field `client_secret`.
+        current: Held,
+        /// The field `previous_client_secret`.
+        previous: Held,
+    },
+    /// A certificate with its key.
+    Certificate {
+        /// The certificate, if it and its key belong together.
+        current: Held,
+        /// The certificate before: applications may still hold it. From the annotation, for the report alone.
+        previous: Held,
+        /// What the certificate says, see [`certificate::shape`].
+        shape: String,
+    },
+    /// An access token, or nothing that is one of ours.
+    AccessToken(Result<ShownToken, Held>),
+}
+
+/// An access token that is ours.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ShownToken {
+    /// The key it was signed with.
+    pub kid: String,
+    /// `iat`.
+    pub issued_at: Timestamp,
+    /// `exp`.
+    pub not_after: Timestamp,
+    /// What it says, see [`access_token::shape`].
+    pub shape: String,
+}
+
+impl Shown {
+    /// What an entry of this kind shows in a Secret without it.
+    #[must_use]
+    pub fn nothing(kind: Kind) -> Self {
+        match kind {
+            Kind::ClientSecret => Self::ClientSecret { current: Held::Nothing, previous: Held::Nothing },
+            Kind::Certificate => {
+                Self::Certificate { current: Held::Nothing, previous: Held::Nothing, shape: String::new() }
+            }
+            Kind::AccessToken => Self::AccessToken(Err(Held::Nothing)),
+        }
+    }
+
+    /// What a Secret shows by its annotation, when it is known that nobody but us wrote the Secret since.
+    #[must_use]
+    pub fn hinted(kind: Kind, hint: Option<&PublishedEntry>, ledger: Option<&ledger::Credential>) -> Self {
+        let Some(hint) = hint else { return Self::nothing(kind) };
+        let held = |revision: Option<u64>| match revision {
+            None => Held::Nothing,
+            Some(r) if ledger.is_some_and(|ledger| ledger.revision(r).is_some()) => Held::Revision(r),
+            Some(_) => Held::Unknown,
+        };
+        let (current, previous) = (held(hint.current), held(hint.previous));
+        match kind {
+            Kind::ClientSecret => Self::ClientSecret { current, previous },
+            Kind::Certificate => {
+                Self::Certificate { current, previous, shape: hint.shape.clone().unwrap_or_default() }
+            }
+            Kind::AccessToken => Self::AccessToken(hint.token().ok_or(Held::Nothing)),
+        }
+    }
+}
+
+/// The text of a field, if it is there, is not empty, and is UTF-8.
+#[must_use]
+pub fn text<'a>(fields: &'a Fields, name: &str) -> Option<&'a str> {
+    fields.get(name).and_then(|bytes| std::str::from_utf8(&bytes.0).ok()).filter(|text| !text.is_empty())
+}
+
+/// Twelve characters that differ where what is described differs: a comparison that fits in an annotation.
+#[must_use]
+pub fn shape_of<'a>(parts: impl IntoIterator<Item = &'a str>) -> String {
+    let mut text = String::new();
+    for part in parts {
+        text.push_str(part);
+        text.push('\0');
+    }
+    let mut shape = Digest::of(text.as_bytes()).to_base64url();
+    shape.truncate(12);
+    shape
+}
