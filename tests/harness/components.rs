@@ -47,21 +47,12 @@ impl Component {
 
 /// The directory with the programs: `KUBEBUILDER_ASSETS`, else what `make control-plane` built.
 pub(super) fn programs() -> anyhow::Result<PathBuf> {
-    const NEEDED: [&str; 5] = [
-        "etcd",
-        "kube-apiserver",
-        "kube-controller-manager",
-        "kubectl",
-        "helm",
-    ];
+    const NEEDED: [&str; 5] = ["etcd", "kube-apiserver", "kube-controller-manager", "kubectl", "helm"];
     let directory = match std::env::var_os("KUBEBUILDER_ASSETS") {
         Some(directory) if !directory.is_empty() => PathBuf::from(directory),
         _ => built()?,
     };
-    let missing: Vec<&str> = NEEDED
-        .into_iter()
-        .filter(|name| !directory.join(name).exists())
-        .collect();
+    let missing: Vec<&str> = NEEDED.into_iter().filter(|name| !directory.join(name).exists()).collect();
     if !missing.is_empty() {
         bail!(
             "{} has no {}: run `make control-plane`, which builds what is missing and prints a directory, and set \
@@ -75,15 +66,9 @@ pub(super) fn programs() -> anyhow::Result<PathBuf> {
 
 pub(super) fn built() -> anyhow::Result<PathBuf> {
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/control-plane/build");
-    let output = Command::new(&script)
-        .arg("--where")
-        .output()
-        .with_context(|| script.display().to_string())?;
+    let output = Command::new(&script).arg("--where").output().with_context(|| script.display().to_string())?;
     let said = String::from_utf8_lossy(&output.stderr);
-    anyhow::ensure!(
-        output.status.success(),
-        "no control plane: run `make control-plane` first\n{said}"
-    );
+    anyhow::ensure!(output.status.success(), "no control plane: run `make control-plane` first\n{said}");
     Ok(PathBuf::from(String::from_utf8(output.stdout)?.trim()))
 }
 
@@ -97,70 +82,32 @@ pub(super) fn users(options: &Options) -> Vec<User> {
     users
 }
 
-pub(super) fn etcd(
-    programs: &Path,
-    directory: &Path,
-    [client_port, peer_port]: [u16; 2],
-) -> Program {
+pub(super) fn etcd(programs: &Path, directory: &Path, [client_port, peer_port]: [u16; 2]) -> Program {
     let client = format!("http://127.0.0.1:{client_port}");
     let peer = format!("http://127.0.0.1:{peer_port}");
     Program::new("etcd", programs.join("etcd"), directory)
         .args(["--unsafe-no-fsync", "--log-level", "warn", "--data-dir"])
         .arg(directory.join("etcd"))
-        .args([
-            "--listen-client-urls",
-            &client,
-            "--advertise-client-urls",
-            &client,
-        ])
-        .args([
-            "--listen-peer-urls",
-            &peer,
-            "--initial-advertise-peer-urls",
-            &peer,
-        ])
+        .args(["--listen-client-urls", &client, "--advertise-client-urls", &client])
+        .args(["--listen-peer-urls", &peer, "--initial-advertise-peer-urls", &peer])
         .arg(format!("--initial-cluster=default={peer}"))
 }
 
-pub(super) fn api_server(
-    programs: &Path,
-    directory: &Path,
-    files: &Files,
-    [etcd_port, port]: [u16; 2],
-) -> Program {
+pub(super) fn api_server(programs: &Path, directory: &Path, files: &Files, [etcd_port, port]: [u16; 2]) -> Program {
     let service_account_key = &files.service_account_key;
     Program::new("kube-apiserver", programs.join("kube-apiserver"), directory)
         .arg(format!("--etcd-servers=http://127.0.0.1:{etcd_port}"))
         .arg(format!("--secure-port={port}"))
         .args(["--bind-address=127.0.0.1", "--advertise-address=127.0.0.1"])
-        .args([
-            "--service-cluster-ip-range=10.0.0.0/24",
-            "--authorization-mode=RBAC",
-        ])
-        .args([
-            "--service-account-issuer=https://kubernetes.default.svc",
-            "--profiling=false",
-        ])
-        .args([
-            flag("cert-dir", directory),
-            flag("token-auth-file", &files.tokens),
-        ])
-        .args([
-            flag("tls-cert-file", &files.serving_certificate),
-            flag("tls-private-key-file", &files.serving_key),
-        ])
+        .args(["--service-cluster-ip-range=10.0.0.0/24", "--authorization-mode=RBAC"])
+        .args(["--service-account-issuer=https://kubernetes.default.svc", "--profiling=false"])
+        .args([flag("cert-dir", directory), flag("token-auth-file", &files.tokens)])
+        .args([flag("tls-cert-file", &files.serving_certificate), flag("tls-private-key-file", &files.serving_key)])
         .args([flag("service-account-key-file", service_account_key)])
-        .args([flag(
-            "service-account-signing-key-file",
-            service_account_key,
-        )])
+        .args([flag("service-account-signing-key-file", service_account_key)])
 }
 
-pub(super) fn controller_manager(
-    plane: &ControlPlane,
-    files: &Files,
-    controllers: &Controllers,
-) -> Option<Program> {
+pub(super) fn controller_manager(plane: &ControlPlane, files: &Files, controllers: &Controllers) -> Option<Program> {
     let mut names = vec![
         "clusterrole-aggregation-controller",
         "garbage-collector-controller",
@@ -173,25 +120,11 @@ pub(super) fn controller_manager(
         Controllers::Basic => {}
         Controllers::BasicAnd(others) => names.extend(others),
     }
-    let program = Program::new(
-        "kube-controller-manager",
-        plane.program("kube-controller-manager"),
-        plane.directory(),
-    )
-    .args([
-        "--leader-elect=false",
-        "--secure-port=0",
-        "--profiling=false",
-    ])
-    .arg(format!("--controllers={}", names.join(",")))
-    .args([
-        flag("kubeconfig", &plane.kubeconfig(CONTROLLER_MANAGER)),
-        flag("root-ca-file", &files.ca),
-    ])
-    .args([flag(
-        "service-account-private-key-file",
-        &files.service_account_key,
-    )]);
+    let program = Program::new("kube-controller-manager", plane.program("kube-controller-manager"), plane.directory())
+        .args(["--leader-elect=false", "--secure-port=0", "--profiling=false"])
+        .arg(format!("--controllers={}", names.join(",")))
+        .args([flag("kubeconfig", &plane.kubeconfig(CONTROLLER_MANAGER)), flag("root-ca-file", &files.ca)])
+        .args([flag("service-account-private-key-file", &files.service_account_key)]);
     Some(program)
 }
 
@@ -214,11 +147,7 @@ pub(super) fn audit_args(audit: &Audit, directory: &Path) -> anyhow::Result<Vec<
     let file = directory.join("audit-policy.json");
     write_private(&file, &policy.to_string())?;
     let rotate_never = "--audit-log-maxsize=1000000".into(); // MB
-    Ok(vec![
-        flag("audit-policy-file", &file),
-        flag("audit-log-path", &directory.join("audit.log")),
-        rotate_never,
-    ])
+    Ok(vec![flag("audit-policy-file", &file), flag("audit-log-path", &directory.join("audit.log")), rotate_never])
 }
 
 pub(super) fn flag(name: &str, path: &Path) -> OsString {

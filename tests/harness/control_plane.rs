@@ -67,13 +67,7 @@ pub enum Controllers {
 impl Default for Options {
     fn default() -> Self {
         Self {
-            users: vec![
-                "appreg-controller",
-                "appreg-controller-2",
-                "appreg-token-service",
-                "observer",
-                "nobody",
-            ],
+            users: vec!["appreg-controller", "appreg-controller-2", "appreg-token-service", "observer", "nobody"],
             audit: Audit::Off,
             controllers: Controllers::Basic,
             api_server_args: Vec::new(),
@@ -111,13 +105,7 @@ impl Output {
         if self.success() {
             return Ok(self.stdout);
         }
-        bail!(
-            "{} failed ({}): {}{}",
-            self.command,
-            self.status,
-            self.stderr,
-            self.stdout
-        )
+        bail!("{} failed ({}): {}{}", self.command, self.status, self.stderr, self.stdout)
     }
 }
 
@@ -140,9 +128,7 @@ impl ControlPlane {
         let mut attempt = 1;
         loop {
             match Self::try_start(&options, &programs).await {
-                Err(error)
-                    if attempt < 4 && format!("{error:#}").contains("address already in use") =>
-                {
+                Err(error) if attempt < 4 && format!("{error:#}").contains("address already in use") => {
                     attempt += 1;
                 }
                 outcome => return outcome,
@@ -156,14 +142,9 @@ impl ControlPlane {
         let users = components::users(options);
         let (files, ports) = {
             let (path, users) = (path.to_owned(), users.clone());
-            tokio::task::spawn_blocking(move || {
-                anyhow::Ok((Files::write(&path, &users)?, free_ports(3)?))
-            })
-            .await??
+            tokio::task::spawn_blocking(move || anyhow::Ok((Files::write(&path, &users)?, free_ports(3)?))).await??
         };
-        let [client_port, peer_port, server_port] = ports[..] else {
-            bail!("three ports")
-        };
+        let [client_port, peer_port, server_port] = ports[..] else { bail!("three ports") };
         let server = format!("https://127.0.0.1:{server_port}");
         let access = Access::new(server, (&files.ca_pem, &files.ca_der), &users, path);
 
@@ -183,8 +164,7 @@ impl ControlPlane {
             directory,
         };
         plane.wait_until_ready().await?;
-        if let Some(program) = components::controller_manager(&plane, &files, &options.controllers)
-        {
+        if let Some(program) = components::controller_manager(&plane, &files, &options.controllers) {
             plane.controller_manager = Some(Component::start(program)?);
         }
         Ok(plane)
@@ -205,9 +185,7 @@ impl ControlPlane {
     /// # Panics
     /// Where it was started without one.
     pub fn audit(&self) -> &AuditLog {
-        self.audit
-            .as_ref()
-            .expect("started with Options { audit: Audit::Everyone, .. }")
+        self.audit.as_ref().expect("started with Options { audit: Audit::Everyone, .. }")
     }
 
     /// A new namespace whose name begins with `prefix`.
@@ -216,42 +194,21 @@ impl ControlPlane {
         let mut namespace = Namespace::default();
         namespace.metadata.name = Some(name.clone());
         let namespaces: Api<Namespace> = Api::all(self.client("admin"));
-        namespaces
-            .create(&PostParams::default(), &namespace)
-            .await?;
+        namespaces.create(&PostParams::default(), &namespace).await?;
         Ok(name)
     }
 
     /// A token of a service account that exists, for one hour, as a pod would have it.
-    pub async fn token_for_service_account(
-        &self,
-        namespace: &str,
-        name: &str,
-    ) -> anyhow::Result<String> {
+    pub async fn token_for_service_account(&self, namespace: &str, name: &str) -> anyhow::Result<String> {
         let accounts: Api<ServiceAccount> = Api::namespaced(self.client("admin"), namespace);
-        let spec = TokenRequestSpec {
-            expiration_seconds: Some(3600),
-            ..Default::default()
-        };
-        let request = TokenRequest {
-            spec: Some(spec),
-            ..Default::default()
-        };
-        let answer: TokenRequest = accounts
-            .create_subresource("token", name, &PostParams::default(), &request)
-            .await?;
-        answer
-            .status
-            .and_then(|status| status.token)
-            .context("a TokenRequest without an answer")
+        let spec = TokenRequestSpec { expiration_seconds: Some(3600), ..Default::default() };
+        let request = TokenRequest { spec: Some(spec), ..Default::default() };
+        let answer: TokenRequest = accounts.create_subresource("token", name, &PostParams::default(), &request).await?;
+        answer.status.and_then(|status| status.token).context("a TokenRequest without an answer")
     }
 
     /// A kubeconfig with such a token.
-    pub async fn kubeconfig_for_service_account(
-        &self,
-        namespace: &str,
-        name: &str,
-    ) -> anyhow::Result<PathBuf> {
+    pub async fn kubeconfig_for_service_account(&self, namespace: &str, name: &str) -> anyhow::Result<PathBuf> {
         let token = self.token_for_service_account(namespace, name).await?;
         Ok(self.kubeconfig_for_token(&format!("{namespace}-{name}"), &token))
     }
@@ -275,9 +232,7 @@ impl ControlPlane {
     pub async fn kubectl_apply_as(&self, user: &str, yaml: &str) -> anyhow::Result<Output> {
         let file = self.directory().join(format!("{}.yaml", random_hex()));
         write_private(&file, yaml)?;
-        let output = self
-            .kubectl_as(user, &["apply", "-f", &file.to_string_lossy()])
-            .await;
+        let output = self.kubectl_as(user, &["apply", "-f", &file.to_string_lossy()]).await;
         fs::remove_file(file)?;
         output
     }
@@ -290,10 +245,7 @@ impl ControlPlane {
     async fn run(&self, program: &str, user: &str, args: &[&str]) -> anyhow::Result<Output> {
         let directory = self.directory();
         let mut command = supervised(self.program(program));
-        command
-            .args(args)
-            .env("KUBECONFIG", self.kubeconfig(user))
-            .env("KUBECACHEDIR", directory.join("kubectl"));
+        command.args(args).env("KUBECONFIG", self.kubeconfig(user)).env("KUBECACHEDIR", directory.join("kubectl"));
         for home in ["HELM_CACHE_HOME", "HELM_CONFIG_HOME", "HELM_DATA_HOME"] {
             command.env(home, directory.join("helm").join(home));
         }
@@ -365,15 +317,12 @@ impl ControlPlane {
 
     /// The last lines of every component's log, for a failure's message.
     pub fn diagnosis(&self) -> String {
-        let tail =
-            |process: Arc<Process>| format!("--- {}\n{}\n", process.name(), process.log_tail(15));
+        let tail = |process: Arc<Process>| format!("--- {}\n{}\n", process.name(), process.log_tail(15));
         self.processes().into_iter().map(tail).collect()
     }
 
     fn components(&self) -> impl Iterator<Item = &Component> {
-        [&self.etcd, &self.api_server]
-            .into_iter()
-            .chain(&self.controller_manager)
+        [&self.etcd, &self.api_server].into_iter().chain(&self.controller_manager)
     }
 
     /// Until `/readyz` says so and the namespace `default` is there.
@@ -382,8 +331,7 @@ impl ControlPlane {
         let client = self.client("admin");
         let ask = async |path: &str| {
             let request = http::Request::get(path).body(Vec::new())?;
-            let answer =
-                tokio::time::timeout(Duration::from_secs(5), client.request_text(request)).await;
+            let answer = tokio::time::timeout(Duration::from_secs(5), client.request_text(request)).await;
             anyhow::Ok(answer.context("no answer within 5 s")??)
         };
         loop {
@@ -395,18 +343,11 @@ impl ControlPlane {
             for component in [&self.etcd, &self.api_server] {
                 let process = component.process();
                 if let Some(status) = process.exit_status() {
-                    bail!(
-                        "{} ended ({status}); its log ends\n{}",
-                        process.name(),
-                        process.log_tail(20)
-                    );
+                    bail!("{} ended ({status}); its log ends\n{}", process.name(), process.log_tail(20));
                 }
             }
             if Instant::now() > deadline {
-                bail!(
-                    "not ready within {READY_WITHIN:?}: {error:#}\n{}",
-                    self.diagnosis()
-                );
+                bail!("not ready within {READY_WITHIN:?}: {error:#}\n{}", self.diagnosis());
             }
             tokio::time::sleep(POLL).await;
         }
@@ -416,11 +357,7 @@ impl ControlPlane {
 impl Drop for ControlPlane {
     fn drop(&mut self) {
         // From the top, so that nobody complains about the loss of whom it depends on; the directory goes last.
-        for component in self
-            .controller_manager
-            .iter()
-            .chain([&self.api_server, &self.etcd])
-        {
+        for component in self.controller_manager.iter().chain([&self.api_server, &self.etcd]) {
             component.stop();
         }
     }

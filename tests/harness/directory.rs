@@ -24,9 +24,7 @@ done
 
 impl Directory {
     pub(super) fn new() -> anyhow::Result<Self> {
-        let path = tempfile::Builder::new()
-            .prefix("appreg-control-plane-")
-            .tempdir()?;
+        let path = tempfile::Builder::new().prefix("appreg-control-plane-").tempdir()?;
         let janitor = Command::new("/bin/sh")
             .args(["-c", JANITOR, "janitor"])
             .arg(path.path())
@@ -35,17 +33,11 @@ impl Directory {
             .stderr(Stdio::null())
             .process_group(0)
             .spawn()?;
-        Ok(Self {
-            path: Some(path),
-            janitor,
-        })
+        Ok(Self { path: Some(path), janitor })
     }
 
     pub(super) fn path(&self) -> &Path {
-        self.path
-            .as_ref()
-            .expect("it is taken in drop alone")
-            .path()
+        self.path.as_ref().expect("it is taken in drop alone").path()
     }
 }
 

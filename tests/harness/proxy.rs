@@ -61,27 +61,15 @@ impl Injected {
         };
         tokio::time::timeout(within, wait).await.with_context(|| {
             let seen = self.shared.requests();
-            let tail: Vec<String> = seen
-                .iter()
-                .rev()
-                .take(20)
-                .rev()
-                .map(ToString::to_string)
-                .collect();
-            format!(
-                "the fault {:?} hit no request; the last were\n{}",
-                self.rule.rule.fault,
-                tail.join("\n")
-            )
+            let tail: Vec<String> = seen.iter().rev().take(20).rev().map(ToString::to_string).collect();
+            format!("the fault {:?} hit no request; the last were\n{}", self.rule.rule.fault, tail.join("\n"))
         })
     }
 }
 
 impl Drop for Injected {
     fn drop(&mut self) {
-        lock(&self.shared.state)
-            .rules
-            .retain(|rule| !Arc::ptr_eq(rule, &self.rule));
+        lock(&self.shared.state).rules.retain(|rule| !Arc::ptr_eq(rule, &self.rule));
     }
 }
 
@@ -94,9 +82,7 @@ pub struct Gate {
 
 impl Drop for Gate {
     fn drop(&mut self) {
-        lock(&self.shared.state)
-            .gates
-            .retain(|gate| !Arc::ptr_eq(gate, &self.holds));
+        lock(&self.shared.state).gates.retain(|gate| !Arc::ptr_eq(gate, &self.holds));
         self.shared.changed();
     }
 }
@@ -126,10 +112,7 @@ impl Proxy {
             .with_safe_default_protocol_versions()?
             .with_root_certificates(roots)
             .with_no_client_auth();
-        let authority = target
-            .server()
-            .strip_prefix("https://")
-            .context("a proxy needs an https target")?;
+        let authority = target.server().strip_prefix("https://").context("a proxy needs an https target")?;
         let shared = Arc::new(Shared {
             target: authority.parse().context("an address and a port")?,
             tls: tokio_rustls::TlsConnector::from(Arc::new(tls)),
@@ -139,11 +122,7 @@ impl Proxy {
         let listener = TcpListener::bind("127.0.0.1:0").await?;
         let access = target.via(format!("http://{}", listener.local_addr()?));
         let accepting = AbortOnDropHandle::new(tokio::spawn(forward::accept(listener, shared.clone())));
-        Ok(Self {
-            access,
-            shared,
-            _accepting: accepting,
-        })
+        Ok(Self { access, shared, _accepting: accepting })
     }
 
     /// Every request since the start or the last [`Self::forget`], in the order of arrival.
@@ -153,10 +132,7 @@ impl Proxy {
 
     /// Those that change something.
     pub fn writes(&self) -> Vec<Request> {
-        self.requests()
-            .into_iter()
-            .filter(Request::is_write)
-            .collect()
+        self.requests().into_iter().filter(Request::is_write).collect()
     }
 
     /// Forgets the requests so far; the numbers go on.
@@ -168,32 +144,15 @@ impl Proxy {
 
     /// Puts a rule to work, behind those that already are: the first that hits a request decides.
     pub fn inject(&self, rule: Rule) -> Injected {
-        let rule = Arc::new(ActiveRule {
-            rule,
-            matched: AtomicUsize::new(0),
-            hit: Mutex::default(),
-        });
+        let rule = Arc::new(ActiveRule { rule, matched: AtomicUsize::new(0), hit: Mutex::default() });
         lock(&self.shared.state).rules.push(rule.clone());
-        Injected {
-            shared: self.shared.clone(),
-            rule,
-        }
+        Injected { shared: self.shared.clone(), rule }
     }
 
     /// Freezes everything at the k-th write (from 0) that `matches`: [`Injected::fired`], kill the program,
     /// [`Self::thaw`].
-    pub fn cut(
-        &self,
-        k: usize,
-        side: Side,
-        matches: impl Fn(&Request) -> bool + Send + Sync + 'static,
-    ) -> Injected {
-        self.inject(
-            Rule::new(Fault::Freeze(side), move |request| {
-                request.is_write() && matches(request)
-            })
-            .nth(k),
-        )
+    pub fn cut(&self, k: usize, side: Side, matches: impl Fn(&Request) -> bool + Send + Sync + 'static) -> Injected {
+        self.inject(Rule::new(Fault::Freeze(side), move |request| request.is_write() && matches(request)).nth(k))
     }
 
     /// Nothing passes any more in either direction; connections stay open, new ones are accepted.
@@ -220,10 +179,7 @@ impl Proxy {
     pub fn hold_watches(&self, matches: impl Fn(&Request) -> bool + Send + Sync + 'static) -> Gate {
         let holds: Predicate = Arc::new(matches);
         lock(&self.shared.state).gates.push(holds.clone());
-        Gate {
-            shared: self.shared.clone(),
-            holds,
-        }
+        Gate { shared: self.shared.clone(), holds }
     }
 
     /// Ends the connections of requests that are being answered now, watches above all, and that match.

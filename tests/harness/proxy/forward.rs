@@ -43,21 +43,12 @@ struct Link {
 async fn serve(connection: TcpStream, shared: Arc<Shared>) {
     let _ = connection.set_nodelay(true);
     let epoch = lock(&shared.state).epoch;
-    let link = Arc::new(Link {
-        epoch,
-        upstream: AsyncMutex::default(),
-        shared,
-    });
+    let link = Arc::new(Link { epoch, upstream: AsyncMutex::default(), shared });
     let service = hyper::service::service_fn(move |request| answer(request, link.clone()));
-    let _ = hyper::server::conn::http1::Builder::new()
-        .serve_connection(TokioIo::new(connection), service)
-        .await; // an error is a connection that ended, ours to break or theirs to close
+    let _ = hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(connection), service).await; // an error is a connection that ended, ours to break or theirs to close
 }
 
-async fn answer(
-    incoming: http::Request<Incoming>,
-    link: Arc<Link>,
-) -> Result<http::Response<Body>, Broken> {
+async fn answer(incoming: http::Request<Incoming>, link: Arc<Link>) -> Result<http::Response<Body>, Broken> {
     let shared = &link.shared;
     let (parts, body) = incoming.into_parts();
     let body = body.collect().await?.to_bytes();
@@ -105,9 +96,7 @@ async fn answer(
             hit(&request);
             Err(Broken("dropped".to_owned()))
         }
-        Some(Fault::Freeze(Side::AfterCommitBeforeReply)) => {
-            Err(shared.cut(|| hit(&request)).await)
-        }
+        Some(Fault::Freeze(Side::AfterCommitBeforeReply)) => Err(shared.cut(|| hit(&request)).await),
         Some(Fault::Answer(Side::AfterCommitBeforeReply, code)) => {
             shared.update(&mut request, |request| request.status = Some(code));
             hit(&request);
@@ -123,17 +112,10 @@ async fn answer(
     }
 }
 
-async fn forward(
-    request: http::Request<Full<Bytes>>,
-    link: &Link,
-) -> Result<http::Response<Incoming>, Broken> {
+async fn forward(request: http::Request<Full<Bytes>>, link: &Link) -> Result<http::Response<Incoming>, Broken> {
     let mut upstream = link.upstream.lock().await;
     if upstream.as_mut().is_none_or(|sender| sender.is_closed()) {
-        *upstream = Some(
-            connect(&link.shared)
-                .await
-                .map_err(|error| Broken(format!("{error:#}")))?,
-        );
+        *upstream = Some(connect(&link.shared).await.map_err(|error| Broken(format!("{error:#}")))?);
     }
     let sender = upstream.as_mut().expect("it was just made");
     sender.ready().await?;
@@ -145,8 +127,7 @@ async fn connect(shared: &Shared) -> anyhow::Result<Upstream> {
     connection.set_nodelay(true)?;
     let name = ServerName::IpAddress(shared.target.ip().into());
     let connection = shared.tls.connect(name, connection).await?;
-    let (sender, connection) =
-        hyper::client::conn::http1::handshake(TokioIo::new(connection)).await?;
+    let (sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(connection)).await?;
     tokio::spawn(connection); // ends with the sender, or with the API server
     Ok(sender)
 }

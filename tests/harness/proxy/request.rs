@@ -23,16 +23,11 @@ pub struct Request {
 impl Request {
     /// Whether its method changes something.
     pub fn is_write(&self) -> bool {
-        !matches!(
-            self.method,
-            http::Method::GET | http::Method::HEAD | http::Method::OPTIONS
-        )
+        !matches!(self.method, http::Method::GET | http::Method::HEAD | http::Method::OPTIONS)
     }
 
     pub fn is_watch(&self) -> bool {
-        self.query
-            .split('&')
-            .any(|parameter| parameter == "watch=true" || parameter == "watch=1")
+        self.query.split('&').any(|parameter| parameter == "watch=true" || parameter == "watch=1")
     }
 
     /// The plural name of the resource, with the subresource: `secrets`, `appregistrations/status`.
@@ -47,10 +42,7 @@ impl Request {
 
     /// Empty for a cluster-scoped request.
     pub fn namespace(&self) -> &str {
-        let mut segments = self
-            .path
-            .split('/')
-            .skip_while(|segment| *segment != "namespaces");
+        let mut segments = self.path.split('/').skip_while(|segment| *segment != "namespaces");
         segments.nth(1).unwrap_or_default()
     }
 
@@ -75,24 +67,10 @@ impl Request {
 
 impl fmt::Display for Request {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let query = if self.query.is_empty() {
-            String::new()
-        } else {
-            format!("?{}", self.query)
-        };
-        let status = self
-            .status
-            .map_or("unanswered".to_owned(), |status| status.to_string());
-        let committed = if self.committed {
-            ""
-        } else {
-            " (not committed)"
-        };
-        write!(
-            f,
-            "{} {} {}{query} {status}{committed}",
-            self.number, self.method, self.path
-        )
+        let query = if self.query.is_empty() { String::new() } else { format!("?{}", self.query) };
+        let status = self.status.map_or("unanswered".to_owned(), |status| status.to_string());
+        let committed = if self.committed { "" } else { " (not committed)" };
+        write!(f, "{} {} {}{query} {status}{committed}", self.number, self.method, self.path)
     }
 }
 
@@ -130,20 +108,13 @@ pub struct Rule {
 impl Rule {
     /// `fault` for every request that `matches`.
     pub fn new(fault: Fault, matches: impl Fn(&Request) -> bool + Send + Sync + 'static) -> Self {
-        Self {
-            matches: Arc::new(matches),
-            hits: 0..usize::MAX,
-            fault,
-        }
+        Self { matches: Arc::new(matches), hits: 0..usize::MAX, fault }
     }
 
     /// Only for the n-th of them (from 0), counted from now.
     #[must_use]
     pub fn nth(self, n: usize) -> Self {
-        Self {
-            hits: n..n + 1,
-            ..self
-        }
+        Self { hits: n..n + 1, ..self }
     }
 
     /// Only for the first n of them.

@@ -80,10 +80,7 @@ impl Shared {
     }
 
     /// Takes a request in, and says which rule hits it.
-    pub(super) fn arrived(
-        &self,
-        parts: &http::request::Parts,
-    ) -> (Request, Option<Arc<ActiveRule>>) {
+    pub(super) fn arrived(&self, parts: &http::request::Parts) -> (Request, Option<Arc<ActiveRule>>) {
         let mut state = lock(&self.state);
         let request = Request {
             number: state.next_number(),
@@ -109,10 +106,7 @@ impl Shared {
     pub(super) fn update(&self, request: &mut Request, change: impl FnOnce(&mut Request)) {
         change(request);
         let mut state = lock(&self.state);
-        let known = request
-            .number
-            .checked_sub(state.forgotten)
-            .and_then(|index| state.requests.get_mut(index));
+        let known = request.number.checked_sub(state.forgotten).and_then(|index| state.requests.get_mut(index));
         if let Some(known) = known {
             known.clone_from(request);
         }
@@ -120,14 +114,8 @@ impl Shared {
 
     /// Waits as long as the proxy is frozen; an error where the connection was made before a cut.
     pub(super) async fn pass(&self, epoch: usize) -> Result<(), Broken> {
-        let current = self
-            .wait(|state| (!state.frozen).then_some(state.epoch))
-            .await;
-        if epoch < current {
-            Err(Broken("made before the cut".to_owned()))
-        } else {
-            Ok(())
-        }
+        let current = self.wait(|state| (!state.frozen).then_some(state.epoch)).await;
+        if epoch < current { Err(Broken("made before the cut".to_owned())) } else { Ok(()) }
     }
 
     /// Waits as long as what `request` streams is held back; an error where it was reset.
@@ -136,11 +124,7 @@ impl Shared {
             if was_reset(state, request) {
                 return Some(Err(Broken("reset".to_owned())));
             }
-            let held = state.frozen
-                || state
-                    .gates
-                    .iter()
-                    .any(|gate| request.is_watch() && gate(request));
+            let held = state.frozen || state.gates.iter().any(|gate| request.is_watch() && gate(request));
             (!held).then_some(Ok(()))
         })
         .await
@@ -160,8 +144,7 @@ impl Shared {
 
     /// Waits until `request` is reset.
     pub(super) async fn until_reset(&self, request: &Request) {
-        self.wait(|state| was_reset(state, request).then_some(()))
-            .await;
+        self.wait(|state| was_reset(state, request).then_some(())).await;
     }
 
     async fn wait<T>(&self, question: impl Fn(&State) -> Option<T>) -> T {
@@ -178,8 +161,5 @@ impl Shared {
 }
 
 pub(super) fn was_reset(state: &State, request: &Request) -> bool {
-    state
-        .resets
-        .iter()
-        .any(|(before, matches)| request.number < *before && matches(request))
+    state.resets.iter().any(|(before, matches)| request.number < *before && matches(request))
 }
