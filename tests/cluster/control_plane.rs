@@ -72,10 +72,7 @@ async fn nothing_is_left_of_a_parent_that_was_killed() {
 #[ignore = "is the parent that nothing_is_left_of_a_parent_that_was_killed starts and kills"]
 async fn the_parent_of_the_test_above() {
     let plane = ControlPlane::start().await.unwrap();
-    #[expect(clippy::print_stdout, reason = "the other test reads it there")]
-    {
-        println!("\ndirectory={}", plane.directory().display());
-    }
+    println!("\ndirectory={}", plane.directory().display());
     std::future::pending::<()>().await;
 }
 
