@@ -3,13 +3,15 @@
 //! They need the programs that `make control-plane` builds; `make test` sees to it.
 
 #![allow(
+    clippy::disallowed_methods,
     clippy::expect_used,
     clippy::unwrap_used,
-    reason = "a broken expectation is a failed test"
+    reason = "a broken expectation is a failed test; deadlines need the clock"
 )]
 
 #[path = "../harness/mod.rs"]
 mod harness;
 
 mod control_plane;
+mod processes;
 mod rules;
