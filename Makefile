@@ -1,0 +1,24 @@
+# Everything a developer does has a verb here. `make` alone lists them.
+#
+# They need Rust, Go and a C compiler; each says what is missing.
+
+# The programs of a real control plane: KUBEBUILDER_ASSETS where it is set, else built once into a cache.
+CONTROL_PLANE := tests/control-plane/build
+
+.DEFAULT_GOAL := help
+.PHONY: help
+help: ## list the verbs
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s%s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+.PHONY: test
+test: check ## check, then all tests, those on a real control plane included
+	assets=$$($(CONTROL_PLANE)) && KUBEBUILDER_ASSETS=$$assets cargo test --locked --all-targets
+
+.PHONY: check
+check: ## formatting and lints, warnings refused
+	cargo fmt --check
+	cargo clippy --locked --all-targets -- --deny warnings
+
+.PHONY: control-plane
+control-plane: ## build kube-apiserver, etcd, kubectl, helm into a cache (once, about 8 minutes on 2 cores)
+	@$(CONTROL_PLANE)
