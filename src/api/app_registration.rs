@@ -1,12 +1,13 @@
 //! `AppRegistration`: an application, and what an authorization server shall know of it.
 
-use std::{borrow::Cow, collections::BTreeMap};
+use std::{borrow::Cow, collections::BTreeMap, fmt};
 
-use kube::CustomResource;
+use kube::{CustomResource, core::Message};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
 
-use super::{AppRegistrationStatus, Entry, schema};
+use super::{AppRegistrationStatus, DEFAULT_CLIENT_SECRET_ENTRY, DEFAULT_TOKEN_ENTRY, Entry, schema};
 
 /// The authorization server of a registration that names none: the built-in token service.
 pub const DEFAULT_AUTHORIZATION_SERVER: &str = "default";
@@ -24,6 +25,8 @@ pub const DEFAULT_AUTHORIZATION_SERVER: &str = "default";
     shortname = "appreg",
     category = "appreg-all",
     selectable = ".spec.clientID",
+    validation = Rule::new("self.metadata.name.size() <= 63").message("metadata.name: use at most 63 characters"),
+    validation = Rule::new(no_conflict()).message(conflict_message()).field_path(".spec.credentials"),
     printcolumn(
         name = "Ready",
         type_ = "string",
@@ -60,6 +63,7 @@ pub const DEFAULT_AUTHORIZATION_SERVER: &str = "default";
     )
 )]
 #[serde(rename_all = "camelCase")]
+#[schemars(extend("x-kubernetes-validations" = spec_rules()))]
 pub struct AppRegistrationSpec {
     /// The application's name for people (RFC 7591 client_name).
     #[schemars(length(min = 1, max = 128))]
@@ -73,36 +77,35 @@ pub struct AppRegistrationSpec {
     /// A client ID of one's own choice, unique per authorization server and immutable; by default the
     /// registration's uid.
     #[serde(rename = "clientID", default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(min = 1, max = 100), regex(pattern = schema::CLIENT_ID))]
+    #[schemars(length(min = 1, max = 100), regex(pattern = schema::CLIENT_ID), extend("x-kubernetes-validations" = [schema::rule(
+        "!self.matches('^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$')",
+        "choose an ID that is not shaped like a UUID: those are the IDs of registrations without clientID",
+    )]))]
     pub client_id: Option<String>,
 
     /// The application's home page (RFC 7591 client_uri).
     #[serde(rename = "clientURI", default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(max = 2048))]
+    #[schemars(schema_with = "schema::uri")]
     pub client_uri: Option<String>,
 
     /// The application's logo (RFC 7591 logo_uri).
     #[serde(rename = "logoURI", default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(max = 2048))]
+    #[schemars(schema_with = "schema::uri")]
     pub logo_uri: Option<String>,
 
     /// Where a login that a third party starts begins (OpenID Connect initiate_login_uri).
-    #[serde(
-        rename = "initiateLoginURI",
-        default,
-        skip_serializing_if = "Option::is_none"
-    )]
-    #[schemars(length(max = 2048))]
+    #[serde(rename = "initiateLoginURI", default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "schema::uri")]
     pub initiate_login_uri: Option<String>,
 
     /// The application's privacy policy (RFC 7591 policy_uri).
     #[serde(rename = "policyURI", default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(max = 2048))]
+    #[schemars(schema_with = "schema::uri")]
     pub policy_uri: Option<String>,
 
     /// The application's terms of service (RFC 7591 tos_uri).
     #[serde(rename = "tosURI", default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(max = 2048))]
+    #[schemars(schema_with = "schema::uri")]
     pub tos_uri: Option<String>,
 
     /// How to reach the people responsible (RFC 7591 contacts).
@@ -111,21 +114,13 @@ pub struct AppRegistrationSpec {
     pub contacts: Vec<String>,
 
     /// Where an authorization code may be sent (RFC 7591 redirect_uris): https, or http on loopback.
-    #[serde(
-        rename = "redirectURIs",
-        default,
-        skip_serializing_if = "Vec::is_empty"
-    )]
-    #[schemars(extend("maxItems" = 32, "x-kubernetes-list-type" = "set"))]
+    #[serde(rename = "redirectURIs", default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(extend("maxItems" = 32, "x-kubernetes-list-type" = "set", "items" = schema::redirect_uri()))]
     pub redirect_uris: Vec<String>,
 
     /// Where a browser may be sent after logout (OpenID Connect post_logout_redirect_uris).
-    #[serde(
-        rename = "postLogoutRedirectURIs",
-        default,
-        skip_serializing_if = "Vec::is_empty"
-    )]
-    #[schemars(extend("maxItems" = 32, "x-kubernetes-list-type" = "set"))]
+    #[serde(rename = "postLogoutRedirectURIs", default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(extend("maxItems" = 32, "x-kubernetes-list-type" = "set", "items" = schema::redirect_uri()))]
     pub post_logout_redirect_uris: Vec<String>,
 
     /// The grants of RFC 6749 that the application uses (RFC 7591 grant_types); by default
@@ -168,12 +163,12 @@ pub struct AppRegistrationSpec {
 
     /// Replaces, with overlap, every credential minted before this time (RFC 3339 with offset).
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(extend("format" = "date-time"), regex(pattern = schema::TIME), length(max = 35))]
+    #[schemars(schema_with = "schema::time")]
     pub rotate_minted_before: Option<String>,
 
     /// Replaces, and then refuses, every credential minted before this time (RFC 3339 with offset).
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(extend("format" = "date-time"), regex(pattern = schema::TIME), length(max = 35))]
+    #[schemars(schema_with = "schema::time")]
     pub revoke_minted_before: Option<String>,
 
     /// The credentials. Omitted: one client secret and one access token; empty: a public client, which
@@ -183,11 +178,92 @@ pub struct AppRegistrationSpec {
     pub credentials: Option<Vec<Entry>>,
 }
 
+/// The rules about more than one field of a spec.
+fn spec_rules() -> Value {
+    json!([
+        schema::fixed(
+            "has(self.clientID) == has(oldSelf.clientID) && (!has(self.clientID) || self.clientID == oldSelf.clientID)",
+            ".clientID",
+            "clientID is immutable, also from unset to set: put it back, or delete the registration and create it anew",
+        ),
+        schema::fixed(
+            "has(self.authorizationServerRef) == has(oldSelf.authorizationServerRef) && (!has(self.authorizationServerRef) || self.authorizationServerRef.name == oldSelf.authorizationServerRef.name)",
+            ".authorizationServerRef",
+            "authorizationServerRef is immutable, also from unset to set: put it back, or delete the registration and create it anew",
+        ),
+        // What an omitted list stands for has names too, and they fix kinds and Secrets like written ones.
+        schema::fixed(
+            &format!(
+                "has(self.credentials) == has(oldSelf.credentials) || (has(self.credentials) ? self.credentials : oldSelf.credentials).all(e, (e.name != '{DEFAULT_CLIENT_SECRET_ENTRY}' || (has(e.clientSecret) && !has(e.secretName))) && (e.name != '{DEFAULT_TOKEN_ENTRY}' || (has(e.accessToken) && !has(e.secretName))))"
+            ),
+            ".credentials",
+            "omitted credentials are a clientSecret named default and an accessToken named token, both without secretName: use another name for another kind or Secret",
+        ),
+        schema::rule_at(
+            ".redirectURIs",
+            "!has(self.credentials) || self.credentials.size() > 0 || (has(self.redirectURIs) && self.redirectURIs.size() > 0)",
+            "credentials: [] is a public client: add redirectURIs, or add credentials",
+        ),
+        schema::rule_at(
+            ".tokenEndpointAuthMethod",
+            "!has(self.tokenEndpointAuthMethod) || self.tokenEndpointAuthMethod != 'none' || (has(self.credentials) && self.credentials.size() == 0)",
+            "none is for public clients: set credentials: [], or another method",
+        ),
+        schema::rule_at(
+            ".tokenEndpointAuthMethod",
+            "!has(self.tokenEndpointAuthMethod) || self.tokenEndpointAuthMethod == 'none' || !has(self.credentials) || self.credentials.size() > 0",
+            "a public client (credentials: []) has the method none: set it, or add credentials",
+        ),
+        schema::rule_at(
+            ".grantTypes",
+            "!has(self.grantTypes) || !('refresh_token' in self.grantTypes) || 'authorization_code' in self.grantTypes",
+            "refresh_token needs authorization_code: add it to grantTypes",
+        ),
+        schema::rule_at(
+            ".grantTypes",
+            "!has(self.grantTypes) || !('authorization_code' in self.grantTypes) || (has(self.redirectURIs) && self.redirectURIs.size() > 0)",
+            "authorization_code needs redirectURIs: add one",
+        ),
+    ])
+}
+
+/// Whether the entries `a` and `b` write the same field of one Secret, in CEL, where `token` is the default name of
+/// an access token's Secret.
+///
+/// The same Secret is that of [`super::secret_name`], in comparisons that the API server knows to be cheap: one side
+/// is always a `secretName`, whose length has a maximum. A client secret and a certificate without `secretName` have
+/// fields of their own and may share a Secret; an access token, and a certificate with a `secretName`, have theirs to
+/// themselves.
+const CONFLICT: &str = "a.name != b.name \
+    && (has(a.secretName) \
+        ? (has(b.secretName) ? a.secretName == b.secretName : has(b.accessToken) ? a.secretName == token : a.secretName == self.metadata.name) \
+        : has(b.secretName) \
+            ? (has(a.accessToken) ? b.secretName == token : b.secretName == self.metadata.name) \
+            : has(a.accessToken) == has(b.accessToken)) \
+    && !(has(a.clientSecret) && has(b.certificate) && !has(b.secretName)) \
+    && !(has(b.clientSecret) && has(a.certificate) && !has(a.secretName))";
+
+fn no_conflict() -> String {
+    format!(
+        "!has(self.spec.credentials) || [self.metadata.name + '-token'].all(token, \
+         !self.spec.credentials.exists(a, self.spec.credentials.exists(b, {CONFLICT})))"
+    )
+}
+
+/// The texts are joined inside the loops, where the API server knows how long the names can be.
+fn conflict_message() -> Message {
+    Message::Expression(format!(
+        "[self.metadata.name + '-token'].map(token, self.spec.credentials.map(a, \
+         self.spec.credentials.exists(b, {CONFLICT}), self.spec.credentials.map(b, {CONFLICT}, \
+         'credentials ' + a.name + ' and ' + b.name + ' would write the same field of one Secret: \
+         give one of them a secretName of its own')[0])[0])[0]"
+    ))
+}
+
 /// A grant of RFC 6749, under its registered name.
-#[derive(
-    JsonSchema, Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
-)]
+#[derive(JsonSchema, Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
+#[schemars(transform = schema::without_description)]
 pub enum GrantType {
     /// Section 4.4: the application acts for itself.
     ClientCredentials,
@@ -198,10 +274,9 @@ pub enum GrantType {
 }
 
 /// A way to identify a client at the token endpoint, under its name in the IANA registry.
-#[derive(
-    JsonSchema, Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
-)]
+#[derive(JsonSchema, Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
+#[schemars(transform = schema::without_description)]
 pub enum TokenEndpointAuthMethod {
     /// The client secret in the Authorization header (RFC 6749 section 2.3.1).
     ClientSecretBasic,
@@ -220,6 +295,7 @@ pub enum TokenEndpointAuthMethod {
 /// Whose data the application may touch: everybody's, or that of those listed.
 #[derive(JsonSchema, Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
+#[schemars(extend("x-kubernetes-validations" = customer_scope_rules()))]
 pub struct CustomerScope {
     /// All, Customers (then customers lists them) or Groups (then groups lists them).
     #[serde(rename = "type")]
@@ -236,8 +312,34 @@ pub struct CustomerScope {
     pub groups: Vec<String>,
 }
 
+fn customer_scope_rules() -> Value {
+    json!([
+        schema::rule_at(
+            ".customers",
+            "self.type != 'Customers' || (has(self.customers) && self.customers.size() > 0)",
+            "type Customers needs customers: list at least one",
+        ),
+        schema::rule_at(
+            ".customers",
+            "self.type == 'Customers' || !has(self.customers)",
+            "customers goes with type Customers: remove it, or set that type",
+        ),
+        schema::rule_at(
+            ".groups",
+            "self.type != 'Groups' || (has(self.groups) && self.groups.size() > 0)",
+            "type Groups needs groups: list at least one",
+        ),
+        schema::rule_at(
+            ".groups",
+            "self.type == 'Groups' || !has(self.groups)",
+            "groups goes with type Groups: remove it, or set that type",
+        ),
+    ])
+}
+
 /// What a [`CustomerScope`] lists.
 #[derive(JsonSchema, Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[schemars(transform = schema::without_description)]
 pub enum CustomerScopeType {
     /// Every customer.
     #[default]
@@ -259,6 +361,7 @@ pub struct AuthorizationServerRef {
 
 /// What becomes of the client at the authorization server when the registration is deleted.
 #[derive(JsonSchema, Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[schemars(transform = schema::without_description)]
 pub enum DeletionPolicy {
     /// It is deleted there as well.
     #[default]
@@ -273,12 +376,12 @@ pub enum DeletionPolicy {
 pub struct SecretTemplate {
     /// Labels of the Secrets.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    #[schemars(extend("maxProperties" = 16, "additionalProperties" = schema::label_value()))]
+    #[schemars(extend("maxProperties" = 16, "additionalProperties" = schema::label_value(), "x-kubernetes-validations" = schema::template_key_rules()))]
     pub labels: BTreeMap<String, String>,
 
     /// Annotations of the Secrets.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    #[schemars(extend("maxProperties" = 16, "additionalProperties" = schema::annotation_value()))]
+    #[schemars(extend("maxProperties" = 16, "additionalProperties" = schema::annotation_value(), "x-kubernetes-validations" = schema::template_key_rules()))]
     pub annotations: BTreeMap<String, String>,
 }
 
@@ -295,19 +398,13 @@ impl AppRegistrationSpec {
     /// The authorization server's name, written or implied.
     #[must_use]
     pub fn authorization_server(&self) -> &str {
-        self.authorization_server_ref
-            .as_ref()
-            .map_or(DEFAULT_AUTHORIZATION_SERVER, |server| &server.name)
+        self.authorization_server_ref.as_ref().map_or(DEFAULT_AUTHORIZATION_SERVER, |server| &server.name)
     }
 }
 
 impl GrantType {
     /// Every grant type.
-    pub const ALL: [Self; 3] = [
-        Self::ClientCredentials,
-        Self::AuthorizationCode,
-        Self::RefreshToken,
-    ];
+    pub const ALL: [Self; 3] = [Self::ClientCredentials, Self::AuthorizationCode, Self::RefreshToken];
 
     /// The registered name.
     #[must_use]
@@ -345,14 +442,67 @@ impl TokenEndpointAuthMethod {
     }
 }
 
-impl std::fmt::Display for GrantType {
-    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        out.write_str(self.as_str())
+impl fmt::Display for GrantType {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.pad(self.as_str())
     }
 }
 
-impl std::fmt::Display for TokenEndpointAuthMethod {
-    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        out.write_str(self.as_str())
+impl fmt::Display for TokenEndpointAuthMethod {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.pad(self.as_str())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{super::Kind, *};
+
+    #[test]
+    fn omitted_credentials_are_a_client_secret_and_an_access_token_and_empty_ones_are_none() {
+        let kinds = |spec: &AppRegistrationSpec| {
+            spec.effective_credentials().iter().map(|e| (e.name.clone(), e.kind())).collect::<Vec<_>>()
+        };
+        let mut spec = AppRegistrationSpec::default();
+        assert_eq!(
+            kinds(&spec),
+            [("default".to_owned(), Some(Kind::ClientSecret)), ("token".to_owned(), Some(Kind::AccessToken))]
+        );
+        spec.credentials = Some(Vec::new());
+        assert_eq!(kinds(&spec), []);
+    }
+
+    #[test]
+    fn a_registration_without_a_server_has_the_built_in_one() {
+        let mut spec = AppRegistrationSpec::default();
+        assert_eq!(spec.authorization_server(), "default");
+        spec.authorization_server_ref = Some(AuthorizationServerRef { name: "keycloak".to_owned() });
+        assert_eq!(spec.authorization_server(), "keycloak");
+    }
+
+    #[test]
+    fn a_spec_is_written_as_it_was_read() {
+        let json = json!({
+            "displayName": "Shop", "clientID": "shop", "clientURI": "https://a.example", "logoURI": "https://a.example",
+            "initiateLoginURI": "https://a.example", "policyURI": "https://a.example", "tosURI": "https://a.example",
+            "redirectURIs": ["https://a.example"], "postLogoutRedirectURIs": ["https://a.example"],
+            "grantTypes": ["client_credentials", "authorization_code", "refresh_token"],
+            "tokenEndpointAuthMethod": "self_signed_tls_client_auth", "customerScope": {"type": "Groups", "groups": ["a"]},
+            "authorizationServerRef": {"name": "default"}, "deletionPolicy": "Orphan",
+            "secretTemplate": {"labels": {"a": "b"}}, "rotateMintedBefore": "x", "revokeMintedBefore": "y",
+            "credentials": [{"name": "mtls", "secretName": "s", "certificate": {"dnsNames": ["a.svc"]}}],
+        });
+        let spec: AppRegistrationSpec = serde_json::from_value(json.clone()).unwrap();
+        assert_eq!(serde_json::to_value(spec).unwrap(), json);
+    }
+
+    #[test]
+    fn names_are_the_registered_ones() {
+        for grant_type in GrantType::ALL {
+            assert_eq!(serde_json::to_value(grant_type).unwrap(), grant_type.to_string());
+        }
+        for method in TokenEndpointAuthMethod::ALL {
+            assert_eq!(serde_json::to_value(method).unwrap(), method.to_string());
+        }
     }
 }

@@ -19,9 +19,7 @@ pub struct LongDuration {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidDuration {
     /// It does not match the pattern.
-    #[error(
-        "is not a duration: write numbers with the units s, m, h, d or w, such as 90d or 1h30m"
-    )]
+    #[error("is not a duration: write numbers with the units s, m, h, d or w, such as 90d or 1h30m")]
     Malformed,
     /// It is longer than [`LongDuration::MAX`].
     #[error("is longer than 36525d (a hundred years)")]
@@ -40,11 +38,7 @@ impl LongDuration {
     /// So many whole seconds; more than [`Self::MAX`] is [`Self::MAX`].
     #[must_use]
     pub const fn from_seconds(seconds: u64) -> Self {
-        if seconds > 36_525 * DAY_SECONDS {
-            Self::MAX
-        } else {
-            Self { seconds }
-        }
+        if seconds > 36_525 * DAY_SECONDS { Self::MAX } else { Self { seconds } }
     }
 
     /// So many hours of 3600 s; more than [`Self::MAX`] is [`Self::MAX`].
@@ -57,9 +51,7 @@ impl LongDuration {
     #[must_use]
     pub const fn from_days(days: u32) -> Self {
         let days = if days > 36_525 { 36_525 } else { days };
-        Self {
-            seconds: days as u64 * DAY_SECONDS,
-        }
+        Self { seconds: days as u64 * DAY_SECONDS }
     }
 
     /// The length in seconds.
@@ -125,12 +117,7 @@ impl fmt::Display for LongDuration {
             return out.write_str("0s");
         }
         let mut rest = self.seconds;
-        for (unit, length) in [
-            ('d', DAY_SECONDS),
-            ('h', HOUR_SECONDS),
-            ('m', MINUTE_SECONDS),
-            ('s', 1),
-        ] {
+        for (unit, length) in [('d', DAY_SECONDS), ('h', HOUR_SECONDS), ('m', MINUTE_SECONDS), ('s', 1)] {
             let count = rest / length;
             rest %= length;
             if count > 0 {
@@ -149,9 +136,7 @@ impl Serialize for LongDuration {
 
 impl<'de> Deserialize<'de> for LongDuration {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        String::deserialize(deserializer)?
-            .parse()
-            .map_err(D::Error::custom)
+        String::deserialize(deserializer)?.parse().map_err(D::Error::custom)
     }
 }
 
@@ -162,8 +147,7 @@ mod tests {
     use super::*;
 
     fn parsed(text: &str) -> Result<String, InvalidDuration> {
-        text.parse::<LongDuration>()
-            .map(|duration| duration.to_string())
+        text.parse::<LongDuration>().map(|duration| duration.to_string())
     }
 
     #[test]
@@ -186,21 +170,14 @@ mod tests {
 
     #[test]
     fn what_the_pattern_refuses_is_malformed() {
-        for text in [
-            "", "1", "d", "1y", "1.5h", "-1d", "+1d", "1 d", " 1d", "1d ", "P1D", "1H", "1d2",
-            "1ms", "١d",
-        ] {
+        for text in ["", "1", "d", "1y", "1.5h", "-1d", "+1d", "1 d", " 1d", "1d ", "P1D", "1H", "1d2", "1ms", "١d"] {
             assert_eq!(parsed(text), Err(InvalidDuration::Malformed), "{text:?}");
         }
     }
 
     #[test]
     fn a_number_that_would_overflow_is_too_long() {
-        for text in [
-            "36526d",
-            "99999999999999999999999999w",
-            "18446744073709551615s1s",
-        ] {
+        for text in ["36526d", "99999999999999999999999999w", "18446744073709551615s1s"] {
             assert_eq!(parsed(text), Err(InvalidDuration::TooLong), "{text}");
         }
         assert_eq!(LongDuration::from_seconds(u64::MAX), LongDuration::MAX);

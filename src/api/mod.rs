@@ -19,16 +19,15 @@ mod time;
 
 pub use app_registration::{
     AppRegistration, AppRegistrationSpec, AuthorizationServerRef, CustomerScope, CustomerScopeType,
-    DEFAULT_AUTHORIZATION_SERVER, DeletionPolicy, GrantType, SecretTemplate,
-    TokenEndpointAuthMethod,
+    DEFAULT_AUTHORIZATION_SERVER, DeletionPolicy, GrantType, SecretTemplate, TokenEndpointAuthMethod,
 };
 pub use credential::{
-    AccessToken, Certificate, ClientSecret, DEFAULT_CLIENT_SECRET_ENTRY, DEFAULT_TOKEN_ENTRY,
-    Entry, KeyType, Kind, KindSpec, secret_name,
+    AccessToken, Certificate, ClientSecret, DEFAULT_CLIENT_SECRET_ENTRY, DEFAULT_TOKEN_ENTRY, Entry, KeyType, Kind,
+    KindSpec, secret_name,
 };
 pub use duration::{InvalidDuration, LongDuration};
 pub use status::{
-    AppRegistrationStatus, AuthorizationServerStatus, ConditionType, CredentialStatus, Granted,
-    Reason, RevisionStatus, SecretStatus,
+    AppRegistrationStatus, AuthorizationServerStatus, ConditionType, CredentialStatus, Granted, Reason, RevisionStatus,
+    SecretStatus,
 };
 pub use time::{InvalidTime, StatusTime, parse_time};

@@ -7,20 +7,41 @@ use serde_json::{Value, json};
 pub(super) const DNS_LABEL: &str = "^[a-z0-9]([-a-z0-9]*[a-z0-9])?$";
 
 /// RFC 1123 subdomain, as in the names of Secrets.
-pub(super) const DNS_SUBDOMAIN: &str =
-    r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$";
+pub(super) const DNS_SUBDOMAIN: &str = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$";
 
 /// What [`super::LongDuration`] reads.
-pub(super) const DURATION: &str = "^([0-9]+(s|m|h|d|w))+$";
+const DURATION: &str = "^([0-9]+(s|m|h|d|w))+$";
+
+/// Beside [`DURATION`]: no more digits than a thousand days need. With more, the API server's own nanoseconds would
+/// overflow, and a rule such as "at most 1096d" would judge another duration than the one written.
+const DURATION_DIGITS: &str = "^([0-9]{1,8}s|[0-9]{1,7}m|[0-9]{1,5}h|[0-9]{1,4}d|[0-9]{1,3}w)+$";
 
 /// What [`super::parse_time`] reads.
-pub(super) const TIME: &str = r"^[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]{1,9})?(Z|[+-][0-9]{2}:[0-9]{2})$";
+const TIME: &str = r"^[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]{1,9})?(Z|[+-][0-9]{2}:[0-9]{2})$";
 
 /// A client ID that a user chose.
 pub(super) const CLIENT_ID: &str = "^[a-z0-9]([a-z0-9._-]{0,98}[a-z0-9])?$";
 
 /// The characters of a scope-token (RFC 6749 section 3.3): printable ASCII without space, `"` and `\`.
 const SCOPE_TOKEN: &str = r"^[!#-\[\]-~]+$";
+
+/// The first characters of label and annotation names that are not the users': the domain or one below it.
+const RESERVED_PREFIXES: &str = r"^([^/]*\.)?(appreg\.dev|argoproj\.io|fluxcd\.io|helm\.sh|kubernetes\.io|k8s\.io)/";
+
+/// A rule of `x-kubernetes-validations`: a CEL expression, and what a person shall do where it is false.
+pub(super) fn rule(expression: &str, message: &str) -> Value {
+    json!({"rule": expression, "message": message})
+}
+
+/// A rule that a value stays what it is, with the field that the API server shall name.
+pub(super) fn fixed(expression: &str, field: &str, message: &str) -> Value {
+    json!({"rule": expression, "message": message, "fieldPath": field, "reason": "FieldValueForbidden"})
+}
+
+/// A rule about several fields, with the one that the API server shall name.
+pub(super) fn rule_at(field: &str, expression: &str, message: &str) -> Value {
+    json!({"rule": expression, "message": message, "fieldPath": field})
+}
 
 /// A scope-token (RFC 6749 section 3.3).
 pub(super) fn scope() -> Value {
@@ -43,9 +64,74 @@ pub(super) fn contact() -> Value {
     json!({"type": "string", "minLength": 1, "maxLength": 256})
 }
 
-/// A customer or a group of customers.
+/// A customer or a group of customers. `*` is how the ledger says all of them.
 pub(super) fn customer() -> Value {
-    json!({"type": "string", "minLength": 1, "maxLength": 128, "pattern": SCOPE_TOKEN})
+    json!({"type": "string", "minLength": 1, "maxLength": 128, "pattern": SCOPE_TOKEN,
+        "x-kubernetes-validations": [rule("self != '*'", "name a customer or a group; all customers are customerScope.type: All")]})
+}
+
+/// A duration as [`super::LongDuration`] reads it, of at least a second and at most three years.
+pub(super) fn duration(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({
+        "type": "string", "format": "duration", "maxLength": 32, "pattern": DURATION,
+        "allOf": [{"pattern": DURATION_DIGITS}],
+        "x-kubernetes-validations": [
+            rule("self > duration('0s')", "must be longer than 0s"),
+            rule("self <= duration('26304h')", "must be at most 1096d (three years)"),
+        ],
+    })
+}
+
+/// A time as [`super::parse_time`] reads it.
+pub(super) fn time(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({"type": "string", "format": "date-time", "maxLength": 35, "pattern": TIME})
+}
+
+/// A URI for people or browsers.
+pub(super) fn uri(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({"type": "string", "minLength": 1, "maxLength": 2048, "x-kubernetes-validations": uri_rules()})
+}
+
+/// A URI that a browser may be sent to.
+pub(super) fn redirect_uri() -> Value {
+    let [absolute, encrypted] = uri_rules();
+    let no_fragment = rule(
+        "!self.contains('#')",
+        "remove the fragment: what follows # never reaches a server (RFC 6749 section 3.1.2)",
+    );
+    json!({"type": "string", "minLength": 1, "maxLength": 2048,
+        "x-kubernetes-validations": [absolute, encrypted, no_fragment]})
+}
+
+/// The rules of every URI: absolute, in the characters of RFC 3986, without a user name that could pass for the
+/// host, and encrypted unless it stays on the machine.
+fn uri_rules() -> [Value; 2] {
+    [
+        rule(
+            r#"isURL(self) && self.matches(r"^[a-z]+://([A-Za-z0-9._~%!$&'()*+,;=:-]|\[|\])+([/?#][A-Za-z0-9._~%!$&'()*+,;=:/?#@-]*)?$")"#,
+            "write an absolute URI (RFC 3986) with a host and without a user name, such as https://shop.example/path",
+        ),
+        rule(
+            "!isURL(self) || url(self).getScheme() == 'https' || (url(self).getScheme() == 'http' && url(self).getHostname() in ['localhost', '127.0.0.1', '::1'])",
+            "use https, or http on localhost, 127.0.0.1 or [::1]",
+        ),
+    ]
+}
+
+/// The rules of the names of labels and annotations that go onto Secrets.
+pub(super) fn template_key_rules() -> Value {
+    json!([
+        rule(
+            r#"self.all(name, name.matches(r"^([a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?/)?[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?$"))"#,
+            "write names of labels and annotations as Kubernetes has them: at most 63 characters, with an optional DNS prefix and /",
+        ),
+        rule(
+            &format!(
+                r#"self.all(name, !name.matches(r"{RESERVED_PREFIXES}") || name in ['app.kubernetes.io/name', 'app.kubernetes.io/part-of', 'app.kubernetes.io/component', 'app.kubernetes.io/version'])"#
+            ),
+            "remove names of appreg.dev, argoproj.io, fluxcd.io, helm.sh, kubernetes.io and k8s.io: controllers act on them; allowed are app.kubernetes.io/name, part-of, component and version",
+        ),
+    ])
 }
 
 /// The value of a label.
@@ -61,6 +147,11 @@ pub(super) fn annotation_value() -> Value {
 /// A text of a status.
 pub(super) fn text(max_length: u32) -> Value {
     json!({"type": "string", "maxLength": max_length})
+}
+
+/// Takes away the description of a type where that of the field says more.
+pub(super) fn without_description(schema: &mut Schema) {
+    schema.remove("description");
 }
 
 /// `status.conditions`: the conditions of the Kubernetes API conventions, each text with a maximum.

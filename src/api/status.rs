@@ -15,11 +15,7 @@ use super::{Kind, StatusTime, schema};
 #[schemars(extend("default" = {"observedGeneration": -1}))]
 pub struct AppRegistrationStatus {
     /// The generation of the spec that this status reports on; -1 before the first report.
-    #[serde(
-        default,
-        deserialize_with = "decoded_or_default",
-        skip_serializing_if = "Option::is_none"
-    )]
+    #[serde(default, deserialize_with = "decoded_or_default", skip_serializing_if = "Option::is_none")]
     pub observed_generation: Option<i64>,
 
     /// The client ID at the authorization server.
@@ -33,53 +29,29 @@ pub struct AppRegistrationStatus {
     pub client_id: Option<String>,
 
     /// The authorization server that accepts the credentials.
-    #[serde(
-        default,
-        deserialize_with = "decoded_or_default",
-        skip_serializing_if = "Option::is_none"
-    )]
+    #[serde(default, deserialize_with = "decoded_or_default", skip_serializing_if = "Option::is_none")]
     pub authorization_server: Option<AuthorizationServerStatus>,
 
     /// What is granted of what the spec asks for.
-    #[serde(
-        default,
-        deserialize_with = "decoded_or_default",
-        skip_serializing_if = "Option::is_none"
-    )]
+    #[serde(default, deserialize_with = "decoded_or_default", skip_serializing_if = "Option::is_none")]
     pub granted: Option<Granted>,
 
     /// The credentials with their effective settings and revisions.
-    #[serde(
-        default,
-        deserialize_with = "decoded_or_default",
-        skip_serializing_if = "Vec::is_empty"
-    )]
+    #[serde(default, deserialize_with = "decoded_or_default", skip_serializing_if = "Vec::is_empty")]
     #[schemars(extend("maxItems" = 16, "x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"]))]
     pub credentials: Vec<CredentialStatus>,
 
     /// The Secrets as they were last seen to be in order.
-    #[serde(
-        default,
-        deserialize_with = "decoded_or_default",
-        skip_serializing_if = "Vec::is_empty"
-    )]
+    #[serde(default, deserialize_with = "decoded_or_default", skip_serializing_if = "Vec::is_empty")]
     #[schemars(extend("maxItems" = 16, "x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"]))]
     pub secrets: Vec<SecretStatus>,
 
     /// When something changes next by itself, access tokens aside.
-    #[serde(
-        default,
-        deserialize_with = "decoded_or_default",
-        skip_serializing_if = "Option::is_none"
-    )]
+    #[serde(default, deserialize_with = "decoded_or_default", skip_serializing_if = "Option::is_none")]
     pub next_transition_time: Option<StatusTime>,
 
     /// Ready and Approved; Reconciling and Stalled only where True.
-    #[serde(
-        default,
-        deserialize_with = "decoded_or_default",
-        skip_serializing_if = "Vec::is_empty"
-    )]
+    #[serde(default, deserialize_with = "decoded_or_default", skip_serializing_if = "Vec::is_empty")]
     #[schemars(schema_with = "schema::conditions")]
     pub conditions: Vec<Condition>,
 }
@@ -140,11 +112,7 @@ pub struct CredentialStatus {
     pub name: String,
 
     /// The entry's kind.
-    #[serde(
-        default,
-        deserialize_with = "decoded_or_default",
-        skip_serializing_if = "Option::is_none"
-    )]
+    #[serde(default, deserialize_with = "decoded_or_default", skip_serializing_if = "Option::is_none")]
     pub kind: Option<Kind>,
 
     /// The Secret that holds it.
@@ -178,19 +146,11 @@ pub struct CredentialStatus {
     pub audiences: Vec<String>,
 
     /// The revision that the Secret holds.
-    #[serde(
-        default,
-        deserialize_with = "decoded_or_default",
-        skip_serializing_if = "Option::is_none"
-    )]
+    #[serde(default, deserialize_with = "decoded_or_default", skip_serializing_if = "Option::is_none")]
     pub current: Option<RevisionStatus>,
 
     /// The revision before, while it is still accepted.
-    #[serde(
-        default,
-        deserialize_with = "decoded_or_default",
-        skip_serializing_if = "Option::is_none"
-    )]
+    #[serde(default, deserialize_with = "decoded_or_default", skip_serializing_if = "Option::is_none")]
     pub previous: Option<RevisionStatus>,
 }
 
@@ -199,8 +159,8 @@ pub struct CredentialStatus {
 #[serde(rename_all = "camelCase")]
 pub struct RevisionStatus {
     /// Counted from 1 for each entry.
-    #[schemars(range(min = 1))]
-    pub revision: i64,
+    #[schemars(range(min = 1), extend("format" = "int64"))]
+    pub revision: u64,
 
     /// The first characters of a client secret: enough to recognize it, not to use it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -268,12 +228,7 @@ pub enum ConditionType {
 
 impl ConditionType {
     /// Every type, in the order in which a status lists them.
-    pub const ALL: [Self; 4] = [
-        Self::Ready,
-        Self::Approved,
-        Self::Reconciling,
-        Self::Stalled,
-    ];
+    pub const ALL: [Self; 4] = [Self::Ready, Self::Approved, Self::Reconciling, Self::Stalled];
 
     /// The type as it stands in a condition.
     #[must_use]
@@ -403,5 +358,50 @@ reasons! {
 impl fmt::Display for Reason {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         out.pad(self.as_str())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_field_that_does_not_decode_is_absent_and_the_others_are_read() {
+        let status: AppRegistrationStatus = serde_json::from_value(json!({
+            "observedGeneration": 3,
+            "clientID": 7,
+            "credentials": [{"name": "a", "kind": "hologram", "current": {"revision": "first"}}],
+            "nextTransitionTime": "soon",
+            "conditions": [{"type": "Ready"}],
+            "added": {"in": "a later version"},
+        }))
+        .unwrap();
+        let credential = CredentialStatus { name: "a".to_owned(), ..CredentialStatus::default() };
+        let expected = AppRegistrationStatus {
+            observed_generation: Some(3),
+            credentials: vec![credential],
+            ..AppRegistrationStatus::default()
+        };
+        assert_eq!(status, expected);
+    }
+
+    #[test]
+    fn reasons_and_condition_types_are_distinct_camel_case_and_what_serde_says() {
+        let mut seen = BTreeSet::new();
+        for reason in Reason::ALL {
+            let text = reason.to_string();
+            assert!(text.len() <= 64 && text.bytes().all(|byte| byte.is_ascii_alphanumeric()), "{text}");
+            assert!(text.starts_with(|first: char| first.is_ascii_uppercase()), "{text}");
+            assert!(reason.description().ends_with('.'), "{text}");
+            assert_eq!(serde_json::to_value(reason).unwrap(), text);
+            assert!(seen.insert(text));
+        }
+        for condition in ConditionType::ALL {
+            assert_eq!(serde_json::to_value(condition).unwrap(), condition.to_string());
+        }
     }
 }

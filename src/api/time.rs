@@ -8,9 +8,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
 
 /// Why a text is not a time. Displayed for the person who wrote it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error(
-    "is not an RFC 3339 time with an offset, such as 2026-11-22T07:00:00Z or 2026-11-22T08:00:00+01:00"
-)]
+#[error("is not an RFC 3339 time with an offset, such as 2026-11-22T07:00:00Z or 2026-11-22T08:00:00+01:00")]
 pub struct InvalidTime;
 
 /// Reads an RFC 3339 time with an offset, exactly `YYYY-MM-DDThh:mm:ss[.fraction](Z|±hh:mm)`.
@@ -78,13 +76,10 @@ fn has_rfc_3339_shape(text: &str) -> bool {
     let Some((moment, rest)) = text.as_bytes().split_at_checked(19) else {
         return false;
     };
-    let moment_fits = moment
-        .iter()
-        .zip(b"dddd-dd-ddTdd:dd:dd")
-        .all(|(actual, expected)| match expected {
-            b'd' => actual.is_ascii_digit(),
-            _ => actual == expected,
-        });
+    let moment_fits = moment.iter().zip(b"dddd-dd-ddTdd:dd:dd").all(|(actual, expected)| match expected {
+        b'd' => actual.is_ascii_digit(),
+        _ => actual == expected,
+    });
     let offset = match rest {
         [b'.', fraction @ ..] => {
             let length = fraction.iter().take_while(|c| c.is_ascii_digit()).count();
@@ -97,9 +92,7 @@ fn has_rfc_3339_shape(text: &str) -> bool {
     };
     let offset_fits = match offset {
         b"Z" => true,
-        [b'+' | b'-', hours @ .., b':', _, _] if hours.len() == 2 => {
-            digits(hours) && digits(&offset[4..])
-        }
+        [b'+' | b'-', hours @ .., b':', _, _] if hours.len() == 2 => digits(hours) && digits(&offset[4..]),
         _ => false,
     };
     moment_fits && offset_fits

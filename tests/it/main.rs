@@ -1,1 +1,3 @@
 //! Hermetic tests.
+
+mod crd;
