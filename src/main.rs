@@ -32,11 +32,5 @@ fn token_service(args: TokenService) -> anyhow::Result<()> {
 
 fn crds(args: Crds) -> anyhow::Result<()> {
     let Crds { output } = args;
-    std::fs::create_dir_all(&output).with_context(|| format!("cannot make {}", output.display()))?;
-    for crd in appreg::api::crds::all() {
-        let file = output.join(format!("{}_{}.yaml", crd.spec.group, crd.spec.names.plural));
-        std::fs::write(&file, serde_yaml::to_string(&crd)?)
-            .with_context(|| format!("cannot write {}", file.display()))?;
-    }
-    Ok(())
+    appreg::api::crds::write(&output).with_context(|| format!("cannot write to {}", output.display()))
 }
