@@ -1,3 +1,4 @@
 //! Hermetic tests.
 
+mod chart;
 mod crd;
