@@ -1,9 +1,11 @@
 //! Which keys sign access tokens and which are published: pure functions over the index in `signing-keys`.
 //!
 //! Key bytes never come here. The index is the same on every replica, so every replica signs with the same key at the
-//! same time; only the controller changes it. Certificate authorities have their own index in [`ca`].
+//! same time; only the controller changes it. Certificate authorities have their own index in [`ca`]; reading a signed
+//! token stands in [`jwt`].
 
 pub mod ca;
+pub mod jwt;
 
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};

@@ -1,4 +1,10 @@
 //! Hermetic tests.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
+
+mod certificates;
 mod chart;
 mod crd;
+mod examples;
+mod fake_api;
+mod watch;

@@ -1,0 +1,3 @@
+//! What turns the world into plans and plans into writes.
+
+pub mod schedule;

@@ -1,0 +1,65 @@
+//! The public fields that every Secret carries: the client ID and how to reach the authorization server.
+
+use std::collections::BTreeMap;
+
+use crate::api::TokenEndpointAuthMethod;
+use crate::credential::{certificate, field, shape_of};
+
+use super::facts::Environment;
+
+/// The public fields of a Secret.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Connection {
+    /// The fields and their text.
+    pub fields: BTreeMap<&'static str, String>,
+}
+
+/// The connection of a client. `bundle` is the text of all certificate authorities that are valid now.
+#[must_use]
+pub fn of(
+    environment: &Environment,
+    client_id: &str,
+    method: Option<TokenEndpointAuthMethod>,
+    bundle: &str,
+) -> Connection {
+    let server = &environment.server;
+    let mut fields = BTreeMap::from([
+        (field::CLIENT_ID, client_id.to_owned()),
+        (field::ISSUER, server.issuer.clone()),
+        (field::TOKEN_ENDPOINT, server.token_endpoint()),
+        (field::JWKS_URI, server.jwks_uri()),
+        (field::ISSUER_CA, bundle.to_owned()),
+    ]);
+    if let Some(method) = method {
+        fields.insert(field::TOKEN_ENDPOINT_AUTH_METHOD, method.as_str().to_owned());
+    }
+    Connection { fields }
+}
+
+impl Connection {
+    /// A comparison of the fields as they should be.
+    #[must_use]
+    pub fn digest(&self, environment: &Environment) -> String {
+        digest(environment, &self.fields.iter().map(|(name, text)| (*name, text.as_str())).collect())
+    }
+}
+
+/// A comparison of the fields as they are. Of the authorities only the one that signs now counts: a new one in the
+/// bundle is carried out by ordinary renewals, not by writing every Secret at once.
+#[must_use]
+pub fn digest(environment: &Environment, fields: &BTreeMap<&str, &str>) -> String {
+    let text = |name| fields.get(name).copied().unwrap_or_default();
+    let authority = match environment.authorities.all().first() {
+        Some(ca) if certificate::contains_ca(text(field::ISSUER_CA), &ca.certificate) => ca.id.as_str(),
+        Some(_) => "missing",
+        None => "none",
+    };
+    shape_of([
+        text(field::CLIENT_ID),
+        text(field::ISSUER),
+        text(field::TOKEN_ENDPOINT),
+        text(field::JWKS_URI),
+        text(field::TOKEN_ENDPOINT_AUTH_METHOD),
+        authority,
+    ])
+}

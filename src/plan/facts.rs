@@ -1,0 +1,173 @@
+//! What is known when a plan is made: values only, no key material, no handles.
+//!
+//! What is missing or cannot be parsed is a value here and never an error: a decision can be made about it.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use crate::api::{AppRegistrationSpec, AppRegistrationStatus};
+use crate::config::{Policy, Server};
+use crate::credential::Shown;
+use crate::ledger;
+use crate::signer;
+use crate::signer::ca::CaIndex;
+
+/// Everything that a decision is made from.
+#[derive(Clone, Debug)]
+pub struct Facts {
+    /// The registration.
+    pub registration: Registration,
+    /// What all registrations share.
+    pub environment: Arc<Environment>,
+    /// The ledger entry of its client.
+    pub ledger: LedgerFact,
+    /// The Secrets it wants, and those that carry its mark, by name.
+    pub secrets: BTreeMap<String, SecretFact>,
+}
+
+/// The registration as the API server has it.
+#[derive(Clone, Debug, Default)]
+pub struct Registration {
+    /// Its namespace.
+    pub namespace: String,
+    /// Its name.
+    pub name: String,
+    /// Its uid.
+    pub uid: String,
+    /// `metadata.generation`.
+    pub generation: i64,
+    /// Its annotations.
+    pub annotations: BTreeMap<String, String>,
+    /// Its spec.
+    pub spec: AppRegistrationSpec,
+    /// Its status as last reported: compared with, never believed.
+    pub status: AppRegistrationStatus,
+    /// Whether a live GET in this pass showed that this uid exists.
+    pub confirmed: bool,
+}
+
+/// What all registrations share.
+#[derive(Clone, Debug)]
+pub struct Environment {
+    /// The built-in authorization server.
+    pub server: Server,
+    /// The default policy.
+    pub policy: Policy,
+    /// The token signing keys.
+    pub keys: signer::Index,
+    /// The certificate authorities.
+    pub authorities: CaIndex,
+}
+
+/// What the ledger has for the registration.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum LedgerFact {
+    /// Nothing.
+    Absent,
+    /// An entry.
+    Held {
+        /// The resourceVersion of its Secret.
+        resource_version: String,
+        /// The entry.
+        entry: Box<ledger::Entry>,
+        /// Whose it is.
+        standing: Standing,
+    },
+    /// The client ID is another registration's.
+    Taken,
+    /// Something that cannot be used.
+    Unreadable(ledger::Unreadable),
+}
+
+/// Whose a ledger entry is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Standing {
+    /// This registration's.
+    Ours,
+    /// That of a registration of the same namespace and name which had another uid.
+    Former,
+}
+
+/// What is known of a Secret.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum SecretFact {
+    /// It is not there.
+    Absent(Source),
+    /// It is there and is not ours: never written.
+    Foreign,
+    /// It is ours.
+    Ours(Box<OurSecret>),
+}
+
+/// Where a fact comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Source {
+    /// From a watch: it may lag.
+    Watched,
+    /// From a GET in this pass.
+    Live,
+}
+
+/// A Secret that is ours.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OurSecret {
+    /// Where this is known from.
+    pub source: Source,
+    /// Its uid.
+    pub uid: String,
+    /// Its resourceVersion.
+    pub resource_version: String,
+    /// Its labels.
+    pub labels: BTreeMap<String, String>,
+    /// Its annotations.
+    pub annotations: BTreeMap<String, String>,
+    /// Whether it carries our controller ownerReference, or none at all.
+    pub owned: Owned,
+    /// Its type; known from a GET alone.
+    pub type_: Option<String>,
+    /// Whether it is marked immutable; known from a GET alone.
+    pub immutable: bool,
+    /// What it holds; `None` if that cannot be told without a GET.
+    pub contents: Option<Contents>,
+}
+
+/// Who owns a Secret of ours.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Owned {
+    /// The registration: it is collected with it.
+    ByRegistration,
+    /// Nobody: it carries our mark alone.
+    ByNobody,
+}
+
+/// What a Secret holds.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Contents {
+    /// What it shows of each entry.
+    pub shown: BTreeMap<String, Shown>,
+    /// A comparison of its public fields, see [`super::connection`].
+    pub connection: String,
+    /// The names of its fields; empty where only a hint is known.
+    pub fields: Vec<String>,
+}
+
+impl SecretFact {
+    /// The Secret, if it is ours.
+    #[must_use]
+    pub fn ours(&self) -> Option<&OurSecret> {
+        match self {
+            Self::Ours(secret) => Some(secret),
+            Self::Absent(_) | Self::Foreign => None,
+        }
+    }
+
+    /// Whether this is known from a GET in this pass.
+    #[must_use]
+    pub fn is_live(&self) -> bool {
+        match self {
+            Self::Absent(source) => *source == Source::Live,
+            Self::Foreign => true,
+            Self::Ours(secret) => secret.source == Source::Live,
+        }
+    }
+}

@@ -1,0 +1,265 @@
+//! The ledger's side of a plan: whose the client is, what is granted, what the entry shall be, what leaves it.
+
+use jiff::Timestamp;
+
+use crate::api::{Kind, Reason, TokenEndpointAuthMethod, names};
+use crate::credential::{Held, Shown};
+use crate::ledger::{self, Credential, Entry, Grant, Owner, VERSION};
+use crate::policy::{self, Decision, Subject};
+
+use super::facts::{Facts, LedgerFact, Owned, Standing};
+use super::{Accept, Draft, LedgerWrite, Problem, Retire, desired};
+
+/// The client of a registration, and what the plan builds on.
+#[derive(Clone, Debug)]
+pub(super) struct Client {
+    /// Its client ID.
+    pub(super) id: String,
+    base: Base,
+}
+
+#[derive(Clone, Debug)]
+enum Base {
+    /// There is no entry.
+    New,
+    /// This is the entry.
+    Known { resource_version: String, entry: Box<Entry> },
+    /// It is an entry of a former registration, with the credentials that still stand in a Secret.
+    Adopted { resource_version: String, entry: Box<Entry> },
+    /// It is an entry of a former registration; its name alone is kept.
+    TakenOver { resource_version: String },
+}
+
+/// Why no client can be named.
+#[derive(Clone, Debug)]
+pub(super) enum Blocked {
+    /// The registration's own uid must be confirmed first: another one's entry is about to be written.
+    Confirm,
+    /// Something stands in the way.
+    Problem(Problem),
+}
+
+impl Client {
+    /// The entry whose credentials count.
+    pub(super) fn entry(&self) -> Option<&Entry> {
+        match &self.base {
+            Base::Known { entry, .. } | Base::Adopted { entry, .. } => Some(entry),
+            Base::New | Base::TakenOver { .. } => None,
+        }
+    }
+}
+
+/// The client of the registration.
+pub(super) fn client(facts: &Facts, now: Timestamp) -> Result<Client, Blocked> {
+    let registration = &facts.registration;
+    let server = &facts.environment.server;
+    let asked = registration.spec.authorization_server();
+    if asked != server.name {
+        let message = format!(
+            "spec.authorizationServerRef.name: there is no authorization server {asked}, only {}",
+            server.name
+        );
+        return Err(Blocked::Problem(Problem::new(Reason::InvalidSpec, message)));
+    }
+    let wanted = registration.spec.client_id.clone();
+    let new_id = || wanted.clone().unwrap_or_else(|| registration.uid.clone());
+    match &facts.ledger {
+        LedgerFact::Absent => {
+            client_id_is_denied(facts).map_or(Ok(()), |problem| Err(Blocked::Problem(problem)))?;
+            Ok(Client { id: new_id(), base: Base::New })
+        }
+        LedgerFact::Held { resource_version, entry, standing: Standing::Ours } => Ok(Client {
+            id: entry.client_id.clone(),
+            base: Base::Known { resource_version: resource_version.clone(), entry: entry.clone() },
+        }),
+        LedgerFact::Held { resource_version, entry, standing: Standing::Former } => {
+            let adopts = holds_a_value_of(facts, entry, now);
+            if !adopts && wanted.is_none() {
+                return Ok(Client { id: new_id(), base: Base::New });
+            }
+            if !registration.confirmed {
+                return Err(Blocked::Confirm);
+            }
+            let resource_version = resource_version.clone();
+            let base = if adopts {
+                Base::Adopted { resource_version, entry: entry.clone() }
+            } else {
+                Base::TakenOver { resource_version }
+            };
+            Ok(Client { id: entry.client_id.clone(), base })
+        }
+        LedgerFact::Taken => {
+            let id = wanted.unwrap_or_default();
+            let message = format!("spec.clientID: {id} belongs to another registration; choose another one");
+            Err(Blocked::Problem(Problem::new(Reason::ClientIDTaken, message)))
+        }
+        LedgerFact::Unreadable(problem) => {
+            let message = format!(
+                "the ledger entry cannot be used: {problem}; restore it from a backup, or delete it to start anew"
+            );
+            Err(Blocked::Problem(Problem::new(Reason::LedgerUnreadable, message)))
+        }
+    }
+}
+
+/// What is granted, with what was granted before.
+pub(super) fn grant(facts: &Facts, client: &Client) -> Decision {
+    let registration = &facts.registration;
+    let subject = Subject { namespace: &registration.namespace, name: &registration.name };
+    let none = Grant::default();
+    let before = client.entry().map_or(&none, |entry| &entry.grant);
+    let mut decision = policy::evaluate(&registration.spec, subject, &facts.environment.policy, before);
+    decision.grant.auth_methods = auth_methods(facts);
+    decision
+}
+
+/// How the client may authenticate: as registered, else by what its credentials can do.
+pub(super) fn auth_methods(facts: &Facts) -> Vec<TokenEndpointAuthMethod> {
+    let spec = &facts.registration.spec;
+    if let Some(method) = spec.token_endpoint_auth_method {
+        return vec![method];
+    }
+    let entries = spec.effective_credentials();
+    if entries.is_empty() {
+        return vec![TokenEndpointAuthMethod::None];
+    }
+    let mut methods: Vec<_> = entries.iter().filter_map(|entry| entry.kind()).filter_map(default_method).collect();
+    methods.sort_unstable();
+    methods.dedup();
+    methods
+}
+
+/// The method by which a kind of credential identifies its client, if it does.
+pub(super) const fn default_method(kind: Kind) -> Option<TokenEndpointAuthMethod> {
+    match kind {
+        Kind::ClientSecret => Some(TokenEndpointAuthMethod::ClientSecretBasic),
+        Kind::Certificate => Some(TokenEndpointAuthMethod::TlsClientAuth),
+        Kind::AccessToken => None,
+    }
+}
+
+/// The ledger entry as it shall be, if it is not so already.
+pub(super) fn accept(facts: &Facts, client: &Client, draft: &Draft, now: Timestamp) -> Option<Accept> {
+    let registration = &facts.registration;
+    let mut entry = client.entry().cloned().unwrap_or_else(|| Entry {
+        version: VERSION,
+        server: facts.environment.server.name.clone(),
+        client_id: client.id.clone(),
+        owner: owner(facts),
+        created_at: now,
+        revoked_before: None,
+        deletion_policy: registration.spec.deletion_policy.unwrap_or_default(),
+        grant: Grant::default(),
+        credentials: std::collections::BTreeMap::new(),
+        remote: None,
+    });
+    entry.owner = owner(facts);
+    entry.deletion_policy = registration.spec.deletion_policy.unwrap_or_default();
+    entry.grant = draft.decision.grant.clone();
+    entry.revoked_before = latest(entry.revoked_before, desired::revoked_before(registration), now);
+    for (desired, verdict) in &draft.verdicts {
+        let kind = desired.settings.kind();
+        let exists = entry.credentials.get(&desired.name).is_some_and(|credential| credential.kind == kind);
+        if !exists && verdict.mint.is_none() {
+            continue;
+        }
+        if !exists {
+            entry.credentials.insert(desired.name.clone(), Credential::new(kind));
+        }
+        let Some(credential) = entry.credentials.get_mut(&desired.name) else { continue };
+        if kind == Kind::AccessToken {
+            credential.revoked_before = latest(credential.revoked_before, desired.revoke_before, now);
+        } else if let Some(mint) = &verdict.mint {
+            credential.next_revision = mint.revision + 1;
+            credential.revisions.retain(|r| !r.is_expired(now) && Some(r.revision) != verdict.evict);
+        }
+    }
+    let (write, reason) = match &client.base {
+        Base::New => (LedgerWrite::Create, Reason::FirstMint),
+        Base::Known { resource_version, entry: before } => {
+            if **before == entry {
+                return None;
+            }
+            let reason = if before.grant == entry.grant { Reason::SpecChanged } else { Reason::GrantChanged };
+            (LedgerWrite::Replace { resource_version: resource_version.clone() }, reason)
+        }
+        Base::Adopted { resource_version, .. } => {
+            (LedgerWrite::Replace { resource_version: resource_version.clone() }, Reason::Adopted)
+        }
+        Base::TakenOver { resource_version } => {
+            (LedgerWrite::Replace { resource_version: resource_version.clone() }, Reason::TakenOver)
+        }
+    };
+    Some(Accept { write, entry, reason })
+}
+
+/// What leaves the ledger once the Secrets are written.
+pub(super) fn retire(client: &Client, draft: &Draft, accepts: bool) -> Option<Retire> {
+    let entry = client.entry()?;
+    let revisions: Vec<_> = draft
+        .verdicts
+        .iter()
+        .flat_map(|(desired, verdict)| verdict.drop.iter().map(|(r, reason)| (desired.name.clone(), *r, *reason)))
+        .collect();
+    let entries: Vec<_> =
+        entry.credentials.keys().filter(|name| !draft.resolved.names.contains(*name)).cloned().collect();
+    if revisions.is_empty() && entries.is_empty() {
+        return None;
+    }
+    let resource_version = match &client.base {
+        Base::Known { resource_version, .. } if !accepts => Some(resource_version.clone()),
+        Base::New | Base::Known { .. } | Base::Adopted { .. } | Base::TakenOver { .. } => None,
+    };
+    Some(Retire { resource_version, revisions, entries })
+}
+
+fn owner(facts: &Facts) -> Owner {
+    let registration = &facts.registration;
+    Owner {
+        namespace: registration.namespace.clone(),
+        name: registration.name.clone(),
+        uid: registration.uid.clone(),
+    }
+}
+
+/// The later of what is recorded and what has come.
+fn latest(recorded: Option<Timestamp>, asked: Option<Timestamp>, now: Timestamp) -> Option<Timestamp> {
+    recorded.max(asked.filter(|asked| *asked <= now))
+}
+
+fn client_id_is_denied(facts: &Facts) -> Option<Problem> {
+    let registration = &facts.registration;
+    let policy = &facts.environment.policy;
+    let id = registration.spec.client_id.as_deref()?;
+    let subject = Subject { namespace: &registration.namespace, name: &registration.name };
+    (!policy::allows_client_id(policy, id, subject)).then(|| {
+        let message = format!(
+            "spec.clientID: {id} is not allowed by policy/{}, which allows {}",
+            policy.name,
+            policy.client_ids.join(", ")
+        );
+        Problem::new(Reason::PolicyDenied, message)
+    })
+}
+
+/// Whether a Secret that is marked as this registration's, and that nobody owns, holds a live value of the entry: the
+/// registration was restored from a backup, or let go of its Secret on purpose.
+fn holds_a_value_of(facts: &Facts, entry: &Entry, now: Timestamp) -> bool {
+    let mark = format!("{}/{}", facts.registration.namespace, facts.registration.name);
+    facts.secrets.values().filter_map(|secret| secret.ours()).any(|secret| {
+        secret.owned == Owned::ByNobody
+            && secret.annotations.get(names::REGISTRATION_ANNOTATION) == Some(&mark)
+            && secret.contents.iter().flat_map(|contents| &contents.shown).any(|(name, shown)| {
+                let revision = match shown {
+                    Shown::ClientSecret { current: Held::Revision(r), .. }
+                    | Shown::Certificate { current: Held::Revision(r), .. } => *r,
+                    Shown::ClientSecret { .. } | Shown::Certificate { .. } | Shown::AccessToken(_) => return false,
+                };
+                entry
+                    .credentials
+                    .get(name)
+                    .and_then(|credential| credential.revision(revision))
+                    .is_some_and(|revision: &ledger::Revision| !revision.is_expired(now))
+            })
+    })
+}

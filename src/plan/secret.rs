@@ -1,0 +1,260 @@
+//! The Secrets' side of a plan: what each shall hold and carry, and which go.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use jiff::Timestamp;
+
+use crate::api::{self, DeletionPolicy, Kind, Reason, names};
+use crate::credential::access_token::Claims;
+use crate::credential::published::Published;
+use crate::credential::{Fields, Held, Shown, access_token, certificate, client_secret, field, text};
+use crate::ledger::Entry;
+
+use super::connection;
+use super::desired::{Desired, Settings};
+use super::entry::Verdict;
+use super::facts::{Contents, Environment, Facts, OurSecret, Owned, SecretFact};
+use super::ledger::{Client, auth_methods, default_method};
+use super::{Draft, Problem, Publish, Remove, SecretWrite, Value};
+
+/// The type of a Secret that holds a certificate alone.
+const TLS: &str = "kubernetes.io/tls";
+const OPAQUE: &str = "Opaque";
+
+/// What is needed to tell what a Secret holds.
+#[derive(Clone, Copy)]
+pub struct Reading<'a> {
+    /// The credential entries that are written to this Secret.
+    pub entries: &'a [api::Entry],
+    /// The ledger entry whose values count; none where nothing in a Secret is to be trusted.
+    pub ledger: Option<&'a Entry>,
+    /// The Secret's annotation.
+    pub published: &'a Published,
+    /// What all registrations share.
+    pub environment: &'a Environment,
+}
+
+/// What a Secret holds, by a GET. `claims` tells what a token says if a key of ours signed it.
+#[must_use]
+pub fn contents(reading: Reading<'_>, fields: &Fields, claims: impl Fn(&str) -> Option<Claims>) -> Contents {
+    let mut contents = Contents { fields: fields.keys().cloned().collect(), ..Contents::default() };
+    for entry in reading.entries {
+        let Some(kind) = entry.kind() else { continue };
+        let ledger = reading.ledger.and_then(|l| l.credentials.get(&entry.name)).filter(|c| c.kind == kind);
+        let hint = reading.published.0.get(&entry.name);
+        let shown = match kind {
+            Kind::ClientSecret => client_secret::inspect(fields, ledger),
+            Kind::Certificate => {
+                let previous = match Shown::hinted(kind, hint, ledger) {
+                    Shown::Certificate { previous, .. } => previous,
+                    Shown::ClientSecret { .. } | Shown::AccessToken(_) => Held::Nothing,
+                };
+                certificate::inspect(fields, ledger, previous)
+            }
+            Kind::AccessToken => {
+                let value = fields.get(field::ACCESS_TOKEN).map(|bytes| bytes.0.as_slice()).unwrap_or_default();
+                let of_this_client = |claims: &Claims| reading.ledger.is_some_and(|l| l.client_id == claims.client_id);
+                let claims = text(fields, field::ACCESS_TOKEN).and_then(&claims).filter(of_this_client);
+                access_token::inspect(&entry.name, value.is_empty(), claims)
+            }
+        };
+        contents.shown.insert(entry.name.clone(), shown);
+    }
+    let public = [
+        field::CLIENT_ID,
+        field::ISSUER,
+        field::TOKEN_ENDPOINT,
+        field::JWKS_URI,
+        field::TOKEN_ENDPOINT_AUTH_METHOD,
+        field::ISSUER_CA,
+    ];
+    let public = public.into_iter().filter_map(|name| Some((name, text(fields, name)?))).collect();
+    contents.connection = connection::digest(reading.environment, &public);
+    contents
+}
+
+/// What a Secret holds by its annotations, where nobody but us has written it since.
+#[must_use]
+pub fn hinted_contents(reading: Reading<'_>, annotations: &BTreeMap<String, String>) -> Contents {
+    let shown = |entry: &api::Entry| {
+        let kind = entry.kind()?;
+        let ledger = reading.ledger.and_then(|l| l.credentials.get(&entry.name)).filter(|c| c.kind == kind);
+        Some((entry.name.clone(), Shown::hinted(kind, reading.published.0.get(&entry.name), ledger)))
+    };
+    Contents {
+        shown: reading.entries.iter().filter_map(shown).collect(),
+        connection: annotations.get(names::CONNECTION_ANNOTATION).cloned().unwrap_or_default(),
+        fields: Vec::new(),
+    }
+}
+
+/// The annotation `appreg.dev/published` of a Secret.
+#[must_use]
+pub fn published(secret: &OurSecret) -> Published {
+    Published::parse(secret.annotations.get(names::PUBLISHED_ANNOTATION).map(String::as_str))
+}
+
+/// What keeps a Secret from being written.
+pub(super) fn obstacle(facts: &Facts, desired: &Desired, secret: &SecretFact) -> Option<Problem> {
+    let name = &desired.secret;
+    let path = format!("spec.credentials[{}].secretName", desired.name);
+    match secret {
+        SecretFact::Absent(_) => None,
+        SecretFact::Foreign => {
+            let message = format!(
+                "{path}: the Secret {name} exists and is not this registration's; delete it, or choose another name"
+            );
+            Some(Problem::new(Reason::SecretConflict, message))
+        }
+        SecretFact::Ours(secret) if secret.immutable => {
+            let message = format!("{path}: the Secret {name} is immutable; delete it, and it is made anew");
+            Some(Problem::new(Reason::SecretImmutable, message))
+        }
+        SecretFact::Ours(secret) => {
+            let wanted = type_of(facts, name);
+            let actual = secret.type_.as_deref().filter(|actual| *actual != wanted)?;
+            let message = format!(
+                "{path}: the Secret {name} has the type {actual} and not {wanted}; delete it, and it is made anew"
+            );
+            Some(Problem::new(Reason::SecretConflict, message))
+        }
+    }
+}
+
+/// The Secrets that must be written.
+pub(super) fn publish(facts: &Facts, client: &Client, draft: &Draft, now: Timestamp) -> Vec<Publish> {
+    let mut secrets: Vec<&str> = Vec::new();
+    for (desired, _) in &draft.verdicts {
+        if !secrets.contains(&desired.secret.as_str()) {
+            secrets.push(&desired.secret);
+        }
+    }
+    secrets
+        .into_iter()
+        .filter_map(|name| {
+            let verdicts: Vec<_> = draft.verdicts.iter().filter(|(desired, _)| desired.secret == name).collect();
+            publish_one(facts, client, name, &verdicts, now)
+        })
+        .collect()
+}
+
+/// The Secrets that no entry wants any more.
+pub(super) fn remove(facts: &Facts, _draft: &Draft) -> Vec<Remove> {
+    let registration = &facts.registration;
+    let entries = registration.spec.effective_credentials();
+    let wanted: BTreeSet<_> = entries.iter().map(|entry| api::secret_name(entry, &registration.name)).collect();
+    facts
+        .secrets
+        .iter()
+        .filter(|(name, _)| !wanted.contains(*name))
+        .filter_map(|(name, secret)| Some((name, secret.ours()?)))
+        .filter(|(_, secret)| secret.labels.get(names::REGISTRATION_UID_LABEL) == Some(&registration.uid))
+        .map(|(name, secret)| Remove { name: name.clone(), uid: secret.uid.clone() })
+        .collect()
+}
+
+fn publish_one(
+    facts: &Facts,
+    client: &Client,
+    name: &str,
+    verdicts: &[&(Desired, Verdict)],
+    now: Timestamp,
+) -> Option<Publish> {
+    let secret = facts.secrets.get(name).unwrap_or(&super::ABSENT);
+    let shown: Vec<_> = verdicts.iter().filter(|(_, verdict)| !verdict.fields.is_empty()).collect();
+    let first = verdicts.first()?;
+    if shown.is_empty() || obstacle(facts, &first.0, secret).is_some() {
+        return None;
+    }
+    let bundle = facts.environment.authorities.bundle(now);
+    let method = facts.registration.spec.token_endpoint_auth_method.or_else(|| {
+        let methods = auth_methods(facts);
+        shown.iter().filter_map(|(desired, _)| default_method(desired.settings.kind())).find(|m| methods.contains(m))
+    });
+    let connection = connection::of(&facts.environment, &client.id, method, &bundle);
+    let digest = connection.digest(&facts.environment);
+    let mut fields: BTreeMap<_, _> =
+        connection.fields.into_iter().map(|(name, text)| (name, Value::Text(text))).collect();
+    let mut published = Published::default();
+    for (desired, verdict) in &shown {
+        fields.extend(verdict.fields.iter().cloned());
+        if matches!(desired.settings, Settings::Certificate { .. }) {
+            fields.insert(field::CA, Value::Text(bundle.clone()));
+        }
+        if let Some(entry) = &verdict.published {
+            published.0.insert(desired.name.clone(), entry.clone());
+        }
+    }
+    let mut marks = Marks::of(facts, client);
+    marks.annotations.insert(names::CONNECTION_ANNOTATION.to_owned(), digest.clone());
+    let reason = verdicts
+        .iter()
+        .find_map(|(_, verdict)| verdict.publish)
+        .or_else(|| marks.reason(secret.ours()?, &digest, &fields))
+        .or_else(|| matches!(secret, SecretFact::Absent(_)).then_some(Reason::SecretDeleted))?;
+    marks.annotations.insert(names::PUBLISHED_ANNOTATION.to_owned(), published.to_json());
+    let (mut labels, mut annotations) =
+        secret.ours().map(|s| (s.labels.clone(), s.annotations.clone())).unwrap_or_default();
+    labels.extend(marks.labels);
+    annotations.extend(marks.annotations);
+    let write = secret.ours().map_or(SecretWrite::Create, |secret| SecretWrite::Replace {
+        uid: secret.uid.clone(),
+        resource_version: secret.resource_version.clone(),
+    });
+    let type_ = type_of(facts, name);
+    Some(Publish { name: name.to_owned(), write, type_, reason, fields, labels, annotations, owned: marks.owned })
+}
+
+/// What every Secret of a registration carries.
+struct Marks {
+    labels: BTreeMap<String, String>,
+    annotations: BTreeMap<String, String>,
+    owned: Owned,
+}
+
+impl Marks {
+    fn of(facts: &Facts, client: &Client) -> Self {
+        let registration = &facts.registration;
+        let template = registration.spec.secret_template.clone().unwrap_or_default();
+        let mut labels = template.labels;
+        labels.insert(names::MANAGED_BY_LABEL.to_owned(), names::MANAGED_BY.to_owned());
+        labels.insert(names::REGISTRATION_UID_LABEL.to_owned(), registration.uid.clone());
+        let mut annotations = template.annotations;
+        let mark = format!("{}/{}", registration.namespace, registration.name);
+        annotations.insert(names::REGISTRATION_ANNOTATION.to_owned(), mark);
+        annotations.insert(names::CLIENT_ID_ANNOTATION.to_owned(), client.id.clone());
+        let owned = match registration.spec.deletion_policy.unwrap_or_default() {
+            DeletionPolicy::Delete => Owned::ByRegistration,
+            DeletionPolicy::Orphan => Owned::ByNobody,
+        };
+        Self { labels, annotations, owned }
+    }
+
+    /// Why a Secret whose credentials are as they shall be must be written all the same.
+    fn reason(&self, secret: &OurSecret, digest: &str, fields: &BTreeMap<&'static str, Value>) -> Option<Reason> {
+        let has = |actual: &BTreeMap<String, String>, wanted: &BTreeMap<String, String>| {
+            wanted.iter().all(|(name, value)| actual.get(name) == Some(value))
+        };
+        let contents = secret.contents.as_ref()?;
+        if !has(&secret.labels, &self.labels) || !has(&secret.annotations, &self.annotations) {
+            return Some(Reason::FieldMissing);
+        }
+        if secret.owned != self.owned || contents.connection != digest {
+            return Some(Reason::FieldMissing);
+        }
+        // The names of the fields are known from a GET alone.
+        let lacks = |name: &&&str| !contents.fields.iter().any(|field| field == **name);
+        (!contents.fields.is_empty() && fields.keys().any(|name| lacks(&name))).then_some(Reason::FieldMissing)
+    }
+}
+
+/// The type of a Secret: a certificate that names its Secret has it to itself.
+fn type_of(facts: &Facts, name: &str) -> &'static str {
+    let registration = &facts.registration;
+    let is_tls = registration.spec.effective_credentials().iter().any(|entry| {
+        entry.kind() == Some(Kind::Certificate)
+            && entry.secret_name.is_some()
+            && api::secret_name(entry, &registration.name) == name
+    });
+    if is_tls { TLS } else { OPAQUE }
+}

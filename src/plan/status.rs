@@ -1,0 +1,337 @@
+//! Facts and plan → the status: what a person, kstatus and `kubectl wait` read.
+
+use std::collections::BTreeMap;
+
+use jiff::Timestamp;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
+
+use crate::api::{
+    AppRegistrationStatus, AuthorizationServerStatus, ConditionType, CredentialStatus, Granted, Kind, LongDuration,
+    Reason, RevisionStatus, SecretStatus, StatusTime,
+};
+use crate::credential::published::Published;
+use crate::ledger::{Credential, Verifier};
+use crate::rotation::{self, Identity};
+
+use super::desired::{Desired, Settings};
+use super::facts::Facts;
+use super::ledger::Client;
+use super::{Draft, Plan, Problem, Step};
+
+/// The longest message of a condition, in characters. The API allows 32768.
+const LONGEST_MESSAGE: usize = 1024;
+
+/// The first step that failed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Failure {
+    /// Why, as a condition's reason; none where the reason follows from what is served.
+    pub reason: Option<Reason>,
+    /// For a person.
+    pub message: String,
+}
+
+/// The status when every step has succeeded.
+pub(super) fn success(
+    facts: &Facts,
+    client: &Client,
+    draft: &Draft,
+    steps: &[Step],
+    now: Timestamp,
+) -> AppRegistrationStatus {
+    let annotations = annotations(facts, steps);
+    let credentials = draft
+        .verdicts
+        .iter()
+        .map(|(desired, verdict)| {
+            let credential = client.entry().and_then(|entry| entry.credentials.get(&desired.name));
+            let published = annotations.get(desired.secret.as_str());
+            credential_status(facts, desired, verdict, credential, published)
+        })
+        .collect();
+    let mut next: Vec<_> = draft
+        .verdicts
+        .iter()
+        .filter(|(desired, _)| desired.settings.kind() != Kind::AccessToken)
+        .filter_map(|(_, verdict)| verdict.wake)
+        .chain(draft.watermarks_to_come(now))
+        .collect();
+    next.sort_unstable();
+    let is_ready = draft.verdicts.iter().all(|(_, verdict)| verdict.mint.is_some() || verdict.is_served)
+        && !draft.problems.iter().any(|problem| problem.reason == Reason::InvalidSpec && draft.verdicts.is_empty());
+    let before = &facts.registration.status;
+    AppRegistrationStatus {
+        observed_generation: Some(facts.registration.generation),
+        client_id: Some(client.id.clone()),
+        authorization_server: Some(server(facts)),
+        granted: Some(granted(draft)),
+        credentials,
+        secrets: secrets(facts, draft),
+        next_transition_time: next.first().copied().map(StatusTime::from),
+        conditions: conditions(facts, &before.conditions, &approved(draft), &ready(is_ready, draft), now),
+    }
+}
+
+/// The status of a registration of which nothing can be decided: what was reported stays, with the problem.
+pub(super) fn blocked(facts: &Facts, problem: &Problem, now: Timestamp) -> AppRegistrationStatus {
+    let registration = &facts.registration;
+    let mut status = registration.status.clone();
+    status.observed_generation = Some(registration.generation);
+    status.authorization_server.get_or_insert_with(|| server(facts));
+    status.next_transition_time = None;
+    let was_ready = !status.credentials.is_empty() && status.credentials.iter().all(|credential| {
+        credential.kind == Some(Kind::AccessToken)
+            || credential.current.as_ref().and_then(|r| r.not_after).is_some_and(|end| now < end.timestamp())
+    });
+    let ready = Ready { is_ready: was_ready, problem: Some(problem.clone()) };
+    let approval = Approval { denied: (problem.reason == Reason::PolicyDenied).then(|| problem.message.clone()), notes: Vec::new() };
+    status.conditions = conditions(facts, &registration.status.conditions, &approval, &ready, now);
+    status
+}
+
+/// The status after a step has failed: what was reported of the credentials stays, with the failure.
+#[must_use]
+pub fn after_failure(facts: &Facts, plan: &Plan, failure: &Failure, now: Timestamp) -> AppRegistrationStatus {
+    let registration = &facts.registration;
+    let before = &registration.status;
+    let mut status = AppRegistrationStatus {
+        credentials: before.credentials.clone(),
+        secrets: before.secrets.clone(),
+        next_transition_time: None,
+        ..plan.status.clone()
+    };
+    let reason = failure.reason.unwrap_or(if plan.is_served { Reason::RotationFailing } else { Reason::Progressing });
+    let ready = Ready {
+        is_ready: plan.is_served && !before.credentials.is_empty(),
+        problem: Some(Problem::new(reason, failure.message.clone())),
+    };
+    let approved = plan.status.conditions.iter().find(|c| c.type_ == ConditionType::Approved.as_str());
+    let approval = Approval {
+        denied: approved.filter(|c| c.status == "False").map(|c| c.message.clone()),
+        notes: Vec::new(),
+    };
+    status.conditions = conditions(facts, &before.conditions, &approval, &ready, now);
+    status
+}
+
+/// Whether a reason needs a person (`Stalled`); the others are worked on or waited for (`Reconciling`).
+const fn is_stalled(reason: Reason) -> bool {
+    matches!(
+        reason,
+        Reason::PolicyDenied
+            | Reason::NoPolicy
+            | Reason::SecretConflict
+            | Reason::SecretImmutable
+            | Reason::ClientIDTaken
+            | Reason::InvalidSpec
+            | Reason::LedgerUnreadable
+    )
+}
+
+struct Ready {
+    is_ready: bool,
+    problem: Option<Problem>,
+}
+
+struct Approval {
+    denied: Option<String>,
+    notes: Vec<String>,
+}
+
+fn ready(is_ready: bool, draft: &Draft) -> Ready {
+    // What needs a person is said first: it would otherwise hide behind what mends itself.
+    let problem = draft
+        .problems
+        .iter()
+        .find(|problem| is_stalled(problem.reason))
+        .or_else(|| draft.problems.first())
+        .cloned();
+    let denied = draft.decision.denied.first().map(|_| {
+        Problem::new(Reason::PolicyDenied, approved(draft).denied.unwrap_or_default())
+    });
+    Ready { is_ready, problem: problem.or(denied) }
+}
+
+fn approved(draft: &Draft) -> Approval {
+    let denied: Vec<_> =
+        draft.decision.denied.iter().map(|denied| format!("spec.{} {}", denied.field, denied.item)).collect();
+    let denied_entries = draft.problems.iter().filter(|p| p.reason == Reason::PolicyDenied).map(|p| p.message.clone());
+    let all: Vec<_> = if denied.is_empty() { None } else { Some(format!("not granted: {}", denied.join(", "))) }
+        .into_iter()
+        .chain(denied_entries)
+        .collect();
+    Approval { denied: (!all.is_empty()).then(|| all.join("; ")), notes: draft.resolved.notes.clone() }
+}
+
+fn conditions(
+    facts: &Facts,
+    before: &[Condition],
+    approval: &Approval,
+    ready: &Ready,
+    now: Timestamp,
+) -> Vec<Condition> {
+    let mut wanted = Vec::new();
+    let problem = ready.problem.as_ref();
+    let (reason, message) = match problem {
+        Some(problem) if !ready.is_ready => (problem.reason, problem.message.clone()),
+        Some(_) | None if ready.is_ready => (Reason::Issued, "every credential is accepted".to_owned()),
+        Some(_) | None => (Reason::Progressing, "credentials are being made".to_owned()),
+    };
+    wanted.push((ConditionType::Ready, ready.is_ready, reason, message));
+    match &approval.denied {
+        Some(message) => wanted.push((ConditionType::Approved, false, Reason::PolicyDenied, message.clone())),
+        None => {
+            let notes = if approval.notes.is_empty() {
+                "all that is asked for is granted".to_owned()
+            } else {
+                approval.notes.join("; ")
+            };
+            wanted.push((ConditionType::Approved, true, Reason::Granted, notes));
+        }
+    }
+    if let Some(problem) = problem {
+        let type_ = if is_stalled(problem.reason) { ConditionType::Stalled } else { ConditionType::Reconciling };
+        wanted.push((type_, true, problem.reason, problem.message.clone()));
+    } else if !ready.is_ready {
+        let message = "credentials are being made".to_owned();
+        wanted.push((ConditionType::Reconciling, true, Reason::Progressing, message));
+    }
+    let condition = |(type_, is_true, reason, message): (ConditionType, bool, Reason, String)| {
+        let status = if is_true { "True" } else { "False" };
+        let since = before
+            .iter()
+            .find(|c| c.type_ == type_.as_str() && c.status == status)
+            .map_or_else(|| Time(now), |c| c.last_transition_time.clone());
+        Condition {
+            type_: type_.as_str().to_owned(),
+            status: status.to_owned(),
+            reason: reason.as_str().to_owned(),
+            message: message.chars().take(LONGEST_MESSAGE).collect(),
+            observed_generation: Some(facts.registration.generation),
+            last_transition_time: since,
+        }
+    };
+    wanted.into_iter().map(condition).collect()
+}
+
+fn server(facts: &Facts) -> AuthorizationServerStatus {
+    let server = &facts.environment.server;
+    AuthorizationServerStatus {
+        name: server.name.clone(),
+        issuer: server.issuer.clone(),
+        token_endpoint: server.token_endpoint(),
+    }
+}
+
+fn granted(draft: &Draft) -> Granted {
+    let grant = &draft.decision.grant;
+    let items = |map: &BTreeMap<String, String>| map.keys().cloned().collect();
+    Granted {
+        scopes: items(&grant.scopes),
+        audiences: items(&grant.audiences),
+        redirect_uris: items(&grant.redirect_uris),
+        customers: items(&grant.customers),
+        customer_groups: items(&grant.customer_groups),
+    }
+}
+
+/// The annotations of the Secrets as they will stand after the plan.
+fn annotations<'a>(facts: &'a Facts, steps: &'a [Step]) -> BTreeMap<&'a str, Published> {
+    let mut annotations: BTreeMap<&str, Published> = facts
+        .secrets
+        .iter()
+        .filter_map(|(name, secret)| Some((name.as_str(), super::published(secret.ours()?))))
+        .collect();
+    for step in steps {
+        if let Step::Publish(publish) = step {
+            let text = publish.annotations.get(crate::api::names::PUBLISHED_ANNOTATION);
+            annotations.insert(&publish.name, Published::parse(text.map(String::as_str)));
+        }
+    }
+    annotations
+}
+
+/// The Secrets that hold more than access tokens, with the resourceVersion that was seen to be in order. Those that the
+/// plan writes get theirs from the answer.
+fn secrets(facts: &Facts, draft: &Draft) -> Vec<SecretStatus> {
+    let mut names: Vec<&str> = draft
+        .verdicts
+        .iter()
+        .filter(|(desired, _)| desired.settings.kind() != Kind::AccessToken)
+        .map(|(desired, _)| desired.secret.as_str())
+        .collect();
+    names.sort_unstable();
+    names.dedup();
+    names
+        .into_iter()
+        .map(|name| SecretStatus {
+            name: name.to_owned(),
+            resource_version: facts
+                .secrets
+                .get(name)
+                .and_then(|secret| secret.ours())
+                .map(|secret| secret.resource_version.clone())
+                .unwrap_or_default(),
+        })
+        .collect()
+}
+
+fn credential_status(
+    facts: &Facts,
+    desired: &Desired,
+    verdict: &super::entry::Verdict,
+    credential: Option<&Credential>,
+    published: Option<&Published>,
+) -> CredentialStatus {
+    let rhythm = desired.rhythm;
+    let text = |duration: jiff::SignedDuration| {
+        Some(LongDuration::from_seconds(duration.as_secs().unsigned_abs()).to_string())
+    };
+    let mut status = CredentialStatus {
+        name: desired.name.clone(),
+        kind: Some(desired.settings.kind()),
+        secret_name: Some(desired.secret.clone()),
+        effective_duration: text(rhythm.effective_duration),
+        renew_before: text(rhythm.renew_before),
+        ..CredentialStatus::default()
+    };
+    if let Settings::AccessToken { scopes, audiences } = &desired.settings {
+        status.scopes.clone_from(scopes);
+        status.audiences.clone_from(audiences);
+        return status;
+    }
+    status.overlap = text(rhythm.overlap());
+    let Some(shown) = published.and_then(|published| published.0.get(&desired.name)) else { return status };
+    let identity = |revision| Identity { uid: &facts.registration.uid, entry: &desired.name, revision };
+    let of = |revision: u64| -> Option<RevisionStatus> {
+        let renewal = |minted_at, not_after| Some(rhythm.renewal_time(identity(revision), minted_at, not_after).into());
+        if let Some(mint) = verdict.mint.as_ref().filter(|mint| mint.revision == revision) {
+            return Some(RevisionStatus {
+                revision: i64::try_from(revision).unwrap_or(i64::MAX),
+                minted_at: Some(mint.minted_at.into()),
+                not_after: Some(mint.not_after.into()),
+                renewal_time: renewal(mint.minted_at, mint.not_after),
+                ..RevisionStatus::default()
+            });
+        }
+        let known = credential?.revision(revision)?;
+        Some(RevisionStatus {
+            revision: i64::try_from(revision).unwrap_or(i64::MAX),
+            hint: known.hint.clone(),
+            thumbprint: match &known.verifier {
+                Verifier::Certificate(verifier) => Some(verifier.cert_sha256.to_base64url()),
+                Verifier::ClientSecret(_) => None,
+            },
+            minted_at: Some(known.minted_at.into()),
+            not_after: Some(known.not_after.into()),
+            renewal_time: renewal(known.minted_at, known.not_after),
+            accepted_until: None,
+        })
+    };
+    status.current = shown.current.and_then(of);
+    status.previous = shown.previous.and_then(of).map(|previous| {
+        let overlap_end = rotation::add(shown.since, rhythm.overlap());
+        let end = previous.not_after.map_or(overlap_end, |end| end.timestamp().min(overlap_end));
+        RevisionStatus { accepted_until: Some(end.into()), renewal_time: None, ..previous }
+    });
+    status
+}
