@@ -2,12 +2,12 @@
 
 use std::{borrow::Cow, collections::BTreeMap, fmt};
 
-use kube::{CustomResource, core::Message};
+use kube::CustomResource;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use super::{AppRegistrationStatus, DEFAULT_CLIENT_SECRET_ENTRY, DEFAULT_TOKEN_ENTRY, Entry, schema};
+use super::{AppRegistrationStatus, DEFAULT_CLIENT_SECRET_ENTRY, DEFAULT_TOKEN_ENTRY, Entry, conflict, schema};
 
 /// The authorization server of a registration that names none: the built-in token service.
 pub const DEFAULT_AUTHORIZATION_SERVER: &str = "default";
@@ -26,7 +26,7 @@ pub const DEFAULT_AUTHORIZATION_SERVER: &str = "default";
     category = "appreg-all",
     selectable = ".spec.clientID",
     validation = Rule::new("self.metadata.name.size() <= 63").message("metadata.name: use at most 63 characters"),
-    validation = Rule::new(no_conflict()).message(conflict_message()).field_path(".spec.credentials"),
+    validation = Rule::new(conflict::rule()).message(conflict::message()).field_path(".spec.credentials"),
     printcolumn(
         name = "Ready",
         type_ = "string",
@@ -225,39 +225,6 @@ fn spec_rules() -> Value {
             "authorization_code needs redirectURIs: add one",
         ),
     ])
-}
-
-/// Whether the entries `a` and `b` write the same field of one Secret, in CEL, where `token` is the default name of
-/// an access token's Secret.
-///
-/// The same Secret is that of [`super::secret_name`], in comparisons that the API server knows to be cheap: one side
-/// is always a `secretName`, whose length has a maximum. A client secret and a certificate without `secretName` have
-/// fields of their own and may share a Secret; an access token, and a certificate with a `secretName`, have theirs to
-/// themselves.
-const CONFLICT: &str = "a.name != b.name \
-    && (has(a.secretName) \
-        ? (has(b.secretName) ? a.secretName == b.secretName : has(b.accessToken) ? a.secretName == token : a.secretName == self.metadata.name) \
-        : has(b.secretName) \
-            ? (has(a.accessToken) ? b.secretName == token : b.secretName == self.metadata.name) \
-            : has(a.accessToken) == has(b.accessToken)) \
-    && !(has(a.clientSecret) && has(b.certificate) && !has(b.secretName)) \
-    && !(has(b.clientSecret) && has(a.certificate) && !has(a.secretName))";
-
-fn no_conflict() -> String {
-    format!(
-        "!has(self.spec.credentials) || [self.metadata.name + '-token'].all(token, \
-         !self.spec.credentials.exists(a, self.spec.credentials.exists(b, {CONFLICT})))"
-    )
-}
-
-/// The texts are joined inside the loops, where the API server knows how long the names can be.
-fn conflict_message() -> Message {
-    Message::Expression(format!(
-        "[self.metadata.name + '-token'].map(token, self.spec.credentials.map(a, \
-         self.spec.credentials.exists(b, {CONFLICT}), self.spec.credentials.map(b, {CONFLICT}, \
-         'credentials ' + a.name + ' and ' + b.name + ' would write the same field of one Secret: \
-         give one of them a secretName of its own')[0])[0])[0]"
-    ))
 }
 
 /// A grant of RFC 6749, under its registered name.

@@ -43,7 +43,11 @@ pub fn write(directory: &Path) -> io::Result<()> {
 
 /// A CustomResourceDefinition as a YAML document with a comment that says where it is from.
 #[must_use]
-#[expect(clippy::expect_used, reason = "the document has only strings as keys, and a String takes any write")]
+#[expect(
+    clippy::expect_used,
+    clippy::missing_panics_doc,
+    reason = "the document has only strings as keys, and a String takes any write"
+)]
 pub fn to_yaml(crd: &CustomResourceDefinition) -> String {
     // Folded text would be wrapped anew with every word that changes.
     let options = serde_yaml::ser_options! { prefer_block_scalars: false };

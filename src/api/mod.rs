@@ -7,10 +7,14 @@
 //! the shapes allow: durations and times stay text here and are parsed where they are used, so that
 //! one odd value is a problem of its field and not of the whole registration.
 
+#![allow(clippy::doc_markdown, reason = "these comments are what `kubectl explain` prints, which knows no markdown")]
+#![cfg_attr(test, allow(clippy::unwrap_used, reason = "a broken expectation is a failed test"))]
+
 pub mod crds;
 pub mod names;
 
 mod app_registration;
+mod conflict;
 mod credential;
 mod duration;
 mod schema;

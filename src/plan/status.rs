@@ -306,7 +306,7 @@ fn credential_status(
         let renewal = |minted_at, not_after| Some(rhythm.renewal_time(identity(revision), minted_at, not_after).into());
         if let Some(mint) = verdict.mint.as_ref().filter(|mint| mint.revision == revision) {
             return Some(RevisionStatus {
-                revision: i64::try_from(revision).unwrap_or(i64::MAX),
+                revision,
                 minted_at: Some(mint.minted_at.into()),
                 not_after: Some(mint.not_after.into()),
                 renewal_time: renewal(mint.minted_at, mint.not_after),
@@ -315,7 +315,7 @@ fn credential_status(
         }
         let known = credential?.revision(revision)?;
         Some(RevisionStatus {
-            revision: i64::try_from(revision).unwrap_or(i64::MAX),
+            revision,
             hint: known.hint.clone(),
             thumbprint: match &known.verifier {
                 Verifier::Certificate(verifier) => Some(verifier.cert_sha256.to_base64url()),

@@ -12,3 +12,4 @@
 mod harness;
 
 mod control_plane;
+mod rules;

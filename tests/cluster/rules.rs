@@ -1,8 +1,8 @@
-//! What the API server itself accepts and refuses of an AppRegistration, and what it says: every rule of the schema.
+//! What the API server itself accepts and refuses of an `AppRegistration`, and what it says: every rule of the schema.
 //!
 //! Each refusal names the field and the fix. Creations are dry runs, so that the cases are independent.
 
-use appreg::api::{AppRegistration, crds};
+use appreg::api::{AppRegistration, Entry, Kind, crds, secret_name};
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::{
     Api, Client,
@@ -489,8 +489,10 @@ const REFUSED: &[(&str, &str, &[&str])] = &[
     ),
 ];
 
-const CONFLICT: &[&str] =
-    &["spec.credentials: Invalid value", "credentials one and two would write the same field of one Secret: give one of them a secretName of its own"];
+const CONFLICT: &[&str] = &[
+    "spec.credentials: Invalid value",
+    "credentials one and two would write the same field of one Secret: give one of them a secretName of its own",
+];
 
 /// Changes that are refused: before, after, and what the answer says.
 const FIXED: &[(&str, &str, &str, &[&str])] = &[
@@ -594,6 +596,38 @@ async fn the_api_server_accepts_what_the_rules_allow_and_nothing_else_and_names_
 }
 
 #[tokio::test]
+async fn two_entries_may_share_a_secret_only_as_a_client_secret_and_a_certificate_without_a_secret_name() {
+    let registrations = registrations().await;
+    let secret_names = ["", "secretName: rules,", "secretName: rules-token,", "secretName: x,"];
+    let kinds = ["clientSecret", "certificate", "accessToken"];
+    let entry = |name: &str, which: usize| {
+        let yaml = format!("{{name: {name}, {} {}: {{}}}}", secret_names[which / 3], kinds[which % 3]);
+        let entry: Entry = serde_yaml::from_str(&yaml).unwrap();
+        (yaml, entry)
+    };
+    let own = |entry: &Entry| match entry.kind().unwrap() {
+        Kind::ClientSecret => false,
+        Kind::Certificate => entry.secret_name.is_some(),
+        Kind::AccessToken => true,
+    };
+    let mut wrong = Vec::new();
+    for (first, second) in (0..12).flat_map(|first| (0..12).map(move |second| (first, second))) {
+        let ((yaml_one, one), (yaml_two, two)) = (entry("one", first), entry("two", second));
+        let conflict = secret_name(&one, "rules") == secret_name(&two, "rules")
+            && (one.kind() == two.kind() || own(&one) || own(&two));
+        let spec = format!("credentials: [{yaml_one}, {yaml_two}]");
+        let answer = create(&registrations, "rules", &spec).await;
+        match answer {
+            Err(message) if conflict => expect_refusal(&mut wrong, &spec, Err(message), CONFLICT),
+            Ok(()) if conflict => wrong.push(format!("{spec}: should be refused")),
+            Ok(()) => {}
+            Err(message) => wrong.push(format!("{spec}: should be accepted, but: {message}")),
+        }
+    }
+    assert!(wrong.is_empty(), "{} cases:\n{}", wrong.len(), wrong.join("\n"));
+}
+
+#[tokio::test]
 async fn what_is_fixed_stays_fixed_and_the_rest_may_be_edited() {
     let registrations = registrations().await;
     let mut wrong = Vec::new();
@@ -624,6 +658,36 @@ async fn a_stored_registration_has_no_defaults_and_a_status_that_says_not_observ
     assert_eq!(read.status.unwrap().observed_generation, Some(-1));
 }
 
+#[tokio::test]
+async fn kubectl_shows_readiness_client_id_and_next_change_and_selects_by_client_id() {
+    let registrations = registrations().await;
+    let mut object =
+        registrations.create(&PostParams::default(), &object("shown", "{clientID: shop.a}")).await.unwrap();
+    object.data["status"] = json!({
+        "observedGeneration": 1, "clientID": "shop.a", "nextTransitionTime": "2027-01-01T00:00:00Z",
+        "authorizationServer": {"name": "default", "issuer": "https://i.example", "tokenEndpoint": "https://i.example/token"},
+        "conditions": [
+            {"type": "Ready", "status": "True", "reason": "Issued", "message": "ok", "lastTransitionTime": "2026-11-22T07:00:00Z"},
+            {"type": "Approved", "status": "False", "reason": "ApprovalRequired", "message": "no", "lastTransitionTime": "2026-11-22T07:00:00Z"},
+        ],
+    });
+    registrations.replace_status("shown", &PostParams::default(), &object).await.unwrap();
+
+    let namespace = object.metadata.namespace.unwrap();
+    let control_plane = harness::shared().await;
+    let wide = ["get", "appreg", "-n", &namespace, "-o", "wide", "--field-selector", "spec.clientID=shop.a"];
+    let table = control_plane.kubectl(&wide).await.unwrap().ok().unwrap();
+    let cells = table.lines().map(|line| line.split_whitespace().collect::<Vec<_>>().join(" ")).collect::<Vec<_>>();
+    assert_eq!(cells[0], "NAME READY CLIENT ID NEXT AGE APPROVED SERVER MESSAGE");
+    let [age] = cells[1].split(' ').filter(|cell| cell.ends_with('s')).collect::<Vec<_>>()[..] else {
+        panic!("{table}")
+    };
+    assert_eq!(cells[1], format!("shown True shop.a 2027-01-01T00:00:00Z {age} False default ok"));
+
+    let other = ["get", "appreg-all", "-n", &namespace, "-o", "name", "--field-selector", "spec.clientID=shop.b"];
+    assert_eq!(control_plane.kubectl(&other).await.unwrap().ok().unwrap(), "");
+}
+
 async fn registrations() -> Api<DynamicObject> {
     let control_plane = harness::shared().await;
     let client = control_plane.client("admin");
@@ -640,10 +704,8 @@ async fn apply_crds(client: &Client) {
         harness::eventually("the CRD is established", async || {
             let crd = api.get(&name).await.map_err(|error| error.to_string())?;
             let conditions = crd.status.and_then(|status| status.conditions).unwrap_or_default();
-            match conditions.iter().any(|condition| condition.type_ == "Established" && condition.status == "True") {
-                true => Ok(()),
-                false => Err(format!("{conditions:?}")),
-            }
+            let established = conditions.iter().any(|c| c.type_ == "Established" && c.status == "True");
+            if established { Ok(()) } else { Err(format!("{conditions:?}")) }
         })
         .await;
     }
