@@ -11,5 +11,7 @@
 #[path = "../harness/mod.rs"]
 mod harness;
 
+mod chart;
 mod control_plane;
+mod examples;
 mod rules;

@@ -13,7 +13,7 @@ fn examples() -> Vec<(String, String)> {
         .unwrap()
         .map(|file| file.unwrap())
         .map(|file| (file.file_name().into_string().unwrap(), fs::read_to_string(file.path()).unwrap()))
-        .filter(|(name, _)| name.ends_with(".yaml"))
+        .filter(|(name, _)| name != "README.md")
         .collect();
     examples.sort();
     assert!(!examples.is_empty());
