@@ -194,6 +194,10 @@ async fn an_upgrade_and_a_new_installation_go_on_with_the_registrations_and_the_
     let installed = objects_of_the_release(&plane).await;
     assert!(installed.len() > 15, "{installed:?}");
 
+    let other = ["install", "other", CHART, "--namespace", "other", "--create-namespace"];
+    let refusal = plane.helm(&other).await.unwrap();
+    assert!(!refusal.success() && refusal.stderr.contains("invalid ownership"), "{}", refusal.stderr);
+
     // Something to lose.
     let registrations: Api<AppRegistration> = Api::namespaced(client.clone(), "default");
     let definitions: Api<CustomResourceDefinition> = Api::all(client.clone());
