@@ -1,3 +1,74 @@
-//! What turns the world into plans and plans into writes.
+//! The controller: the only part besides the token service's revocation lists that writes to Kubernetes.
+//!
+//! [`observe`] reads, `plan` decides, [`act`] writes, [`report`] tells; [`run`] turns the wheel. [`world`] is what the
+//! watches have shown, [`schedule`] what runs next, [`keys`] the upkeep of signing keys and certificates, [`sweep`] the
+//! removal of ledger entries whose registration is gone.
 
+pub mod run;
 pub mod schedule;
+
+mod act;
+mod events;
+mod keys;
+mod metrics;
+mod objects;
+mod observe;
+mod report;
+mod sweep;
+mod world;
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use arc_swap::ArcSwap;
+use tokio::sync::Notify;
+
+use crate::clock::Clock;
+use crate::config::Config;
+use crate::kubernetes::ObjectName;
+use crate::kubernetes::client::Clients;
+use crate::mint::slow::Pool;
+
+use events::Events;
+use keys::Keys;
+use metrics::Metrics;
+use schedule::Schedule;
+use world::World;
+
+/// How many RSA keys are generated at once: one core is left to everything else.
+const SLOW_MINTS_AT_ONCE: usize = 1;
+
+/// What every part of the controller shares.
+pub(crate) struct Context {
+    pub(crate) clients: Clients,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) config: Config,
+    /// The namespace of ledger entries, signing keys and the serving certificate.
+    pub(crate) ledger_namespace: Arc<str>,
+    /// The namespace of the CA's private keys.
+    pub(crate) controller_namespace: Arc<str>,
+    /// Keys and what plans know of them; replaced as a whole.
+    pub(crate) keys: ArcSwap<Keys>,
+    pub(crate) pool: Pool,
+    pub(crate) events: Events,
+    pub(crate) metrics: Metrics,
+    /// Something is in the schedule.
+    pub(crate) work: Notify,
+    /// The keys' Secrets have changed.
+    pub(crate) keys_changed: Notify,
+    /// A registration is gone, or a ledger entry came.
+    pub(crate) sweep_due: Notify,
+    state: Mutex<State>,
+}
+
+/// What the watches have shown and what is to be done about it: one lock, because one follows from the other.
+pub(crate) struct State {
+    pub(crate) world: World,
+    pub(crate) schedule: Schedule<ObjectName>,
+}
+
+impl Context {
+    /// The state. Held for lookups and bookkeeping only, never across an await.
+    pub(crate) fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

@@ -345,4 +345,16 @@ mod tests {
         let never = std::future::pending::<kube::Result<()>>();
         assert!(matches!(call(ANSWER_WITHIN, never).await, Err(Error::Timeout(ANSWER_WITHIN))));
     }
+
+    #[tokio::test]
+    async fn a_server_that_is_not_there_is_a_connection_error_with_its_cause() {
+        let mut config = Config::new("http://127.0.0.1:1".parse().unwrap());
+        config.root_cert = Some(Vec::new());
+        let clients = Clients::new(config).unwrap();
+        for client in [clients.watches, clients.requests] {
+            let error = call(ANSWER_WITHIN, client.apiserver_version()).await.unwrap_err();
+            assert!(error.unknown_outcome() && matches!(error, Error::Connection(_)));
+            assert!(error.chain().contains("refused"), "{error:?}");
+        }
+    }
 }

@@ -1,5 +1,7 @@
 //! The watch loop against the fake API server. Time is tokio's, paused: pauses and deadlines pass at once.
 
+#![expect(clippy::unwrap_used, reason = "tests")]
+
 use std::{
     fmt,
     sync::{Arc, Mutex},

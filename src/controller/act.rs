@@ -1,0 +1,467 @@
+//! Writes: a plan's steps, in its order, by compare-and-swap. It decides nothing.
+//!
+//! Plaintext exists here between the first and the last step, and nowhere else. Every write is a POST of what must not
+//! exist or a PUT with the resourceVersion that the plan was made from; a stale one is refused by the API server, and
+//! that is not an error but a reason to look again.
+
+use std::collections::BTreeMap;
+
+use k8s_openapi::ByteString;
+use k8s_openapi::api::core::v1::Secret;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use kube::api::{DeleteParams, PostParams, Preconditions, Request};
+use kube::core::PartialObjectMeta;
+use kube::{Api, Resource};
+use serde::Serialize;
+
+use crate::api::{Reason, names};
+use crate::kubernetes::client::{ANSWER_WITHIN, Error, call};
+use crate::kubernetes::watch::Item;
+use crate::kubernetes::{ObjectName, version_of};
+use crate::ledger::{self, Entry, Revision, Verifier};
+use crate::mint::certificate::{CertificateOrder, MintedCertificate};
+use crate::mint::client_secret::MintedClientSecret;
+use crate::mint::slow::Slot;
+use crate::mint::{self, Material};
+use crate::plan::facts::Owned;
+use crate::plan::{self, Accept, Failure, LedgerWrite, Mint, Order, Plan, Publish, Remove, Retire, SecretWrite, Step, Value};
+
+use super::Context;
+use super::objects::{self, FIELD_MANAGER, LedgerObject};
+use super::observe::Snapshot;
+
+/// What came of a plan.
+#[derive(Debug, Default)]
+pub(crate) struct Outcome {
+    /// What minting made known, by entry and revision.
+    pub(crate) minted: BTreeMap<String, Known>,
+    /// The resourceVersions of the Secrets that were written.
+    pub(crate) versions: BTreeMap<String, String>,
+    /// The steps that were done.
+    pub(crate) done: Vec<usize>,
+    /// The first failure.
+    pub(crate) failure: Option<Failure>,
+    /// What was written by somebody else meanwhile: look at it and decide again.
+    pub(crate) stale: Vec<Stale>,
+}
+
+/// What minting made known of a revision.
+#[derive(Debug, Default)]
+pub(crate) struct Known {
+    pub(crate) hint: Option<String>,
+    pub(crate) thumbprint: Option<String>,
+}
+
+/// What was written by somebody else meanwhile.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Stale {
+    /// This ledger entry.
+    Entry(ObjectName),
+    /// This Secret.
+    Secret(String),
+}
+
+/// What was minted for one entry.
+enum Minted {
+    ClientSecret(MintedClientSecret),
+    Certificate(Box<MintedCertificate>),
+    Token(Material),
+}
+
+/// Why a write did not succeed.
+enum Refused {
+    Stale(Stale),
+    Failed(Failure),
+}
+
+/// Whether a plan takes a core for long: it then needs a slot of the pool.
+pub(crate) fn is_slow(plan: &Plan) -> bool {
+    plan.mints.iter().any(|mint| match &mint.order {
+        Order::Certificate { key_type, .. } => mint::certificate::is_slow(*key_type),
+        Order::ClientSecret | Order::AccessToken(_) => false,
+    })
+}
+
+/// Mints what the plan orders and takes its steps, until the first failure; what is revoked is dropped all the same.
+pub(crate) async fn apply(ctx: &Context, snapshot: &Snapshot, plan: &Plan, slot: Option<Slot>) -> Outcome {
+    let mut outcome = Outcome::default();
+    if plan.steps.is_empty() {
+        return outcome;
+    }
+    let minted = match mint_all(snapshot, plan, slot).await {
+        Ok(minted) => minted,
+        Err(error) => {
+            let message = format!("a credential could not be made: {error}");
+            outcome.failure = Some(Failure { reason: None, message });
+            BTreeMap::new()
+        }
+    };
+    for (entry, minted) in &minted {
+        outcome.minted.insert(entry.clone(), minted.known());
+    }
+    let mut writer = Writer { ctx, snapshot, plan, minted, entry: None };
+    for (index, step) in plan.steps.iter().enumerate() {
+        let halted = outcome.failure.is_some() || !outcome.stale.is_empty();
+        let unconditional = matches!(step, Step::Retire(retire) if retire.is_unconditional());
+        if halted && !unconditional {
+            continue;
+        }
+        match writer.take(step, &mut outcome).await {
+            Ok(()) => outcome.done.push(index),
+            Err(Refused::Stale(stale)) => outcome.stale.push(stale),
+            Err(Refused::Failed(failure)) => outcome.failure = outcome.failure.or(Some(failure)),
+        }
+    }
+    outcome
+}
+
+async fn mint_all(
+    snapshot: &Snapshot,
+    plan: &Plan,
+    mut slot: Option<Slot>,
+) -> Result<BTreeMap<String, Minted>, mint::Error> {
+    let mut minted = BTreeMap::new();
+    for mint in &plan.mints {
+        let value = match &mint.order {
+            Order::ClientSecret => Minted::ClientSecret(mint::client_secret::mint()?),
+            Order::Certificate { key_type, dns_names } => {
+                let order = CertificateOrder {
+                    key_type: *key_type,
+                    server: snapshot.facts.environment.server.name.clone(),
+                    client_id: plan.status.client_id.clone().unwrap_or_default(),
+                    dns_names: dns_names.clone(),
+                    minted_at: mint.minted_at,
+                    not_after: mint.not_after,
+                };
+                let authority = snapshot.keys.signing_authority(mint.not_after).ok_or(mint::Error::NotSigned)?;
+                let made = match slot.take().filter(|_| mint::certificate::is_slow(*key_type)) {
+                    Some(slot) => slot.run(move || mint::certificate::mint(&order, &authority)).await?,
+                    None if mint::certificate::is_slow(*key_type) => {
+                        // A second slow one of the same plan: the slot has been given back.
+                        let slot = snapshot.keys.pool.enter().await?;
+                        slot.run(move || mint::certificate::mint(&order, &authority)).await?
+                    }
+                    None => mint::certificate::mint(&order, &authority)?,
+                };
+                Minted::Certificate(Box::new(made))
+            }
+            Order::AccessToken(order) => Minted::Token(sign(snapshot, plan, mint, order)?),
+        };
+        minted.insert(mint.entry.clone(), value);
+    }
+    Ok(minted)
+}
+
+fn sign(
+    snapshot: &Snapshot,
+    plan: &Plan,
+    mint: &Mint,
+    order: &plan::TokenOrder,
+) -> Result<Material, mint::Error> {
+    let key = snapshot.keys.signing.get(&order.kid).ok_or(mint::Error::NotSigned)?;
+    let scope = order.scopes.join(" ");
+    let some = |list: &'_ [String]| (!list.is_empty()).then(|| list.to_vec());
+    let (customers, customer_groups) = (some(&order.customers), some(&order.customer_groups));
+    mint::token::sign(
+        key,
+        &mint::token::Claims {
+            issuer: &snapshot.facts.environment.server.issuer,
+            client_id: plan.status.client_id.as_deref().unwrap_or_default(),
+            audiences: &order.audiences,
+            scope: &scope,
+            issued_at: mint.minted_at,
+            expires_at: mint.not_after,
+            not_before: None,
+            entry: Some(&mint.entry),
+            customers: customers.as_deref(),
+            customer_groups: customer_groups.as_deref(),
+            certificate: None,
+        },
+    )
+}
+
+/// Takes steps, and remembers what the ledger entry is meanwhile.
+struct Writer<'a> {
+    ctx: &'a Context,
+    snapshot: &'a Snapshot,
+    plan: &'a Plan,
+    minted: BTreeMap<String, Minted>,
+    /// The entry as this pass has written it, with its resourceVersion.
+    entry: Option<(String, Entry)>,
+}
+
+impl Writer<'_> {
+    async fn take(&mut self, step: &Step, outcome: &mut Outcome) -> Result<(), Refused> {
+        match step {
+            Step::Accept(accept) => self.accept(accept).await,
+            Step::Publish(publish) => {
+                let version = self.publish(publish).await?;
+                outcome.versions.insert(publish.name.clone(), version);
+                Ok(())
+            }
+            Step::Remove(remove) => self.remove(remove).await,
+            Step::Retire(retire) => self.retire(retire).await,
+        }
+    }
+
+    async fn accept(&mut self, accept: &Accept) -> Result<(), Refused> {
+        let mut entry = accept.entry.clone();
+        for mint in &self.plan.mints {
+            let Some(verifier) = self.minted.get(&mint.entry).and_then(Minted::verifier) else { continue };
+            let Some(credential) = entry.credentials.get_mut(&mint.entry) else { continue };
+            credential.revisions.push(Revision {
+                revision: mint.revision,
+                minted_at: mint.minted_at,
+                not_after: mint.not_after,
+                hint: self.minted.get(&mint.entry).and_then(|minted| minted.known().hint),
+                verifier,
+            });
+        }
+        let version = match &accept.write {
+            LedgerWrite::Create => None,
+            LedgerWrite::Replace { resource_version } => Some(resource_version.clone()),
+        };
+        self.write_entry(entry, version).await
+    }
+
+    async fn retire(&mut self, retire: &Retire) -> Result<(), Refused> {
+        let (version, mut entry) = match self.entry.take() {
+            Some(written) => written,
+            None => {
+                let Some(version) = retire.resource_version.clone() else {
+                    // What this plan was to write first was not written: the next plan drops.
+                    return Ok(());
+                };
+                let plan::facts::LedgerFact::Held { entry, .. } = &self.snapshot.facts.ledger else { return Ok(()) };
+                (version, (**entry).clone())
+            }
+        };
+        for name in &retire.entries {
+            entry.credentials.remove(name);
+        }
+        for (name, revision, _) in &retire.revisions {
+            if let Some(credential) = entry.credentials.get_mut(name) {
+                credential.revisions.retain(|known| known.revision != *revision);
+            }
+        }
+        self.write_entry(entry, Some(version)).await
+    }
+
+    async fn write_entry(&mut self, entry: Entry, version: Option<String>) -> Result<(), Refused> {
+        let name = entry.name();
+        let object = ObjectName::new(&self.ctx.ledger_namespace, &name);
+        let secret = Secret {
+            metadata: ObjectMeta {
+                name: Some(name),
+                namespace: Some(self.ctx.ledger_namespace.to_string()),
+                labels: Some(objects::ledger_labels(&entry.owner.uid)),
+                resource_version: version,
+                ..ObjectMeta::default()
+            },
+            type_: Some(names::LEDGER_SECRET_TYPE.to_owned()),
+            data: Some(BTreeMap::from([(ledger::FIELD.to_owned(), ByteString(entry.to_json()))])),
+            ..Secret::default()
+        };
+        let written = match write(self.ctx, &object, &secret).await {
+            Ok(written) => written,
+            Err(error) if error.already_exists() || error.conflict() || error.is_absent(&object.name) => {
+                return Err(Refused::Stale(Stale::Entry(object)));
+            }
+            Err(error) => return Err(Refused::Failed(failed("the ledger entry", &error, None))),
+        };
+        let version = version_of(&written);
+        self.ctx.state().world.ledger_wrote(Item {
+            object,
+            version,
+            value: LedgerObject::Entry {
+                uid: written.metadata.uid.unwrap_or_default(),
+                registration_uid: Some(entry.owner.uid.clone()),
+                entry: Ok(std::sync::Arc::new(entry.clone())),
+            },
+        });
+        self.entry = Some((version.to_string(), entry));
+        Ok(())
+    }
+
+    async fn publish(&mut self, publish: &Publish) -> Result<String, Refused> {
+        let registration = &self.snapshot.facts.registration;
+        let object = ObjectName::new(&registration.namespace, &publish.name);
+        let mut data = BTreeMap::new();
+        for (field, value) in &publish.fields {
+            if let Some(bytes) = self.value(publish, field, value) {
+                data.insert((*field).to_owned(), ByteString(bytes));
+            }
+        }
+        let (uid, version) = match &publish.write {
+            SecretWrite::Create => (None, None),
+            SecretWrite::Replace { uid, resource_version } => (Some(uid.clone()), Some(resource_version.clone())),
+        };
+        let secret = Secret {
+            metadata: ObjectMeta {
+                name: Some(publish.name.clone()),
+                namespace: Some(registration.namespace.clone()),
+                labels: Some(publish.labels.clone()),
+                annotations: Some(publish.annotations.clone()),
+                owner_references: match publish.owned {
+                    Owned::ByRegistration => {
+                        Some(vec![objects::owner_reference(&registration.name, &registration.uid)])
+                    }
+                    Owned::ByNobody => None,
+                },
+                uid,
+                resource_version: version,
+                ..ObjectMeta::default()
+            },
+            type_: Some(publish.type_.to_owned()),
+            data: Some(data),
+            ..Secret::default()
+        };
+        match write(self.ctx, &object, &secret).await {
+            Ok(written) => {
+                let version = version_of(&written);
+                let value = objects::meta(written.metadata);
+                self.ctx.state().world.secret_wrote(Item { object, version, value });
+                Ok(version.to_string())
+            }
+            Err(error) if error.already_exists() || error.conflict() || error.is_absent(&publish.name) => {
+                Err(Refused::Stale(Stale::Secret(publish.name.clone())))
+            }
+            Err(error) => {
+                let reason = if error.quota_exceeded() {
+                    Some(Reason::QuotaExceeded)
+                } else if error.invalid() {
+                    Some(invalid_reason(&error))
+                } else {
+                    None
+                };
+                Err(Refused::Failed(failed(&format!("the Secret {}", publish.name), &error, reason)))
+            }
+        }
+    }
+
+    async fn remove(&mut self, remove: &Remove) -> Result<(), Refused> {
+        let namespace = &self.snapshot.facts.registration.namespace;
+        let object = ObjectName::new(namespace, &remove.name);
+        let version = self.ctx.state().world.secrets.version(&object).unwrap_or(0);
+        let api: Api<Secret> = Api::namespaced(self.ctx.clients.requests.clone(), namespace);
+        let params = DeleteParams {
+            preconditions: Some(Preconditions { uid: Some(remove.uid.clone()), resource_version: None }),
+            ..DeleteParams::default()
+        };
+        match call(ANSWER_WITHIN, api.delete(&remove.name, &params)).await {
+            Ok(_) => {}
+            Err(error) if error.is_absent(&remove.name) || error.conflict() => {}
+            Err(error) => {
+                return Err(Refused::Failed(failed(&format!("the Secret {}", remove.name), &error, None)));
+            }
+        }
+        self.ctx.state().world.secret_removed(&object, version);
+        Ok(())
+    }
+
+    /// The bytes of a field.
+    fn value(&self, publish: &Publish, field: &str, value: &Value) -> Option<Vec<u8>> {
+        match value {
+            Value::Text(text) => Some(text.clone().into_bytes()),
+            Value::Minted(entry) => self.minted.get(entry).and_then(|minted| minted.field(field)),
+            Value::Held(held) => {
+                self.snapshot.held.secrets.get(&publish.name)?.get(*held).map(|bytes| bytes.0.clone())
+            }
+        }
+    }
+}
+
+impl Minted {
+    fn verifier(&self) -> Option<Verifier> {
+        match self {
+            Self::ClientSecret(minted) => Some(Verifier::ClientSecret(minted.verifier.clone())),
+            Self::Certificate(minted) => Some(Verifier::Certificate(minted.verifier.clone())),
+            Self::Token(_) => None,
+        }
+    }
+
+    fn known(&self) -> Known {
+        match self {
+            Self::ClientSecret(minted) => Known { hint: Some(minted.hint.clone()), thumbprint: None },
+            Self::Certificate(minted) => {
+                Known { hint: None, thumbprint: Some(minted.verifier.cert_sha256.to_base64url()) }
+            }
+            Self::Token(_) => Known::default(),
+        }
+    }
+
+    fn field(&self, field: &str) -> Option<Vec<u8>> {
+        use crate::credential::field as name;
+        match self {
+            Self::ClientSecret(minted) => Some(minted.material.expose().to_vec()),
+            Self::Certificate(minted) if field == name::CERTIFICATE => Some(minted.certificate_pem.clone().into_bytes()),
+            Self::Certificate(minted) if field == name::PRIVATE_KEY => Some(minted.private_key_pem.expose().to_vec()),
+            Self::Certificate(_) => None,
+            Self::Token(token) => Some(token.expose().to_vec()),
+        }
+    }
+}
+
+/// Creates or replaces a Secret; the answer is its metadata alone, so that no value travels back.
+pub(crate) async fn write(
+    ctx: &Context,
+    object: &ObjectName,
+    secret: &Secret,
+) -> Result<PartialObjectMeta<Secret>, Error> {
+    let url = Secret::url_path(&(), Some(&object.namespace));
+    let body = serde_json::to_vec(secret).map_err(|_| Error::Unreadable)?;
+    let name = secret.metadata.resource_version.is_some().then_some(&*object.name);
+    send(ctx, url, name, None, body).await
+}
+
+/// Replaces the status of a registration; the answer is its metadata alone.
+pub(crate) async fn write_status<S: Serialize>(
+    ctx: &Context,
+    object: &ObjectName,
+    body: &S,
+) -> Result<PartialObjectMeta<crate::api::AppRegistration>, Error> {
+    let url = crate::api::AppRegistration::url_path(&(), Some(&object.namespace));
+    let body = serde_json::to_vec(body).map_err(|_| Error::Unreadable)?;
+    send(ctx, url, Some(&object.name), Some("status"), body).await
+}
+
+async fn send<K: serde::de::DeserializeOwned>(
+    ctx: &Context,
+    url: String,
+    name: Option<&str>,
+    subresource: Option<&str>,
+    body: Vec<u8>,
+) -> Result<PartialObjectMeta<K>, Error>
+where
+    PartialObjectMeta<K>: serde::de::DeserializeOwned,
+{
+    let params = PostParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PostParams::default() };
+    let request = Request::new(url);
+    let built = match (name, subresource) {
+        (Some(name), Some(subresource)) => request.replace_subresource(subresource, name, &params, body),
+        (Some(name), None) => request.replace(name, &params, body),
+        (None, _) => request.create(&params, body),
+    };
+    let mut request = built.map_err(|_| Error::Unreadable)?;
+    request.headers_mut().insert(
+        http::header::ACCEPT,
+        http::HeaderValue::from_static("application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1"),
+    );
+    call(ANSWER_WITHIN, ctx.clients.requests.request(request)).await
+}
+
+/// What a refused Secret says of the spec that asked for it.
+fn invalid_reason(error: &Error) -> Reason {
+    let fields = error.invalid_fields();
+    if fields.contains(&"type") {
+        Reason::SecretConflict
+    } else if fields.contains(&"data") {
+        Reason::SecretImmutable
+    } else {
+        Reason::InvalidSpec
+    }
+}
+
+fn failed(what: &str, error: &Error, reason: Option<Reason>) -> Failure {
+    Failure { reason, message: format!("{what} could not be written: {}", error.chain()) }
+}

@@ -1,0 +1,473 @@
+//! The wheel: four watches fill the world, the schedule says whose turn it is, a bounded number of passes run.
+
+use std::future::pending;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::Secret;
+use kube::Api;
+use kube::core::PartialObjectMeta;
+use prometheus_client::registry::Registry;
+use tokio::sync::{Notify, watch};
+use tokio::task::JoinSet;
+use tokio::time::{sleep, timeout};
+use tokio_util::sync::CancellationToken;
+
+use crate::admin::{Condition, Readiness};
+use crate::api::{AppRegistration, names};
+use crate::clock::Clock;
+use crate::config::Config;
+use crate::kubernetes::client::Clients;
+use crate::kubernetes::watch::{Health, Selection, Watch};
+use crate::kubernetes::{DeserializeGuard, ObjectName};
+use crate::mint::slow::{Pool, Slot};
+use crate::plan::facts::{LedgerFact, SecretFact};
+use crate::plan::{self, Plan, Step};
+use crate::{ledger, mint};
+
+use super::act::{self, Outcome, Stale};
+use super::events::Events;
+use super::keys::{self, Keys};
+use super::metrics::Metrics;
+use super::objects::{self, CA_KEYS};
+use super::observe::{self, Seen, Sight, Snapshot};
+use super::schedule::Schedule;
+use super::world::{Due, World};
+use super::{Context, SLOW_MINTS_AT_ONCE, State, report, sweep};
+
+/// The wheel is turned at least this often: a monotonic timer sleeps through a suspend, the wall clock does not.
+const TICK: Duration = Duration::from_secs(30);
+/// How often one pass looks and decides again before it gives way to others.
+const MOST_ROUNDS: usize = 8;
+/// How long passes that are under way may take once the program stops.
+const DRAIN_WITHIN: Duration = Duration::from_secs(10);
+/// How long to wait after the keys could not be brought in order.
+const KEYS_AGAIN: Duration = Duration::from_secs(2);
+
+/// What the controller is told at its start.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// The configuration file's content.
+    pub config: Config,
+    /// The namespace of ledger entries, signing keys and the serving certificate.
+    pub ledger_namespace: String,
+    /// The namespace of the CA's private keys.
+    pub controller_namespace: String,
+    /// How many registrations are worked on at once.
+    pub concurrency: usize,
+}
+
+/// The controller, ready to run.
+pub struct Controller {
+    ctx: Arc<Context>,
+    events: std::pin::Pin<Box<dyn Future<Output = ()> + Send>>,
+    concurrency: usize,
+    health: Vec<(&'static str, watch::Sender<Health>, watch::Receiver<Health>)>,
+}
+
+impl Controller {
+    /// The controller; nothing is requested yet. Must be called inside a tokio runtime.
+    pub fn new(options: Options, clients: Clients, clock: Arc<dyn Clock>, registry: &mut Registry) -> Self {
+        let (events, sending) = Events::new(clients.clone(), clock.clone());
+        let pool = Pool::new(SLOW_MINTS_AT_ONCE);
+        let ctx = Context {
+            keys: ArcSwap::from_pointee(Keys::none(&options.config, pool.clone())),
+            clients,
+            clock,
+            config: options.config,
+            ledger_namespace: options.ledger_namespace.into(),
+            controller_namespace: options.controller_namespace.into(),
+            pool,
+            events,
+            metrics: Metrics::register(registry),
+            work: Notify::new(),
+            keys_changed: Notify::new(),
+            sweep_due: Notify::new(),
+            state: Mutex::new(State { world: World::default(), schedule: Schedule::new() }),
+        };
+        let health = ["registrations", "ledger", "secrets", "authority"]
+            .map(|name| {
+                let (sender, receiver) = Health::channel();
+                (name, sender, receiver)
+            })
+            .into();
+        Self { ctx: Arc::new(ctx), events: Box::pin(sending), concurrency: options.concurrency.max(1), health }
+    }
+
+    /// What must hold before the controller is ready.
+    #[must_use]
+    pub fn conditions(&self) -> Vec<Condition> {
+        let mut conditions: Vec<_> = self
+            .health
+            .iter()
+            .map(|(name, _, receiver)| {
+                let receiver = receiver.clone();
+                Condition::new(name, move || {
+                    let health = receiver.borrow();
+                    let problem = || health.problem.clone().unwrap_or_else(|| "no list has succeeded yet".to_owned());
+                    match (health.synced, health.healthy) {
+                        (false, _) => Readiness::Missing(problem()),
+                        (true, false) => Readiness::Degraded(problem()),
+                        (true, true) => Readiness::Ready,
+                    }
+                })
+            })
+            .collect();
+        let ctx = self.ctx.clone();
+        conditions.push(Condition::new("keys", move || {
+            if ctx.keys.load().is_complete() {
+                Readiness::Ready
+            } else {
+                Readiness::Missing("the signing keys are not there yet".to_owned())
+            }
+        }));
+        conditions
+    }
+
+    /// Runs until `stop` is cancelled; then passes that are under way have ten seconds.
+    pub async fn run(self, stop: CancellationToken) {
+        let Self { ctx, events, concurrency, health } = self;
+        let mut receivers = Vec::new();
+        let mut tasks = JoinSet::new();
+        for (name, sender, receiver) in health {
+            receivers.push(receiver);
+            spawn_watch(&mut tasks, &ctx, name, sender, stop.clone());
+        }
+        tasks.spawn(events);
+        let all = receivers.clone();
+        let driver = {
+            let (ctx, stop) = (ctx.clone(), stop.clone());
+            async move {
+                for mut receiver in all {
+                    if receiver.wait_for(|health| health.synced).await.is_err() {
+                        return;
+                    }
+                }
+                let (registrations, ledger) = (receivers[0].clone(), receivers[1].clone());
+                let upkeep = upkeep(&ctx);
+                let sweep = sweep::run(&ctx, registrations, ledger);
+                let drive = drive(&ctx, concurrency, &stop);
+                tokio::select! {
+                    () = upkeep => {}
+                    () = sweep => {}
+                    () = drive => {}
+                }
+            }
+        };
+        tokio::select! {
+            () = driver => {}
+            () = async { stop.cancelled().await; sleep(DRAIN_WITHIN + Duration::from_secs(1)).await } => {}
+        }
+        tasks.abort_all();
+    }
+}
+
+impl Context {
+    /// Puts what a change asks for in the schedule.
+    pub(super) fn take(&self, due: Due) {
+        let (keys, sweep) = (due.keys, due.sweep);
+        self.state().take(due);
+        self.work.notify_one();
+        if keys {
+            self.keys_changed.notify_one();
+        }
+        if sweep {
+            self.sweep_due.notify_one();
+        }
+    }
+}
+
+impl State {
+    fn take(&mut self, due: Due) {
+        for object in due.gone {
+            self.schedule.forget(&object);
+        }
+        for object in due.new {
+            self.schedule.push_new(object);
+        }
+        for object in due.again {
+            if self.world.registrations.value(&object).is_some() {
+                self.schedule.push(object);
+            }
+        }
+    }
+
+    /// Has every registration looked at.
+    pub(super) fn push_all(&mut self) {
+        let all: Vec<_> = self.world.registrations.iter().map(|(object, _)| object.clone()).collect();
+        for object in all {
+            self.schedule.push(object);
+        }
+    }
+}
+
+fn spawn_watch(
+    tasks: &mut JoinSet<()>,
+    ctx: &Arc<Context>,
+    name: &'static str,
+    health: watch::Sender<Health>,
+    stop: CancellationToken,
+) {
+    let client = ctx.clients.watches.clone();
+    let shared = ctx.clone();
+    match name {
+        "registrations" => {
+            let api: Api<DeserializeGuard<AppRegistration>> = Api::all(client);
+            let watch = Watch { name, api, selection: Selection::default() };
+            tasks.spawn(async move {
+                let apply = |change| {
+                    let due = shared.state().world.registrations(change);
+                    shared.take(due);
+                };
+                watch.run(objects::registered, apply, health, stop).await;
+            });
+        }
+        "ledger" => {
+            let api: Api<Secret> = Api::namespaced(client, &ctx.ledger_namespace);
+            let watch = Watch { name, api, selection: Selection::default() };
+            tasks.spawn(async move {
+                let apply = |change| {
+                    let due = shared.state().world.ledger(change);
+                    shared.take(due);
+                };
+                watch.run(objects::ledger_object, apply, health, stop).await;
+            });
+        }
+        "secrets" => {
+            let api: Api<PartialObjectMeta<Secret>> = Api::all(client);
+            let mut selection =
+                Selection::labelled(&format!("{}={}", names::MANAGED_BY_LABEL, names::MANAGED_BY));
+            // Ledger entries carry the same label and have a watch of their own.
+            selection.fields = Some(format!("type!={}", names::LEDGER_SECRET_TYPE));
+            let watch = Watch { name, api, selection };
+            tasks.spawn(async move {
+                let apply = |change| {
+                    let due = shared.state().world.secrets(change);
+                    shared.take(due);
+                };
+                watch.run(objects::secret_meta, apply, health, stop).await;
+            });
+        }
+        _ => {
+            let api: Api<Secret> = Api::namespaced(client, &ctx.controller_namespace);
+            let watch = Watch { name, api, selection: Selection::named(CA_KEYS) };
+            tasks.spawn(async move {
+                let apply = |change| {
+                    shared.state().world.authority.apply(change);
+                    shared.keys_changed.notify_one();
+                };
+                watch.run(objects::ledger_object, apply, health, stop).await;
+            });
+        }
+    }
+}
+
+/// Keeps the keys in order.
+async fn upkeep(ctx: &Context) {
+    loop {
+        let pause = match keys::upkeep(ctx, ctx.clock.now()).await {
+            Ok(next) => Duration::try_from(next.duration_since(ctx.clock.now())).unwrap_or_default().min(TICK),
+            Err(problem) => {
+                tracing::warn!(%problem, "the keys are not in order");
+                KEYS_AGAIN
+            }
+        };
+        tokio::select! {
+            () = sleep(pause) => {}
+            () = ctx.keys_changed.notified() => {}
+        }
+    }
+}
+
+/// Starts passes as they become due, at most `concurrency` at once; those that wait for a slow key do not count.
+async fn drive(ctx: &Arc<Context>, concurrency: usize, stop: &CancellationToken) {
+    let mut passes: JoinSet<()> = JoinSet::new();
+    let waiting = Arc::new(AtomicUsize::new(0));
+    while !stop.is_cancelled() {
+        let now = ctx.clock.now();
+        let next_wake = {
+            let mut state = ctx.state();
+            state.schedule.tick(now);
+            let is_complete = ctx.keys.load().is_complete();
+            while is_complete && state.schedule.running() < concurrency + waiting.load(Ordering::Relaxed) {
+                let Some(object) = state.schedule.next_run() else { break };
+                let (ctx, waiting) = (ctx.clone(), waiting.clone());
+                passes.spawn(async move { pass(&ctx, &object, &waiting).await });
+            }
+            let count = i64::try_from(state.world.registrations.len()).unwrap_or(i64::MAX);
+            ctx.metrics.registrations.set(count);
+            state.schedule.next_wake()
+        };
+        let until_wake = next_wake
+            .map_or(TICK, |wake| Duration::try_from(wake.duration_since(ctx.clock.now())).unwrap_or_default().min(TICK));
+        let ended = async {
+            match passes.join_next().await {
+                Some(ended) => ended,
+                None => pending().await,
+            }
+        };
+        tokio::select! {
+            () = stop.cancelled() => {}
+            () = ctx.work.notified() => {}
+            () = sleep(until_wake) => {}
+            ended = ended => {
+                if let Err(error) = ended {
+                    tracing::error!(panicked = error.is_panic(), "a pass did not end");
+                }
+            }
+        }
+    }
+    let _ = timeout(DRAIN_WITHIN, async { while passes.join_next().await.is_some() {} }).await;
+}
+
+/// What follows from a pass.
+enum Next {
+    /// Look again at this time, or when something happens.
+    Wake(Option<Timestamp>),
+    /// It failed: try again, ever more slowly.
+    Again,
+    /// There is nothing to look at any more.
+    Forget,
+}
+
+/// Takes a registration off the running ones even if its pass panics, so that it is tried again.
+struct Running<'a> {
+    ctx: &'a Context,
+    object: &'a ObjectName,
+    next: Next,
+}
+
+impl Drop for Running<'_> {
+    fn drop(&mut self) {
+        let now = self.ctx.clock.now();
+        let mut state = self.ctx.state();
+        match self.next {
+            Next::Wake(wake) => {
+                if let Some(wake) = wake {
+                    state.schedule.wake_at(self.object.clone(), wake);
+                }
+                state.schedule.done(self.object);
+            }
+            Next::Again => {
+                state.schedule.failed(self.object, now);
+            }
+            Next::Forget => {
+                state.schedule.forget(self.object);
+                state.schedule.done(self.object);
+            }
+        }
+    }
+}
+
+async fn pass(ctx: &Context, object: &ObjectName, waiting: &AtomicUsize) {
+    ctx.metrics.reconciled();
+    let mut running = Running { ctx, object, next: Next::Again };
+    running.next = reconcile(ctx, object, waiting).await;
+}
+
+/// One pass: observe, decide, act, report.
+async fn reconcile(ctx: &Context, object: &ObjectName, waiting: &AtomicUsize) -> Next {
+    let mut sight = Sight::default();
+    let mut slot: Option<Slot> = None;
+    let mut now = ctx.clock.now();
+    for _ in 0..MOST_ROUNDS {
+        let snapshot = match observe::snapshot(ctx, object, &sight).await {
+            Ok(Seen::Snapshot(snapshot)) => snapshot,
+            Ok(Seen::Gone) => return Next::Forget,
+            Ok(Seen::Unreadable { generation, version, problem }) => {
+                return match report::unreadable(ctx, object, (generation, version), &problem, now).await {
+                    Ok(()) => Next::Wake(None),
+                    Err(error) => failed(object, &error.chain()),
+                };
+            }
+            Err(error) => return failed(object, &error.chain()),
+        };
+        let plan = plan::decide(&snapshot.facts, now);
+        if !plan.look.is_empty() {
+            sight.look.registration |= plan.look.registration;
+            sight.look.secrets.extend(plan.look.secrets);
+            continue;
+        }
+        if act::is_slow(&plan) && slot.is_none() {
+            slot = wait_for_slot(ctx, waiting).await.ok();
+            // Time has passed: what was true may not be any more.
+            now = ctx.clock.now();
+            continue;
+        }
+        tracing::debug!(registration = %object, %plan, "decided");
+        let outcome = act::apply(ctx, &snapshot, &plan, slot.take()).await;
+        if !outcome.stale.is_empty() && outcome.failure.is_none() {
+            see_again(&mut sight, &snapshot, outcome.stale);
+            continue;
+        }
+        remember(ctx, object, &snapshot, &plan, &outcome);
+        if let Err(error) = report::publish(ctx, object, &snapshot, &plan, &outcome, now).await {
+            return failed(object, &error.chain());
+        }
+        return if outcome.failure.is_some() { Next::Again } else { Next::Wake(plan.wake) };
+    }
+    failed(object, "others keep writing the same objects")
+}
+
+fn failed(object: &ObjectName, problem: &str) -> Next {
+    tracing::warn!(registration = %object, problem, "a pass failed");
+    Next::Again
+}
+
+/// Waits for a slot without counting as running.
+async fn wait_for_slot(ctx: &Context, waiting: &AtomicUsize) -> Result<Slot, mint::Error> {
+    struct Waiting<'a>(&'a AtomicUsize);
+    impl Drop for Waiting<'_> {
+        fn drop(&mut self) {
+            self.0.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+    waiting.fetch_add(1, Ordering::Relaxed);
+    let _waiting = Waiting(waiting);
+    ctx.work.notify_one();
+    ctx.pool.enter().await
+}
+
+/// What somebody else has written is read live in the next round.
+fn see_again(sight: &mut Sight, snapshot: &Snapshot, stale: Vec<Stale>) {
+    for stale in stale {
+        match stale {
+            Stale::Entry(object) => {
+                sight.entries.insert(object);
+                // Whoever wrote the entry may have written the Secrets as well.
+                sight.look.secrets.extend(snapshot.facts.secrets.keys().cloned());
+            }
+            Stale::Secret(name) => {
+                sight.look.secrets.insert(name);
+            }
+        }
+    }
+}
+
+/// Keeps what the pass has shown for the next ones.
+fn remember(ctx: &Context, object: &ObjectName, snapshot: &Snapshot, plan: &Plan, outcome: &Outcome) {
+    let facts = &snapshot.facts;
+    let mut state = ctx.state();
+    if facts.ledger == LedgerFact::Taken {
+        let wanted = facts.registration.spec.client_id.as_deref().unwrap_or(&facts.registration.uid);
+        let entry = ledger::name(&facts.environment.server.name, wanted);
+        state.world.wait_for(ObjectName::new(&ctx.ledger_namespace, &entry), object.clone());
+    }
+    if outcome.failure.is_some() {
+        return;
+    }
+    // What was read live and needs no writing holds what its annotations say.
+    for (name, secret) in &facts.secrets {
+        let is_written = plan.steps.iter().any(|step| matches!(step, Step::Publish(publish) if publish.name == *name));
+        if let SecretFact::Ours(ours) = secret
+            && secret.is_live()
+            && !is_written
+            && let Ok(version) = ours.resource_version.parse()
+        {
+            state.world.verify(&ObjectName::new(&facts.registration.namespace, name), version);
+        }
+    }
+}

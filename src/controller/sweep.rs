@@ -1,0 +1,202 @@
+//! The removal of ledger entries whose registration is gone. No finalizer: a deletion never waits for us.
+//!
+//! An entry goes only if (1) both watches are healthy, (2) its owner's uid has been absent for 30 s, (3) a live GET
+//! shows another uid or a genuine 404, and after it the custom resource definition is the one that the ledger was made
+//! under and is not being deleted, (4) by DELETE with the uid and the resourceVersion seen before (3).
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::{SignedDuration, Timestamp};
+use k8s_openapi::api::core::v1::Secret;
+use kube::Api;
+use kube::api::{DeleteParams, Preconditions};
+use kube::core::PartialObjectMeta;
+use tokio::sync::watch;
+use tokio::time::sleep;
+
+use crate::api::{AppRegistration, DeletionPolicy};
+use crate::kubernetes::ObjectName;
+use crate::kubernetes::client::{ANSWER_WITHIN, Error, call};
+use crate::kubernetes::watch::Health;
+use crate::ledger::Entry;
+use crate::rotation;
+
+use super::objects::LedgerObject;
+use super::{Context, keys, world};
+
+/// How long an owner must have been absent.
+const ABSENT_FOR: SignedDuration = SignedDuration::from_secs(30);
+/// At most ten entries in a second.
+const PACE: Duration = Duration::from_millis(100);
+/// How long to wait where something stands in the way.
+const LOOK_AGAIN: Duration = Duration::from_secs(5);
+
+/// Since when which owners have been absent.
+#[derive(Debug, Default)]
+pub(crate) struct Absences(BTreeMap<ObjectName, (String, Timestamp)>);
+
+impl Absences {
+    /// Takes note of who is absent now, and returns who has been for long enough.
+    pub(crate) fn note(&mut self, orphans: &BTreeMap<ObjectName, Arc<Entry>>, now: Timestamp) -> Vec<ObjectName> {
+        self.0.retain(|object, (uid, _)| orphans.get(object).is_some_and(|entry| entry.owner.uid == *uid));
+        for (object, entry) in orphans {
+            if entry.deletion_policy == DeletionPolicy::Delete {
+                self.0.entry(object.clone()).or_insert_with(|| (entry.owner.uid.clone(), now));
+            }
+        }
+        self.0
+            .iter()
+            .filter(|(_, (_, since))| rotation::add(*since, ABSENT_FOR) <= now)
+            .map(|(object, _)| object.clone())
+            .collect()
+    }
+
+    /// When the next one will have been absent for long enough.
+    pub(crate) fn next(&self) -> Option<Timestamp> {
+        self.0.values().map(|(_, since)| rotation::add(*since, ABSENT_FOR)).min()
+    }
+}
+
+/// Sweeps until cancelled from outside.
+pub(crate) async fn run(ctx: &Context, registrations: watch::Receiver<Health>, ledger: watch::Receiver<Health>) {
+    let mut absences = Absences::default();
+    loop {
+        let now = ctx.clock.now();
+        let orphans = world::orphans(&ctx.state().world);
+        let healthy = registrations.borrow().is_current() && ledger.borrow().is_current();
+        let due = if registrations.borrow().synced && ledger.borrow().synced {
+            absences.note(&orphans, now)
+        } else {
+            Vec::new()
+        };
+        let mut is_held_up = !healthy && !due.is_empty();
+        if healthy {
+            for object in due {
+                let Some(entry) = orphans.get(&object) else { continue };
+                match sweep(ctx, &object, entry).await {
+                    Ok(Verdict::Swept) => {
+                        tracing::info!(entry = %object, registration = %format_args!("{}/{}", entry.owner.namespace, entry.owner.name), "swept");
+                        ctx.metrics.swept();
+                    }
+                    Ok(Verdict::Kept) => is_held_up = true,
+                    Err(error) => {
+                        tracing::debug!(entry = %object, problem = error.chain(), "not swept");
+                        is_held_up = true;
+                    }
+                }
+                sleep(PACE).await;
+            }
+        }
+        let until_next = absences.next().map(|at| at.duration_since(ctx.clock.now()));
+        let pause = match until_next {
+            _ if is_held_up => LOOK_AGAIN,
+            Some(until) => Duration::try_from(until).unwrap_or_default().clamp(PACE, LOOK_AGAIN),
+            None => Duration::MAX,
+        };
+        tokio::select! {
+            () = sleep(pause.min(Duration::from_secs(3600))) => {}
+            () = ctx.sweep_due.notified() => {}
+        }
+    }
+}
+
+enum Verdict {
+    Swept,
+    Kept,
+}
+
+async fn sweep(ctx: &Context, object: &ObjectName, entry: &Entry) -> Result<Verdict, Error> {
+    let (uid, version) = {
+        let state = ctx.state();
+        let Some(LedgerObject::Entry { uid, .. }) = state.world.ledger.value(object) else { return Ok(Verdict::Kept) };
+        (uid.clone(), state.world.ledger.version(object).unwrap_or(0))
+    };
+    if !is_gone(ctx, entry).await? {
+        return Ok(Verdict::Kept);
+    }
+    let remembered = keys::remembered_crd(ctx);
+    let live = keys::live_crd(ctx).await?;
+    if remembered.is_none() || live != remembered {
+        ctx.metrics.sweep_suspended.set(1);
+        tracing::warn!(
+            annotation = keys::CRD_UID_ANNOTATION,
+            "the custom resource definition is not the one that the ledger was made under: nothing is swept until \
+             the annotation is removed from the Secret signing-keys"
+        );
+        return Ok(Verdict::Kept);
+    }
+    ctx.metrics.sweep_suspended.set(0);
+    let api: Api<Secret> = Api::namespaced(ctx.clients.requests.clone(), &object.namespace);
+    let params = DeleteParams {
+        preconditions: Some(Preconditions { uid: Some(uid), resource_version: Some(version.to_string()) }),
+        ..DeleteParams::default()
+    };
+    match call(ANSWER_WITHIN, api.delete(&object.name, &params)).await {
+        Ok(_) => {}
+        Err(error) if error.is_absent(&object.name) => {}
+        Err(error) => return Err(error),
+    }
+    let due = ctx.state().world.ledger_removed(object, version);
+    ctx.take(due);
+    Ok(Verdict::Swept)
+}
+
+/// Whether the owner does not exist: another uid under its name, or a genuine 404.
+async fn is_gone(ctx: &Context, entry: &Entry) -> Result<bool, Error> {
+    let owner = &entry.owner;
+    let api: Api<PartialObjectMeta<AppRegistration>> =
+        Api::namespaced(ctx.clients.requests.clone(), &owner.namespace);
+    match call(ANSWER_WITHIN, api.get(&owner.name)).await {
+        Ok(live) => Ok(live.metadata.uid.as_deref().is_some_and(|uid| uid != owner.uid)),
+        Err(error) if error.is_absent(&owner.name) => Ok(true),
+        Err(error) => Err(error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ledger::{Grant, Owner};
+
+    fn entry(uid: &str, deletion_policy: DeletionPolicy) -> Arc<Entry> {
+        Arc::new(Entry {
+            version: 1,
+            server: "default".into(),
+            client_id: uid.into(),
+            owner: Owner { namespace: "shop".into(), name: "storefront".into(), uid: uid.into() },
+            created_at: Timestamp::UNIX_EPOCH,
+            revoked_before: None,
+            deletion_policy,
+            grant: Grant::default(),
+            credentials: BTreeMap::new(),
+            remote: None,
+        })
+    }
+
+    fn at(second: i64) -> Timestamp {
+        Timestamp::from_second(1_800_000_000 + second).unwrap()
+    }
+
+    #[test]
+    fn an_owner_must_have_been_absent_for_thirty_seconds_without_a_break() {
+        let mut absences = Absences::default();
+        let object = ObjectName::new("ledger", "client-1");
+        let orphans = BTreeMap::from([(object.clone(), entry("u", DeletionPolicy::Delete))]);
+        assert!(absences.note(&orphans, at(0)).is_empty());
+        assert!(absences.note(&orphans, at(29)).is_empty());
+        assert!(absences.note(&BTreeMap::new(), at(29)).is_empty(), "it came back");
+        assert!(absences.note(&orphans, at(31)).is_empty(), "it begins anew");
+        assert_eq!(absences.next(), Some(at(61)));
+        assert_eq!(absences.note(&orphans, at(61)), [object]);
+    }
+
+    #[test]
+    fn an_entry_that_is_to_be_orphaned_is_never_due() {
+        let mut absences = Absences::default();
+        let orphans = BTreeMap::from([(ObjectName::new("ledger", "client-1"), entry("u", DeletionPolicy::Orphan))]);
+        assert!(absences.note(&orphans, at(0)).is_empty());
+        assert!(absences.note(&orphans, at(10_000)).is_empty());
+    }
+}

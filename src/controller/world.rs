@@ -1,0 +1,274 @@
+//! What the watches have shown, with the indexes that a reconcile asks.
+//!
+//! Every change goes through [`World`], the watches' and our own writes' alike, so that the indexes are always those of
+//! what is held. What a change means for the schedule is returned, not done.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
+
+use crate::api::AppRegistration;
+use crate::kubernetes::ObjectName;
+use crate::kubernetes::store::{Changed, Store};
+use crate::kubernetes::watch::{Change, Item};
+use crate::ledger::Entry;
+
+use super::objects::{LedgerObject, Registered, SecretMeta};
+
+/// What the watches have shown.
+#[derive(Default)]
+pub(crate) struct World {
+    pub(crate) registrations: Store<Registered>,
+    pub(crate) ledger: Store<LedgerObject>,
+    pub(crate) secrets: Store<SecretMeta>,
+    /// The Secret with the CA's private keys.
+    pub(crate) authority: Store<LedgerObject>,
+    uids: HashMap<String, ObjectName>,
+    entries_by_uid: HashMap<String, BTreeSet<ObjectName>>,
+    entries_by_owner: HashMap<(String, String), BTreeSet<ObjectName>>,
+    secrets_by_controller: HashMap<String, BTreeSet<ObjectName>>,
+    /// Registrations that wait for a client ID, by the name of its ledger entry.
+    waiting: HashMap<ObjectName, BTreeSet<ObjectName>>,
+    /// The resourceVersion at which a Secret was seen to hold what its annotations say.
+    verified: HashMap<ObjectName, u64>,
+}
+
+/// What a change asks for.
+#[derive(Debug, Default)]
+pub(crate) struct Due {
+    /// Registrations that were never reported on.
+    pub(crate) new: Vec<ObjectName>,
+    /// Registrations to look at.
+    pub(crate) again: Vec<ObjectName>,
+    /// Registrations that are gone.
+    pub(crate) gone: Vec<ObjectName>,
+    /// Whether the keys' Secrets changed.
+    pub(crate) keys: bool,
+    /// Whether the sweep may have something to do.
+    pub(crate) sweep: bool,
+}
+
+impl World {
+    /// Takes what the watch of registrations says.
+    pub(crate) fn registrations(&mut self, change: Change<Registered>) -> Due {
+        let mut due = Due::default();
+        for Changed { object, before } in self.registrations.apply(change) {
+            let after = self.registrations.value(&object);
+            let (old, new) = (before.as_ref().map(Registered::uid), after.map(Registered::uid));
+            if old != new {
+                if let Some(uid) = old {
+                    self.uids.remove(uid);
+                    due.sweep = true;
+                }
+                if let Some(uid) = new {
+                    self.uids.insert(uid.to_owned(), object.clone());
+                }
+            }
+            match after {
+                None => due.gone.push(object),
+                Some(after) if after.was_never_reported() => due.new.push(object),
+                Some(_) => due.again.push(object),
+            }
+        }
+        due
+    }
+
+    /// Takes what the watch of the ledger namespace says.
+    pub(crate) fn ledger(&mut self, change: Change<LedgerObject>) -> Due {
+        let changed = self.ledger.apply(change);
+        self.ledger_changed(changed)
+    }
+
+    /// Takes an own write or a live read of the ledger namespace; nothing is due because of it.
+    pub(crate) fn ledger_wrote(&mut self, item: Item<LedgerObject>) {
+        let changed = self.ledger.wrote(item).into_iter().collect();
+        self.ledger_changed(changed);
+    }
+
+    /// Takes a live GET in the ledger namespace.
+    pub(crate) fn ledger_found(&mut self, object: &ObjectName, live: Option<(u64, LedgerObject)>) {
+        let changed = self.ledger.found(object, live).into_iter().collect();
+        self.ledger_changed(changed);
+    }
+
+    /// Takes an own DELETE in the ledger namespace.
+    pub(crate) fn ledger_removed(&mut self, object: &ObjectName, version: u64) -> Due {
+        let changed = self.ledger.removed(object, version).into_iter().collect();
+        self.ledger_changed(changed)
+    }
+
+    /// Takes what the watch of Secrets says.
+    pub(crate) fn secrets(&mut self, change: Change<SecretMeta>) -> Due {
+        let changed = self.secrets.apply(change);
+        self.secrets_changed(changed)
+    }
+
+    /// Takes an own write of a Secret.
+    pub(crate) fn secret_wrote(&mut self, item: Item<SecretMeta>) {
+        self.verified.insert(item.object.clone(), item.version);
+        let changed = self.secrets.wrote(item).into_iter().collect();
+        self.secrets_changed(changed);
+    }
+
+    /// Takes an own DELETE of a Secret.
+    pub(crate) fn secret_removed(&mut self, object: &ObjectName, version: u64) {
+        let changed = self.secrets.removed(object, version).into_iter().collect();
+        self.secrets_changed(changed);
+    }
+
+    /// Takes an own write of a registration's status.
+    pub(crate) fn status_wrote(&mut self, item: Item<Registered>) {
+        self.registrations.wrote(item);
+    }
+
+    /// Remembers that a Secret holds what its annotations say.
+    pub(crate) fn verify(&mut self, secret: &ObjectName, version: u64) {
+        self.verified.insert(secret.clone(), version);
+    }
+
+    /// The resourceVersion at which a Secret was seen to hold what its annotations say.
+    pub(crate) fn verified(&self, secret: &ObjectName) -> Option<u64> {
+        self.verified.get(secret).copied()
+    }
+
+    /// Remembers that a registration waits for a client ID.
+    pub(crate) fn wait_for(&mut self, entry: ObjectName, registration: ObjectName) {
+        self.waiting.entry(entry).or_default().insert(registration);
+    }
+
+    /// Whether a registration of this uid exists.
+    pub(crate) fn exists(&self, uid: &str) -> bool {
+        self.uids.contains_key(uid)
+    }
+
+    /// The ledger entries of a registration's uid.
+    pub(crate) fn entries_of(&self, uid: &str) -> impl Iterator<Item = (&ObjectName, &LedgerObject)> {
+        self.named_entries(self.entries_by_uid.get(uid))
+    }
+
+    /// The ledger entries of registrations of this namespace and name, whatever their uid.
+    pub(crate) fn entries_named(&self, namespace: &str, name: &str) -> impl Iterator<Item = (&ObjectName, &LedgerObject)> {
+        self.named_entries(self.entries_by_owner.get(&(namespace.to_owned(), name.to_owned())))
+    }
+
+    /// The Secrets that a registration's uid controls.
+    pub(crate) fn secrets_of(&self, uid: &str) -> impl Iterator<Item = &ObjectName> {
+        self.secrets_by_controller.get(uid).into_iter().flatten()
+    }
+
+    fn named_entries<'a>(
+        &'a self,
+        names: Option<&'a BTreeSet<ObjectName>>,
+    ) -> impl Iterator<Item = (&'a ObjectName, &'a LedgerObject)> {
+        names.into_iter().flatten().filter_map(|name| Some((name, self.ledger.value(name)?)))
+    }
+
+    fn ledger_changed(&mut self, changed: Vec<Changed<LedgerObject>>) -> Due {
+        let mut due = Due::default();
+        for Changed { object, before } in changed {
+            let after = self.ledger.value(&object).cloned();
+            for (value, is_new) in [(before.as_ref(), false), (after.as_ref(), true)] {
+                match value {
+                    Some(LedgerObject::System(_)) => due.keys = true,
+                    Some(LedgerObject::Entry { registration_uid, entry, .. }) => {
+                        let entry = entry.as_deref().ok();
+                        for uid in registration_uid.iter().map(String::as_str).chain(entry.map(|e| e.owner.uid.as_str())) {
+                            index(&mut self.entries_by_uid, uid.to_owned(), &object, is_new);
+                            due.again.extend(self.uids.get(uid).cloned());
+                        }
+                        if let Some(owner) = entry.map(|e| &e.owner) {
+                            let named = (owner.namespace.clone(), owner.name.clone());
+                            index(&mut self.entries_by_owner, named, &object, is_new);
+                        }
+                        due.sweep = true;
+                    }
+                    Some(LedgerObject::Other) | None => {}
+                }
+            }
+            if after.is_none() {
+                due.again.extend(self.waiting.remove(&object).into_iter().flatten());
+            }
+        }
+        due
+    }
+
+    fn secrets_changed(&mut self, changed: Vec<Changed<SecretMeta>>) -> Due {
+        let mut due = Due::default();
+        for Changed { object, before } in changed {
+            let after = self.secrets.value(&object).cloned();
+            for (value, is_new) in [(before.as_ref(), false), (after.as_ref(), true)] {
+                let Some(meta) = value else { continue };
+                if let Some(uid) = &meta.controller {
+                    index(&mut self.secrets_by_controller, uid.clone(), &object, is_new);
+                    due.again.extend(self.uids.get(uid).cloned());
+                }
+                due.again.extend(meta.registration().map(|name| ObjectName::new(&object.namespace, name)));
+            }
+            if after.is_none() {
+                self.verified.remove(&object);
+            }
+        }
+        due
+    }
+}
+
+impl Registered {
+    /// Its uid.
+    pub(crate) fn uid(&self) -> &str {
+        match self {
+            Self::Readable(registration) => registration.metadata.uid.as_deref().unwrap_or_default(),
+            Self::Unreadable { uid, .. } => uid,
+        }
+    }
+
+    /// The registration, if it was understood.
+    pub(crate) fn readable(&self) -> Option<&Arc<AppRegistration>> {
+        match self {
+            Self::Readable(registration) => Some(registration),
+            Self::Unreadable { .. } => None,
+        }
+    }
+
+    fn was_never_reported(&self) -> bool {
+        self.readable().is_some_and(|registration| {
+            registration.status.as_ref().and_then(|status| status.observed_generation).is_none_or(|seen| seen < 0)
+        })
+    }
+}
+
+impl LedgerObject {
+    /// The entry, if this is one that was understood.
+    pub(crate) fn entry(&self) -> Option<&Arc<Entry>> {
+        match self {
+            Self::Entry { entry, .. } => entry.as_ref().ok(),
+            Self::System(_) | Self::Other => None,
+        }
+    }
+}
+
+/// Adds an object to an index or takes it out.
+fn index<K: std::hash::Hash + Eq>(
+    index: &mut HashMap<K, BTreeSet<ObjectName>>,
+    key: K,
+    object: &ObjectName,
+    is_in: bool,
+) {
+    if is_in {
+        index.entry(key).or_default().insert(object.clone());
+    } else if let std::collections::hash_map::Entry::Occupied(mut entry) = index.entry(key) {
+        entry.get_mut().remove(object);
+        if entry.get().is_empty() {
+            entry.remove();
+        }
+    }
+}
+
+/// Ledger entries by owner uid whose registration is not there, for the sweep.
+pub(crate) fn orphans(world: &World) -> BTreeMap<ObjectName, Arc<Entry>> {
+    world
+        .ledger
+        .iter()
+        .filter_map(|(object, value)| Some((object, value.entry()?)))
+        .filter(|(_, entry)| !world.exists(&entry.owner.uid))
+        .map(|(object, entry)| (object.clone(), entry.clone()))
+        .collect()
+}
