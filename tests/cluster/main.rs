@@ -12,6 +12,8 @@
 #[path = "../harness/mod.rs"]
 mod harness;
 
+mod chart;
 mod control_plane;
 mod processes;
+mod examples;
 mod rules;

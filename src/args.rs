@@ -1,0 +1,176 @@
+//! The command line: one struct per subcommand, every flag and every variable.
+//!
+//! It parses and checks what can be checked without opening anything; `main` takes each struct apart field by field, so
+//! that the compiler finds a flag that nothing uses. Access to the Kubernetes API has no flag: it is that of
+//! `KUBECONFIG`, or of the pod's service account.
+
+use std::{net::SocketAddr, path::PathBuf};
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+/// Registers applications with an authorization server, as Kubernetes resources, and rotates their credentials.
+#[derive(Debug, Parser)]
+#[command(name = "appreg", version)]
+pub(crate) struct Cli {
+    /// What to run.
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// What to run.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Run the controller: it mints, publishes and rotates credentials
+    Controller(Controller),
+    /// Run the token service: the built-in authorization server
+    TokenService(TokenService),
+    /// Write the `CustomResourceDefinitions` as files
+    Crds(Crds),
+}
+
+/// Flags of `appreg controller`.
+#[derive(Debug, Args)]
+#[expect(clippy::struct_field_names, reason = "a field is named as its flag")]
+pub(crate) struct Controller {
+    /// The configuration file: the built-in authorization server and the default policy
+    #[arg(long, value_name = "FILE")]
+    pub(crate) config: PathBuf,
+
+    /// The namespace of the ledger, the token signing keys and the serving certificate
+    #[arg(long, value_name = "NAMESPACE", value_parser = namespace)]
+    pub(crate) ledger_namespace: String,
+
+    /// The namespace of the CA's private keys: the controller's own, and never the ledger's
+    #[arg(long, value_name = "NAMESPACE", value_parser = namespace)]
+    pub(crate) controller_namespace: String,
+
+    /// How many registrations are worked on at the same time, 16 to 32
+    #[arg(long, value_name = "N", default_value_t = 16, value_parser = clap::value_parser!(u16).range(16..=32))]
+    pub(crate) concurrency: u16,
+
+    /// What is told to whoever runs it.
+    #[command(flatten)]
+    pub(crate) observation: Observation,
+}
+
+/// Flags of `appreg token-service`.
+#[derive(Debug, Args)]
+pub(crate) struct TokenService {
+    /// The configuration file: the same as the controller's
+    #[arg(long, value_name = "FILE")]
+    pub(crate) config: PathBuf,
+
+    /// The namespace of the ledger, the token signing keys and the serving certificate
+    #[arg(long, value_name = "NAMESPACE", value_parser = namespace)]
+    pub(crate) ledger_namespace: String,
+
+    /// Where to listen for clients, with TLS
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8443")]
+    pub(crate) listen: SocketAddr,
+
+    /// How many connections may be open at the same time
+    #[arg(long, value_name = "N", default_value_t = 4096, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    pub(crate) connections: u32,
+
+    /// How many of them may come from one address
+    #[arg(long, value_name = "N", default_value_t = 256, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    pub(crate) connections_per_address: u32,
+
+    /// What is told to whoever runs it.
+    #[command(flatten)]
+    pub(crate) observation: Observation,
+}
+
+/// Flags of `appreg crds`.
+#[derive(Debug, Args)]
+pub(crate) struct Crds {
+    /// The directory to write to; made if it is missing
+    #[arg(long, value_name = "DIRECTORY")]
+    pub(crate) output: PathBuf,
+}
+
+/// How a long-running subcommand tells what it does: probes, metrics, logs.
+#[derive(Debug, Args)]
+pub(crate) struct Observation {
+    /// Where to listen for probes and metrics, without TLS
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8080")]
+    pub(crate) admin_address: SocketAddr,
+
+    /// What is logged, such as `info` or `info,appreg::controller=debug`
+    #[arg(long, value_name = "FILTER", env = "APPREG_LOG", default_value = "info")]
+    pub(crate) log_filter: String,
+
+    /// How it is logged
+    #[arg(long, value_name = "FORMAT", value_enum, default_value_t = LogFormat::Text)]
+    pub(crate) log_format: LogFormat,
+}
+
+/// What a line of the log looks like.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum LogFormat {
+    /// For people
+    Text,
+    /// One JSON object a line
+    Json,
+}
+
+/// A namespace's name is an RFC 1123 label; an empty one would mean all namespaces to the API.
+fn namespace(text: &str) -> Result<String, String> {
+    let inner = |c: u8| c.is_ascii_lowercase() || c.is_ascii_digit() || c == b'-';
+    let fits =
+        (1..=63).contains(&text.len()) && text.bytes().all(inner) && !text.starts_with('-') && !text.ends_with('-');
+    if fits {
+        Ok(text.to_owned())
+    } else {
+        Err("a namespace is 1 to 63 of a-z, 0-9 and -, not first or last -".to_owned())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    const CONTROLLER: [&str; 5] =
+        ["appreg", "controller", "--config=c.yaml", "--ledger-namespace=ledger", "--controller-namespace=appreg"];
+
+    fn parsed(args: &[&str], more: &[&str]) -> Result<Command, String> {
+        Cli::try_parse_from(args.iter().chain(more)).map(|cli| cli.command).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn nothing_listens_beyond_loopback_unless_it_is_told_to() {
+        let Ok(Command::Controller(controller)) = parsed(&CONTROLLER, &[]) else { panic!("a controller") };
+        assert!(controller.observation.admin_address.ip().is_loopback());
+        assert_eq!(controller.concurrency, 16);
+
+        let args = ["appreg", "token-service", "--config=c.yaml", "--ledger-namespace=ledger"];
+        let Ok(Command::TokenService(service)) = parsed(&args, &[]) else { panic!("a token service") };
+        assert!(service.listen.ip().is_loopback() && service.observation.admin_address.ip().is_loopback());
+        assert_eq!((service.connections, service.connections_per_address), (4096, 256));
+    }
+
+    #[test]
+    fn a_bad_value_is_refused_by_the_name_of_its_flag() {
+        for (flag, value) in [
+            ("--concurrency", "15"),
+            ("--concurrency", "33"),
+            ("--admin-address", "localhost"),
+            ("--log-format", "xml"),
+            ("--ledger-namespace", ""),
+            ("--ledger-namespace", "a/b"),
+            ("--controller-namespace", "-a"),
+        ] {
+            // A flag of CONTROLLER is taken out first: given twice would be another error.
+            let args: Vec<&str> = CONTROLLER.into_iter().filter(|arg| !arg.starts_with(flag)).collect();
+            let error = parsed(&args, &[&format!("{flag}={value}")]).unwrap_err();
+            assert!(error.contains(flag), "{flag}={value}: {error}");
+        }
+    }
+}

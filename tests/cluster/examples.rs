@@ -1,0 +1,228 @@
+//! The examples, on a real API server: each is accepted as it stands, and gives what it promises.
+
+use std::{collections::BTreeMap, fs, path::PathBuf};
+
+use appreg::api::{AppRegistration, ConditionType};
+use k8s_openapi::api::core::v1::Secret;
+use kube::{Api, Client, ResourceExt, api::ListParams};
+
+use crate::harness::{ControlPlane, eventually, eventually::holds};
+
+/// What comes out of an example.
+pub(crate) struct Expectation {
+    /// The file in `examples/`.
+    pub(crate) file: &'static str,
+    /// The client ID where one is chosen, else it is the registration's uid.
+    pub(crate) client_id: Option<&'static str>,
+    /// The Secrets, each with its type and what it holds besides [`CONNECTION`].
+    pub(crate) secrets: &'static [(&'static str, &'static str, &'static [&'static str])],
+    /// The credentials in the status: name, kind, effective duration.
+    pub(crate) credentials: &'static [(&'static str, &'static str, &'static str)],
+    pub(crate) scopes: &'static [&'static str],
+    pub(crate) redirect_uris: &'static [&'static str],
+    pub(crate) customer_groups: &'static [&'static str],
+}
+
+/// The fields of every Secret.
+const CONNECTION: [&str; 5] = ["client_id", "issuer", "issuer_ca.crt", "jwks_uri", "token_endpoint"];
+
+const CLIENT_SECRET: &[&str] = &["client_secret", "token_endpoint_auth_method"];
+const CERTIFICATE: &[&str] = &["ca.crt", "tls.crt", "tls.key", "token_endpoint_auth_method"];
+const ACCESS_TOKEN: &[&str] = &["access_token", "expires_at", "scope", "token_type"];
+
+/// One for each precedent of the product's first table, with the default policy.
+pub(crate) const EXPECTATIONS: [Expectation; 5] = [
+    // ePages: a name is enough.
+    Expectation {
+        file: "name-only.yaml",
+        client_id: None,
+        secrets: &[("newsletter", "Opaque", CLIENT_SECRET), ("newsletter-token", "Opaque", ACCESS_TOKEN)],
+        credentials: &[("default", "clientSecret", "90d"), ("token", "accessToken", "1h")],
+        scopes: &[],
+        redirect_uris: &[],
+        customer_groups: &[],
+    },
+    // App.net: website and callbacks, a token for chosen scopes.
+    Expectation {
+        file: "website-and-callbacks.yaml",
+        client_id: None,
+        secrets: &[("photo-album", "Opaque", CLIENT_SECRET), ("photo-album-token", "Opaque", ACCESS_TOKEN)],
+        credentials: &[("web", "clientSecret", "90d"), ("reader", "accessToken", "1h")],
+        scopes: &["photos:read", "photos:write"],
+        redirect_uris: &[
+            "http://localhost:8000",
+            "https://photos.example/callback",
+            "https://staging.photos.example/callback",
+        ],
+        customer_groups: &[],
+    },
+    // Akeneo: activation and callback.
+    Expectation {
+        file: "activation-and-callback.yaml",
+        client_id: None,
+        secrets: &[("product-import", "Opaque", CLIENT_SECRET), ("product-import-token", "Opaque", ACCESS_TOKEN)],
+        credentials: &[("default", "clientSecret", "90d"), ("token", "accessToken", "1h")],
+        scopes: &["products:read", "products:write"],
+        redirect_uris: &["https://import.example/callback"],
+        customer_groups: &[],
+    },
+    // apaleo: client code, logo, two described client secrets.
+    Expectation {
+        file: "client-code-and-two-secrets.yaml",
+        client_id: Some("default.booking-engine"),
+        secrets: &[("booking-engine", "Opaque", CLIENT_SECRET), ("booking-engine-export", "Opaque", CLIENT_SECRET)],
+        credentials: &[("website", "clientSecret", "365d"), ("nightly-export", "clientSecret", "90d")],
+        scopes: &["reservations:manage", "reservations:read"],
+        redirect_uris: &["https://booking.example/callback"],
+        customer_groups: &[],
+    },
+    // AvePoint Elements: certificate, one, two and three years, groups of customers.
+    Expectation {
+        file: "certificate-and-customers.yaml",
+        client_id: None,
+        secrets: &[
+            ("backup-agent", "Opaque", CLIENT_SECRET),
+            ("backup-agent-mtls", "kubernetes.io/tls", CERTIFICATE),
+            ("backup-agent-three-years", "Opaque", CLIENT_SECRET),
+            ("backup-agent-two-years", "Opaque", CLIENT_SECRET),
+        ],
+        credentials: &[
+            ("mtls", "certificate", "90d"),
+            ("one-year", "clientSecret", "365d"),
+            ("two-years", "clientSecret", "730d"),
+            ("three-years", "clientSecret", "1095d"),
+        ],
+        scopes: &["backups:read", "backups:restore"],
+        redirect_uris: &[],
+        customer_groups: &["emea-retail", "emea-wholesale"],
+    },
+];
+
+fn directory() -> PathBuf {
+    PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/examples"))
+}
+
+fn registration(file: &str) -> AppRegistration {
+    serde_yaml::from_str(&fs::read_to_string(directory().join(file)).unwrap()).unwrap()
+}
+
+/// Applies every example to the namespace `default`, and checks what a running operator with the default policy makes
+/// of each.
+#[allow(dead_code, reason = "needs a running operator: the test that starts one calls it")]
+pub(crate) async fn apply_all_and_check(plane: &ControlPlane) {
+    for expectation in &EXPECTATIONS {
+        let path = directory().join(expectation.file);
+        plane.kubectl(&["apply", "-n", "default", "-f", &path.to_string_lossy()]).await.unwrap().ok().unwrap();
+    }
+    for expectation in &EXPECTATIONS {
+        check(plane.client("admin"), "default", expectation).await;
+    }
+}
+
+/// Waits until the example's registration is ready, and compares what has come out of it.
+pub(crate) async fn check(client: Client, namespace: &str, expected: &Expectation) {
+    let file = expected.file;
+    let name = registration(file).name_any();
+    let registrations: Api<AppRegistration> = Api::namespaced(client.clone(), namespace);
+    let registration = eventually(&format!("{file} is ready"), async || {
+        let registration = registrations.get(&name).await.map_err(|error| error.to_string())?;
+        let status = registration.status.clone().unwrap_or_default();
+        let is = |type_: ConditionType| {
+            let type_ = type_.as_str();
+            status.conditions.iter().any(|c| c.type_ == type_ && c.status == "True")
+        };
+        let done = status.observed_generation == registration.metadata.generation
+            && is(ConditionType::Ready)
+            && is(ConditionType::Approved)
+            && !is(ConditionType::Reconciling)
+            && !is(ConditionType::Stalled);
+        holds(done, || format!("{status:?}"))?;
+        Ok::<_, String>(registration)
+    })
+    .await;
+
+    let uid = registration.uid().unwrap();
+    let status = registration.status.unwrap();
+    let client_id = expected.client_id.unwrap_or(&uid);
+    assert_eq!(status.client_id.as_deref(), Some(client_id), "{file}");
+
+    let granted = status.granted.unwrap_or_default();
+    assert_eq!(granted.scopes, expected.scopes, "{file}");
+    assert_eq!(granted.redirect_uris, expected.redirect_uris, "{file}");
+    assert_eq!(granted.customer_groups, expected.customer_groups, "{file}");
+
+    let credentials: Vec<_> = status
+        .credentials
+        .iter()
+        .map(|credential| {
+            let kind = credential.kind.map_or("", appreg::api::Kind::as_str);
+            (credential.name.as_str(), kind, credential.effective_duration.as_deref().unwrap_or_default())
+        })
+        .collect();
+    assert_eq!(credentials, expected.credentials, "{file}");
+
+    let secrets: Api<Secret> = Api::namespaced(client, namespace);
+    let secrets = secrets.list(&ListParams::default()).await.unwrap();
+    let found: BTreeMap<String, (String, Vec<String>)> = secrets
+        .iter()
+        .filter(|secret| secret.owner_references().iter().any(|owner| owner.uid == uid))
+        .map(|secret| {
+            let fields = secret.data.iter().flatten().map(|(name, _)| name.clone()).collect();
+            (secret.name_any(), (secret.type_.clone().unwrap_or_default(), fields))
+        })
+        .collect();
+    let expected_secrets: BTreeMap<String, (String, Vec<String>)> = expected
+        .secrets
+        .iter()
+        .map(|(name, type_, fields)| {
+            let mut fields: Vec<String> = CONNECTION.iter().chain(*fields).map(ToString::to_string).collect();
+            fields.sort();
+            ((*name).to_owned(), ((*type_).to_owned(), fields))
+        })
+        .collect();
+    assert_eq!(found, expected_secrets, "{file}");
+    for secret in secrets.iter().filter(|secret| found.contains_key(&secret.name_any())) {
+        let data = secret.data.as_ref().unwrap();
+        assert_eq!(data["client_id"].0, client_id.as_bytes(), "{file}: {}", secret.name_any());
+    }
+}
+
+#[test]
+fn every_example_has_an_expectation() {
+    let mut files: Vec<String> = fs::read_dir(directory())
+        .unwrap()
+        .map(|file| file.unwrap().file_name().into_string().unwrap())
+        .filter(|name| name != "README.md")
+        .collect();
+    files.sort();
+    let mut expected: Vec<&str> = EXPECTATIONS.iter().map(|expectation| expectation.file).collect();
+    expected.sort_unstable();
+    assert_eq!(files, expected);
+}
+
+#[tokio::test]
+async fn a_real_api_server_accepts_every_example_as_it_stands() {
+    let plane = ControlPlane::start().await.unwrap();
+    let crds = concat!(env!("CARGO_MANIFEST_DIR"), "/crds");
+    plane.kubectl(&["apply", "--server-side", "-f", crds]).await.unwrap().ok().unwrap();
+    plane
+        .kubectl(&["wait", "--for=condition=Established", "crd/appregistrations.appreg.dev"])
+        .await
+        .unwrap()
+        .ok()
+        .unwrap();
+    // A definition is served a moment after it is established. A warning is as good as a refusal here.
+    for expectation in &EXPECTATIONS {
+        let file = directory().join(expectation.file);
+        eventually(expectation.file, async || {
+            let args =
+                ["create", "--dry-run=server", "--validate=strict", "-n", "default", "-f", &file.to_string_lossy()];
+            let output = plane.kubectl(&args).await?;
+            let warned = output.stderr.clone();
+            output.ok()?;
+            anyhow::ensure!(warned.is_empty(), "{warned}");
+            anyhow::Ok(())
+        })
+        .await;
+    }
+}

@@ -1,0 +1,107 @@
+//! The chart as files: it is consistent with the CRDs, the configuration and itself.
+//!
+//! What helm makes of it is shown on a real API server, in `tests/cluster/chart.rs`.
+
+use std::{fs, path::Path};
+
+use appreg::config::{Config, Policy};
+use serde_json::{Map, Value};
+
+const CHART: &str = "charts/appreg";
+
+fn values_text() -> String {
+    fs::read_to_string(format!("{CHART}/values.yaml")).unwrap()
+}
+
+fn values() -> Value {
+    serde_yaml::from_str(&values_text()).unwrap()
+}
+
+fn schema() -> Value {
+    serde_json::from_str(&fs::read_to_string(format!("{CHART}/values.schema.json")).unwrap()).unwrap()
+}
+
+/// A schema, or the definition that it refers to.
+fn resolved<'a>(schema: &'a Value, root: &'a Value) -> &'a Value {
+    schema["$ref"].as_str().map_or(schema, |reference| root.pointer(reference.trim_start_matches('#')).unwrap())
+}
+
+/// Where values and schema name different things; `path` is where we are in both.
+fn differences(values: &Map<String, Value>, schema: &Value, root: &Value, path: &str) -> Vec<String> {
+    let schema = resolved(schema, root);
+    // A map of the user's own names, such as labels.
+    let Some(properties) = schema["properties"].as_object() else { return Vec::new() };
+    let mut found = Vec::new();
+    if schema["additionalProperties"] != Value::Bool(false) {
+        found.push(format!("{path}: the schema lets a misspelt value pass"));
+    }
+    for name in properties.keys() {
+        if !values.contains_key(name) && format!("{path}.{name}") != ".global" {
+            found.push(format!("{path}.{name}: not in values.yaml"));
+        }
+    }
+    for (name, value) in values {
+        let path = format!("{path}.{name}");
+        match (properties.get(name), value) {
+            (None, _) => found.push(format!("{path}: not in the schema")),
+            (Some(schema), Value::Object(values)) => found.extend(differences(values, schema, root, &path)),
+            (Some(_), _) => {}
+        }
+    }
+    found
+}
+
+#[test]
+fn the_chart_has_the_crds_of_the_repository() {
+    let files = |directory: &Path| {
+        let mut files: Vec<(String, String)> = fs::read_dir(directory)
+            .unwrap()
+            .map(|file| file.unwrap())
+            .map(|file| (file.file_name().into_string().unwrap(), fs::read_to_string(file.path()).unwrap()))
+            .collect();
+        files.sort();
+        files
+    };
+    let crds = files(Path::new("crds"));
+    assert!(!crds.is_empty());
+    assert_eq!(files(&Path::new(CHART).join("files/crds")), crds);
+}
+
+#[test]
+fn the_schema_names_every_value_and_no_other() {
+    let (values, schema) = (values(), schema());
+    assert_eq!(differences(values.as_object().unwrap(), &schema, &schema, ""), Vec::<String>::new());
+}
+
+#[test]
+fn every_value_has_a_comment() {
+    let text = values_text();
+    let mut before = "";
+    for line in text.lines() {
+        let line = line.trim_start();
+        let is_value = !line.is_empty() && !line.starts_with('#');
+        assert!(!is_value || before.starts_with('#'), "no comment before `{line}`");
+        before = line;
+    }
+}
+
+#[test]
+fn the_policy_in_the_values_is_the_one_of_the_program() {
+    let document = serde_json::json!({"server": {"issuer": "https://a.example"}, "policy": values()["policy"]});
+    let config = Config::parse(&document.to_string()).unwrap();
+    assert_eq!(config.policy, Policy::default());
+    // Whoever reads the values sees all there is.
+    let Value::Object(mut fields) = serde_json::to_value(Policy::default()).unwrap() else { panic!("an object") };
+    fields.remove("name"); // of the built-in policy there is one
+    let named: Vec<&String> = fields.keys().collect();
+    let mut written: Vec<String> = values()["policy"].as_object().unwrap().keys().cloned().collect();
+    written.sort();
+    assert_eq!(written.iter().collect::<Vec<_>>(), named);
+}
+
+#[test]
+fn the_versions_of_chart_and_program_are_one() {
+    let chart: Value = serde_yaml::from_str(&fs::read_to_string(format!("{CHART}/Chart.yaml")).unwrap()).unwrap();
+    assert_eq!(chart["version"], env!("CARGO_PKG_VERSION"));
+    assert_eq!(chart["appVersion"], env!("CARGO_PKG_VERSION"));
+}

@@ -1,0 +1,56 @@
+//! The examples as files: each is a registration of today's API and has its line in the table.
+//!
+//! That a real API server accepts them, and what comes out, is shown in `tests/cluster/examples.rs`.
+
+use std::fs;
+
+use appreg::api::AppRegistration;
+use serde_json::Value;
+
+/// Name and text of every example.
+fn examples() -> Vec<(String, String)> {
+    let mut examples: Vec<(String, String)> = fs::read_dir("examples")
+        .unwrap()
+        .map(|file| file.unwrap())
+        .map(|file| (file.file_name().into_string().unwrap(), fs::read_to_string(file.path()).unwrap()))
+        .filter(|(name, _)| name != "README.md")
+        .collect();
+    examples.sort();
+    assert!(!examples.is_empty());
+    examples
+}
+
+#[test]
+fn each_example_is_a_registration_without_unknown_fields() {
+    for (name, text) in examples() {
+        let written: Value = serde_yaml::from_str(&text).unwrap();
+        let registration: AppRegistration = serde_yaml::from_str(&text).unwrap_or_else(|e| panic!("{name}: {e}"));
+        // What the types do not know, they drop.
+        let read = serde_json::to_value(&registration).unwrap();
+        assert_eq!(read["spec"], written["spec"], "{name}");
+        assert!(registration.status.is_none(), "{name}");
+    }
+}
+
+#[test]
+fn each_example_explains_itself_and_has_its_line_in_the_table() {
+    let table = fs::read_to_string("examples/README.md").unwrap();
+    for (name, text) in examples() {
+        assert!(text.starts_with("# "), "{name} begins with what it shows");
+        assert!(table.contains(&format!("| [{name}]({name}) |")), "{name} is not in the table");
+    }
+    let rows = table.lines().filter(|line| line.starts_with("| [")).count();
+    assert_eq!(rows, examples().len(), "the table names a file that is not there");
+}
+
+#[test]
+fn no_two_examples_want_the_same_name_or_client_id() {
+    let mut taken = std::collections::BTreeMap::new();
+    for (file, text) in examples() {
+        let registration: AppRegistration = serde_yaml::from_str(&text).unwrap();
+        let client_id = registration.spec.client_id.clone();
+        for name in registration.metadata.name.iter().chain(&client_id) {
+            assert_eq!(taken.insert(name.clone(), file.clone()), None, "{name} in {file}");
+        }
+    }
+}
