@@ -2,35 +2,116 @@
 
 mod args;
 
-use anyhow::Context;
-use clap::Parser;
+use std::path::Path;
+use std::sync::Arc;
 
-use args::{Cli, Command, Controller, Crds, Observation, TokenService};
+use anyhow::Context as _;
+use clap::Parser as _;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+
+use appreg::admin::Admin;
+use appreg::clock::SystemClock;
+use appreg::config::Config;
+use appreg::kubernetes::client::Clients;
+use appreg::{controller, metrics, telemetry, token_service};
+use args::{Cli, Command, Controller, Crds, LogFormat, Observation, TokenService};
 
 fn main() -> anyhow::Result<()> {
     match Cli::parse().command {
-        Command::Controller(args) => controller(args),
-        Command::TokenService(args) => token_service(args),
+        Command::Controller(args) => run(controller(args)),
+        Command::TokenService(args) => run(token_service(args)),
         Command::Crds(args) => crds(args),
     }
 }
 
-fn controller(args: Controller) -> anyhow::Result<()> {
+async fn controller(args: Controller) -> anyhow::Result<()> {
     let Controller { config, ledger_namespace, controller_namespace, concurrency, observation } = args;
     let Observation { admin_address, log_filter, log_format } = observation;
-    let _ = (config, ledger_namespace, controller_namespace, concurrency, admin_address, log_filter, log_format);
-    anyhow::bail!("not wired yet")
+    telemetry::init(format(log_format), &log_filter)?;
+    let config = configuration(&config)?;
+    let admin = tokio::net::TcpListener::bind(admin_address)
+        .await
+        .with_context(|| format!("cannot listen on {admin_address}"))?;
+    let clients = clients().await?;
+    let stop = stop_on_signal()?;
+    let options = controller::run::Options {
+        config,
+        ledger_namespace,
+        controller_namespace,
+        concurrency: usize::from(concurrency),
+    };
+    let mut registry = metrics::registry();
+    let controller = controller::run::Controller::new(options, clients, Arc::new(SystemClock), &mut registry);
+    let port = Admin { conditions: controller.conditions(), registry }.run(admin, stop.clone());
+    let ((), port) = tokio::join!(controller.run(stop.clone()), port);
+    port.context("the admin port failed")
 }
 
-fn token_service(args: TokenService) -> anyhow::Result<()> {
+async fn token_service(args: TokenService) -> anyhow::Result<()> {
     let TokenService { config, ledger_namespace, listen, connections, connections_per_address, observation } = args;
     let Observation { admin_address, log_filter, log_format } = observation;
-    let _ = (config, ledger_namespace, listen, connections, connections_per_address);
-    let _ = (admin_address, log_filter, log_format);
-    anyhow::bail!("not wired yet")
+    telemetry::init(format(log_format), &log_filter)?;
+    let settings = token_service::Settings {
+        server: configuration(&config)?.server,
+        ledger_namespace,
+        limits: token_service::server::Limits {
+            connections: usize::try_from(connections)?,
+            connections_per_address: usize::try_from(connections_per_address)?,
+            ..token_service::server::Limits::default()
+        },
+    };
+    let listeners = token_service::Listeners::bind(listen, admin_address).await?;
+    let clients = clients().await?;
+    let stop = stop_on_signal()?;
+    Ok(token_service::run(settings, listeners, clients, Arc::new(SystemClock), stop).await?)
 }
 
 fn crds(args: Crds) -> anyhow::Result<()> {
     let Crds { output } = args;
     appreg::api::crds::write(&output).with_context(|| format!("cannot write to {}", output.display()))
+}
+
+/// Runs a subcommand on tokio, with the one crypto provider.
+fn run(program: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result<()> {
+    if rustls::crypto::aws_lc_rs::default_provider().install_default().is_err() {
+        anyhow::bail!("another crypto provider was installed before ours");
+    }
+    tokio::runtime::Runtime::new().context("cannot start the runtime")?.block_on(program)
+}
+
+fn configuration(path: &Path) -> anyhow::Result<Config> {
+    let yaml = std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
+    Config::parse(&yaml).with_context(|| format!("cannot use {}", path.display()))
+}
+
+async fn clients() -> anyhow::Result<Clients> {
+    let config = kube::Config::infer().await.context("no access to a Kubernetes API server is configured")?;
+    Ok(Clients::new(config)?)
+}
+
+/// Cancelled by SIGTERM, as the kubelet sends it, or by SIGINT.
+fn stop_on_signal() -> anyhow::Result<CancellationToken> {
+    let stop = CancellationToken::new();
+    let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    let token = stop.clone();
+    let wait = async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+        tracing::info!("stopping");
+        token.cancel();
+    };
+    // Detached: it waits for a signal for as long as the process lives, and holds nothing.
+    #[expect(clippy::disallowed_methods, reason = "ends with the process; a panic in it cannot happen")]
+    drop(tokio::spawn(wait));
+    Ok(stop)
+}
+
+const fn format(format: LogFormat) -> telemetry::Format {
+    match format {
+        LogFormat::Text => telemetry::Format::Text,
+        LogFormat::Json => telemetry::Format::Json,
+    }
 }
