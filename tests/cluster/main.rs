@@ -16,4 +16,5 @@ mod chart;
 mod control_plane;
 mod processes;
 mod examples;
+mod registration;
 mod rules;

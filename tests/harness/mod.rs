@@ -37,6 +37,7 @@ pub mod control_plane;
 pub mod credentials;
 mod directory;
 pub mod eventually;
+pub mod operator;
 pub mod process;
 pub mod proxy;
 
@@ -46,6 +47,7 @@ pub use access::Access;
 pub use audit::{AuditEvent, AuditLog, Mark};
 pub use control_plane::{Audit, ControlPlane, Controllers, Options, Output};
 pub use eventually::{eventually, eventually_within};
+pub use operator::{Operator, Running};
 pub use process::{Process, Program, Usage};
 pub use proxy::{Fault, Injected, Proxy, Request, Rule, Side};
 
