@@ -204,8 +204,7 @@ impl Entry {
         if bytes.len() > LARGEST_ENTRY_BYTES {
             return Err(Unreadable::TooLarge);
         }
-        let malformed =
-            |error: serde_json::Error| Unreadable::Malformed { line: error.line(), column: error.column() };
+        let malformed = |error: serde_json::Error| Unreadable::Malformed { line: error.line(), column: error.column() };
         let Version { version } = serde_json::from_slice(bytes).map_err(malformed)?;
         if version != VERSION {
             return Err(Unreadable::UnknownVersion(version));
@@ -332,8 +331,11 @@ mod tests {
 
     #[test]
     fn the_name_is_made_of_server_and_client_id() {
-        assert_eq!(name("default", "shop.storefront"), "client-26b6e0db9af5f5e8b0bbb3d9a2ff21e0c9a0aa9c".replace(
-            "26b6e0db9af5f5e8b0bbb3d9a2ff21e0c9a0aa9c", &hex_of("default\0shop.storefront")));
+        assert_eq!(
+            name("default", "shop.storefront"),
+            "client-26b6e0db9af5f5e8b0bbb3d9a2ff21e0c9a0aa9c"
+                .replace("26b6e0db9af5f5e8b0bbb3d9a2ff21e0c9a0aa9c", &hex_of("default\0shop.storefront"))
+        );
         assert_ne!(name("a", "b.c"), name("a.b", "c"));
     }
 

@@ -62,10 +62,7 @@ impl CaIndex {
     /// The one that signs a leaf with this end: the oldest that outlives it, else the one that lives longest.
     #[must_use]
     pub fn signing(&self, leaf_not_after: Timestamp) -> Option<&CaRecord> {
-        self.0
-            .iter()
-            .find(|ca| ca.not_after >= leaf_not_after)
-            .or_else(|| self.0.iter().max_by_key(|ca| ca.not_after))
+        self.0.iter().find(|ca| ca.not_after >= leaf_not_after).or_else(|| self.0.iter().max_by_key(|ca| ca.not_after))
     }
 
     /// The certificates that a verifier trusts now, as one PEM text.

@@ -153,12 +153,8 @@ impl Index {
     /// The next time at which [`Self::due`] or [`Self::signing`] can answer otherwise.
     #[must_use]
     pub fn next_transition(&self, now: Timestamp) -> Option<Timestamp> {
-        let successor = self
-            .0
-            .iter()
-            .map(|key| key.sign_from)
-            .max()
-            .map(|from| rotation::add(from, KEY_LIFE - PUBLISH_BEFORE));
+        let successor =
+            self.0.iter().map(|key| key.sign_from).max().map(|from| rotation::add(from, KEY_LIFE - PUBLISH_BEFORE));
         self.0
             .iter()
             .flat_map(|key| [Some(key.sign_from), key.publish_until])

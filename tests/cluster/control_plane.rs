@@ -14,8 +14,8 @@ use kube::{
 };
 
 use crate::harness::{
-    Audit, ControlPlane, Controllers, Fault, Options, Program, Proxy, Rule, Side, audit::counted,
-    eventually, eventually::holds, eventually_within, shared,
+    Audit, ControlPlane, Controllers, Fault, Options, Program, Proxy, Rule, Side, audit::counted, eventually,
+    eventually::holds, eventually_within, shared,
 };
 
 const SOON: Duration = Duration::from_secs(20);
@@ -26,33 +26,13 @@ async fn a_control_plane_starts_and_stops_and_leaves_nothing() {
     let plane = ControlPlane::start().await.unwrap();
     let ready = started.elapsed();
     let directory = plane.directory().to_owned();
-    let pids: Vec<u32> = plane
-        .processes()
-        .iter()
-        .map(|process| process.pid())
-        .collect();
-    assert_eq!(
-        pids.len(),
-        3,
-        "etcd, kube-apiserver, kube-controller-manager"
-    );
-    let version = plane
-        .kubectl(&["version", "-o", "json"])
-        .await
-        .unwrap()
-        .ok()
-        .unwrap();
-    assert_eq!(
-        version.matches(r#""gitVersion": "v1.36"#).count(),
-        2,
-        "client and server: {version}"
-    );
+    let pids: Vec<u32> = plane.processes().iter().map(|process| process.pid()).collect();
+    assert_eq!(pids.len(), 3, "etcd, kube-apiserver, kube-controller-manager");
+    let version = plane.kubectl(&["version", "-o", "json"]).await.unwrap().ok().unwrap();
+    assert_eq!(version.matches(r#""gitVersion": "v1.36"#).count(), 2, "client and server: {version}");
     for process in plane.processes() {
         let usage = process.usage().unwrap();
-        assert!(
-            usage.peak_memory >= usage.memory && usage.memory > 1_000_000,
-            "{usage:?}"
-        );
+        assert!(usage.peak_memory >= usage.memory && usage.memory > 1_000_000, "{usage:?}");
     }
 
     let stopping = Instant::now();
@@ -62,10 +42,7 @@ async fn a_control_plane_starts_and_stops_and_leaves_nothing() {
     assert_eq!(processes_that_mention(&directory), Vec::<String>::new());
     assert!(pids.iter().all(|pid| !is_alive(*pid)), "{pids:?}");
     assert!(!directory.exists());
-    assert!(
-        ready < Duration::from_secs(30) && gone < Duration::from_secs(5),
-        "started {ready:?}, stopped {gone:?}"
-    );
+    assert!(ready < Duration::from_secs(30) && gone < Duration::from_secs(5), "started {ready:?}, stopped {gone:?}");
 }
 
 #[tokio::test]
@@ -73,35 +50,21 @@ async fn nothing_is_left_of_a_parent_that_was_killed() {
     let scratch = tempfile::tempdir().unwrap();
     let own_binary = std::env::current_exe().unwrap();
     let parent = Program::new("parent", own_binary, scratch.path())
-        .args([
-            "--exact",
-            "control_plane::the_parent_of_the_test_above",
-            "--ignored",
-            "--nocapture",
-        ])
+        .args(["--exact", "control_plane::the_parent_of_the_test_above", "--ignored", "--nocapture"])
         .env("KUBEBUILDER_ASSETS", shared().await.program(""))
         .start()
         .unwrap();
-    let line = parent
-        .wait_for_line("directory=", Duration::from_mins(1))
-        .await
-        .unwrap();
+    let line = parent.wait_for_line("directory=", Duration::from_mins(1)).await.unwrap();
     let directory = Path::new(line.split_once('=').unwrap().1);
     let alive = processes_that_mention(directory);
     assert!(alive.len() >= 3, "{alive:?}");
 
     parent.kill(); // this process alone, not its group
 
-    eventually_within(
-        Duration::from_secs(10),
-        "no process and no directory is left",
-        async || {
-            let alive = processes_that_mention(directory);
-            holds(alive.is_empty() && !directory.exists(), || {
-                format!("{alive:?}")
-            })
-        },
-    )
+    eventually_within(Duration::from_secs(10), "no process and no directory is left", async || {
+        let alive = processes_that_mention(directory);
+        holds(alive.is_empty() && !directory.exists(), || format!("{alive:?}"))
+    })
     .await;
 }
 
@@ -109,10 +72,7 @@ async fn nothing_is_left_of_a_parent_that_was_killed() {
 #[ignore = "is the parent that nothing_is_left_of_a_parent_that_was_killed starts and kills"]
 async fn the_parent_of_the_test_above() {
     let plane = ControlPlane::start().await.unwrap();
-    #[expect(clippy::print_stdout, reason = "the other test reads it there")]
-    {
-        println!("\ndirectory={}", plane.directory().display());
-    }
+    println!("\ndirectory={}", plane.directory().display());
     std::future::pending::<()>().await;
 }
 
@@ -122,17 +82,11 @@ async fn rbac_is_on_and_each_user_is_itself() {
     let namespace = plane.namespace("rbac").await.unwrap();
     let list = async |client: Client| {
         let secrets: Api<Secret> = Api::namespaced(client, &namespace);
-        secrets
-            .list(&ListParams::default())
-            .await
-            .map_err(status_code)
+        secrets.list(&ListParams::default()).await.map_err(status_code)
     };
 
     assert_eq!(list(plane.client("nobody")).await.err(), Some(403));
-    assert_eq!(
-        list(plane.client_for_token("not-a-token")).await.err(),
-        Some(401)
-    );
+    assert_eq!(list(plane.client_for_token("not-a-token")).await.err(), Some(401));
     assert!(list(plane.client("admin")).await.is_ok());
 
     let binding = format!(
@@ -153,21 +107,10 @@ async fn rbac_is_on_and_each_user_is_itself() {
         ("somebody impersonated", plane.impersonating("jane", &[])),
         ("a ServiceAccount", plane.client_for_token(&token)),
     ] {
-        eventually(who, async || {
-            list(client.clone())
-                .await
-                .map_err(|code| format!("{who}: {code}"))
-        })
-        .await;
+        eventually(who, async || list(client.clone()).await.map_err(|code| format!("{who}: {code}"))).await;
     }
-    let refused = plane
-        .kubectl_as("nobody", &["get", "secrets", "-n", &namespace])
-        .await
-        .unwrap();
-    assert!(
-        !refused.success() && refused.stderr.contains("Forbidden"),
-        "{refused:?}"
-    );
+    let refused = plane.kubectl_as("nobody", &["get", "secrets", "-n", &namespace]).await.unwrap();
+    assert!(!refused.success() && refused.stderr.contains("Forbidden"), "{refused:?}");
     assert_eq!(mode(&plane.kubeconfig("observer")), 0o600);
 }
 
@@ -176,63 +119,37 @@ async fn helm_installs_into_it() {
     let plane = shared().await;
     let namespace = plane.namespace("helm").await.unwrap();
     let chart = tempfile::tempdir().unwrap();
-    fs::write(
-        chart.path().join("Chart.yaml"),
-        "apiVersion: v2\nname: tiny\nversion: 0.1.0\nkubeVersion: '>=1.32.0'\n",
-    )
-    .unwrap();
+    fs::write(chart.path().join("Chart.yaml"), "apiVersion: v2\nname: tiny\nversion: 0.1.0\nkubeVersion: '>=1.32.0'\n")
+        .unwrap();
     fs::create_dir(chart.path().join("templates")).unwrap();
     let template = "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: tiny}\n";
     fs::write(chart.path().join("templates/it.yaml"), template).unwrap();
 
     let path = chart.path().to_string_lossy();
-    plane
-        .helm(&["install", "tiny", &path, "-n", &namespace, "--wait"])
-        .await
-        .unwrap()
-        .ok()
-        .unwrap();
+    plane.helm(&["install", "tiny", &path, "-n", &namespace, "--wait"]).await.unwrap().ok().unwrap();
 
     let maps: Api<ConfigMap> = Api::namespaced(plane.client("admin"), &namespace);
     assert!(maps.get_opt("tiny").await.unwrap().is_some());
-    plane
-        .helm(&["uninstall", "tiny", "-n", &namespace])
-        .await
-        .unwrap()
-        .ok()
-        .unwrap();
+    plane.helm(&["uninstall", "tiny", "-n", &namespace]).await.unwrap().ok().unwrap();
     assert!(maps.get_opt("tiny").await.unwrap().is_none());
 }
 
 #[tokio::test]
 async fn the_audit_log_counts_every_request_once() {
-    let options = Options {
-        audit: Audit::Everyone,
-        controllers: Controllers::Off,
-        ..Options::default()
-    };
+    let options = Options { audit: Audit::Everyone, controllers: Controllers::Off, ..Options::default() };
     let plane = ControlPlane::start_with(options).await.unwrap();
     let maps: Api<ConfigMap> = Api::default_namespaced(plane.client("admin"));
-    maps.create(&PostParams::default(), &map("before"))
-        .await
-        .unwrap();
+    maps.create(&PostParams::default(), &map("before")).await.unwrap();
     let watch = maps.watch(&WatchParams::default(), "0").await.unwrap();
     let mark = plane.audit().mark().await.unwrap();
 
     for number in 0..50 {
-        maps.create(&PostParams::default(), &map(&format!("map-{number}")))
-            .await
-            .unwrap();
+        maps.create(&PostParams::default(), &map(&format!("map-{number}"))).await.unwrap();
     }
-    let _conflict = maps
-        .create(&PostParams::default(), &map("map-0"))
-        .await
-        .unwrap_err();
+    let _conflict = maps.create(&PostParams::default(), &map("map-0")).await.unwrap_err();
     maps.get("map-7").await.unwrap();
     maps.list(&ListParams::default()).await.unwrap();
-    maps.delete("map-7", &DeleteParams::default())
-        .await
-        .unwrap();
+    maps.delete("map-7", &DeleteParams::default()).await.unwrap();
     let other = maps.watch(&WatchParams::default(), "0").await.unwrap();
     drop((watch, other)); // both complete now; one began after the mark
     let denied: Api<ConfigMap> = Api::default_namespaced(plane.client("nobody"));
@@ -250,10 +167,7 @@ async fn the_audit_log_counts_every_request_once() {
     .assert_eq(&counted_events);
     let events = plane.audit().of_since("nobody", mark).await.unwrap();
     expect!["1 get configmaps 403\n"].assert_eq(&counted(&events));
-    assert_eq!(
-        (events[0].namespace.as_str(), events[0].name.as_str()),
-        ("default", "map-7")
-    );
+    assert_eq!((events[0].namespace.as_str(), events[0].name.as_str()), ("default", "map-7"));
     let quiet = plane.audit().mark().await.unwrap();
     assert_eq!(plane.audit().of_since("admin", quiet).await.unwrap(), []);
 }
@@ -263,25 +177,15 @@ async fn what_a_deleted_owner_owned_is_collected() {
     let plane = shared().await;
     let namespace = plane.namespace("collected").await.unwrap();
     let maps: Api<ConfigMap> = Api::namespaced(plane.client("admin"), &namespace);
-    let owner = maps
-        .create(&PostParams::default(), &map("owner"))
-        .await
-        .unwrap();
+    let owner = maps.create(&PostParams::default(), &map("owner")).await.unwrap();
     let mut owned = map("owned");
-    owned.metadata.owner_references = Some(vec![
-        kube::Resource::controller_owner_ref(&owner, &()).unwrap(),
-    ]);
+    owned.metadata.owner_references = Some(vec![kube::Resource::controller_owner_ref(&owner, &()).unwrap()]);
     maps.create(&PostParams::default(), &owned).await.unwrap();
 
-    maps.delete("owner", &DeleteParams::default())
-        .await
-        .unwrap();
+    maps.delete("owner", &DeleteParams::default()).await.unwrap();
 
     eventually("the owned object is gone", async || {
-        let left = maps
-            .get_opt("owned")
-            .await
-            .map_err(|error| error.to_string())?;
+        let left = maps.get_opt("owned").await.map_err(|error| error.to_string())?;
         holds(left.is_none(), || "it is still there".to_owned())
     })
     .await;
@@ -289,21 +193,13 @@ async fn what_a_deleted_owner_owned_is_collected() {
 
 #[tokio::test]
 async fn it_survives_restarts_and_a_freeze_with_its_data() {
-    let plane = ControlPlane::start_with(Options {
-        controllers: Controllers::Off,
-        ..Options::default()
-    })
-    .await
-    .unwrap();
+    let plane =
+        ControlPlane::start_with(Options { controllers: Controllers::Off, ..Options::default() }).await.unwrap();
     let maps: Api<ConfigMap> = Api::default_namespaced(plane.client("admin"));
-    maps.create(&PostParams::default(), &map("kept"))
-        .await
-        .unwrap();
+    maps.create(&PostParams::default(), &map("kept")).await.unwrap();
 
     plane.freeze_api_server().unwrap();
-    tokio::time::timeout(Duration::from_millis(300), maps.get("kept"))
-        .await
-        .expect_err("a frozen server is silent");
+    tokio::time::timeout(Duration::from_millis(300), maps.get("kept")).await.expect_err("a frozen server is silent");
     plane.thaw_api_server().unwrap();
     maps.get("kept").await.unwrap();
 
@@ -313,10 +209,7 @@ async fn it_survives_restarts_and_a_freeze_with_its_data() {
     maps.get("kept").await.unwrap();
 
     plane.restart_etcd().await.unwrap();
-    eventually("the object survives etcd's restart", async || {
-        maps.get("kept").await
-    })
-    .await;
+    eventually("the object survives etcd's restart", async || maps.get("kept").await).await;
 }
 
 #[tokio::test]
@@ -326,51 +219,31 @@ async fn a_cut_before_the_request_loses_it_and_one_after_the_commit_loses_the_re
     let proxy = Proxy::start(plane).await.unwrap();
     let direct: Api<ConfigMap> = Api::namespaced(plane.client("admin"), &namespace);
 
-    for (side, committed) in [
-        (Side::BeforeRequest, false),
-        (Side::AfterCommitBeforeReply, true),
-    ] {
+    for (side, committed) in [(Side::BeforeRequest, false), (Side::AfterCommitBeforeReply, true)] {
         let cut = proxy.cut(1, side, |request| request.resource() == "configmaps");
         let name = move |n: usize| format!("{side:?}-{n}").to_lowercase();
         // The victim writes one after the other and, like a process, keeps no connection when it is killed.
         let maps: Api<ConfigMap> = Api::namespaced(proxy.client("admin"), &namespace);
         let victim = tokio::spawn(async move {
             for number in 0..3 {
-                let _ = maps
-                    .create(&PostParams::default(), &map(&name(number)))
-                    .await;
+                let _ = maps.create(&PostParams::default(), &map(&name(number))).await;
             }
         });
         let request = cut.fired(SOON).await.unwrap();
-        assert_eq!(
-            (request.committed, request.status),
-            (committed, None),
-            "{request}"
-        );
+        assert_eq!((request.committed, request.status), (committed, None), "{request}");
         assert_eq!(request.namespace(), namespace);
         victim.abort();
         proxy.thaw();
 
         assert!(direct.get_opt(&name(0)).await.unwrap().is_some());
-        assert_eq!(
-            direct.get_opt(&name(1)).await.unwrap().is_some(),
-            committed,
-            "{side:?}"
-        );
+        assert_eq!(direct.get_opt(&name(1)).await.unwrap().is_some(), committed, "{side:?}");
         assert!(direct.get_opt(&name(2)).await.unwrap().is_none());
         assert_eq!(cut.matched(), 2);
     }
     assert_eq!(proxy.writes().len(), 4);
     let again: Api<ConfigMap> = Api::namespaced(proxy.client("admin"), &namespace);
     assert_eq!(
-        again
-            .list(&ListParams::default())
-            .await
-            .unwrap()
-            .items
-            .iter()
-            .filter(|map| map.data.is_some())
-            .count(),
+        again.list(&ListParams::default()).await.unwrap().items.iter().filter(|map| map.data.is_some()).count(),
         3
     );
 }
@@ -381,22 +254,13 @@ async fn the_proxy_drops_delays_and_answers_in_the_servers_place() {
     let namespace = plane.namespace("faults").await.unwrap();
     let proxy = Proxy::start(plane).await.unwrap();
     let maps: Api<ConfigMap> = Api::namespaced(proxy.client("admin"), &namespace);
-    let create = async |name: &str| {
-        maps.create(&PostParams::default(), &map(name))
-            .await
-            .map(drop)
-            .map_err(status_code)
-    };
-    let only = |name: &'static str| {
-        move |request: &crate::harness::Request| request.name() == name || request.is_write()
-    };
+    let create =
+        async |name: &str| maps.create(&PostParams::default(), &map(name)).await.map(drop).map_err(status_code);
+    let only =
+        |name: &'static str| move |request: &crate::harness::Request| request.name() == name || request.is_write();
 
-    let unavailable =
-        proxy.inject(Rule::new(Fault::Answer(Side::BeforeRequest, 503), only("-")).first(2));
-    assert_eq!(
-        (create("a").await, create("a").await, create("a").await),
-        (Err(503), Err(503), Ok(()))
-    );
+    let unavailable = proxy.inject(Rule::new(Fault::Answer(Side::BeforeRequest, 503), only("-")).first(2));
+    assert_eq!((create("a").await, create("a").await, create("a").await), (Err(503), Err(503), Ok(())));
     drop(unavailable);
 
     let lost = proxy.inject(Rule::new(Fault::Drop(Side::AfterCommitBeforeReply), only("-")).nth(0));
@@ -404,25 +268,17 @@ async fn the_proxy_drops_delays_and_answers_in_the_servers_place() {
     assert!(lost.hit()[0].committed);
     drop(lost);
 
-    let timed_out =
-        proxy.inject(Rule::new(Fault::Answer(Side::AfterCommitBeforeReply, 504), only("-")).nth(0));
+    let timed_out = proxy.inject(Rule::new(Fault::Answer(Side::AfterCommitBeforeReply, 504), only("-")).nth(0));
     assert_eq!((create("c").await, create("c").await), (Err(504), Err(409)));
     drop(timed_out);
 
-    let late = proxy.inject(Rule::new(
-        Fault::Delay(Duration::from_millis(300)),
-        only("-"),
-    ));
+    let late = proxy.inject(Rule::new(Fault::Delay(Duration::from_millis(300)), only("-")));
     let started = Instant::now();
     assert_eq!(create("d").await, Ok(()));
     assert!(started.elapsed() >= Duration::from_millis(300));
     drop(late);
 
-    let codes: Vec<_> = proxy
-        .writes()
-        .iter()
-        .map(|request| request.status.unwrap_or(0))
-        .collect();
+    let codes: Vec<_> = proxy.writes().iter().map(|request| request.status.unwrap_or(0)).collect();
     assert_eq!(codes, [503, 503, 201, 0, 409, 504, 409, 201]);
 }
 
@@ -434,47 +290,28 @@ async fn a_watch_through_the_proxy_is_streamed_held_frozen_and_reset() {
     let proxy = Proxy::start(plane).await.unwrap();
     let direct: Api<ConfigMap> = Api::namespaced(plane.client("admin"), &namespace);
     let proxied: Api<ConfigMap> = Api::namespaced(proxy.client("admin"), &namespace);
-    let from = proxied
-        .list(&ListParams::default())
-        .await
-        .unwrap()
-        .metadata
-        .resource_version
-        .unwrap();
+    let from = proxied.list(&ListParams::default()).await.unwrap().metadata.resource_version.unwrap();
     let watch = proxied.watch(&WatchParams::default(), &from).await.unwrap();
     let mut watch = std::pin::pin!(watch);
     let a_moment = Duration::from_millis(200);
 
     let mut next = async |what: &str, within: Duration| {
-        tokio::time::timeout(within, watch.try_next())
-            .await
-            .map_err(|_| what.to_owned())
+        tokio::time::timeout(within, watch.try_next()).await.map_err(|_| what.to_owned())
     };
-    direct
-        .create(&PostParams::default(), &map("streamed"))
-        .await
-        .unwrap();
+    direct.create(&PostParams::default(), &map("streamed")).await.unwrap();
     assert!(next("streamed", SOON).await.unwrap().unwrap().is_some());
 
     let gate = proxy.hold_watches(|request| request.resource() == "configmaps");
-    direct
-        .create(&PostParams::default(), &map("held"))
-        .await
-        .unwrap();
+    direct.create(&PostParams::default(), &map("held")).await.unwrap();
     proxied.get("held").await.unwrap();
     next("held back", a_moment).await.unwrap_err();
     drop(gate);
     assert!(next("released", SOON).await.unwrap().unwrap().is_some());
 
     proxy.freeze();
-    direct
-        .create(&PostParams::default(), &map("frozen"))
-        .await
-        .unwrap();
+    direct.create(&PostParams::default(), &map("frozen")).await.unwrap();
     next("frozen", a_moment).await.unwrap_err();
-    tokio::time::timeout(a_moment, proxied.get("held"))
-        .await
-        .unwrap_err();
+    tokio::time::timeout(a_moment, proxied.get("held")).await.unwrap_err();
     proxy.thaw();
     assert!(next("thawed", SOON).await.unwrap().unwrap().is_some());
 
@@ -486,10 +323,7 @@ async fn a_watch_through_the_proxy_is_streamed_held_frozen_and_reset() {
 
 fn map(name: &str) -> ConfigMap {
     let data = [("a".to_owned(), "b".to_owned())].into();
-    let mut map = ConfigMap {
-        data: Some(data),
-        ..ConfigMap::default()
-    };
+    let mut map = ConfigMap { data: Some(data), ..ConfigMap::default() };
     map.metadata.name = Some(name.to_owned());
     map
 }

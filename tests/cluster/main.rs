@@ -3,9 +3,10 @@
 //! They need the programs that `make control-plane` builds; `make test` sees to it.
 
 #![allow(
+    clippy::disallowed_methods,
     clippy::expect_used,
     clippy::unwrap_used,
-    reason = "a broken expectation is a failed test"
+    reason = "a broken expectation is a failed test; deadlines need the clock"
 )]
 
 #[path = "../harness/mod.rs"]
@@ -13,5 +14,6 @@ mod harness;
 
 mod chart;
 mod control_plane;
+mod processes;
 mod examples;
 mod rules;

@@ -34,10 +34,7 @@ impl Access {
 
     /// The same at another URL.
     pub fn via(&self, server: String) -> Self {
-        Self {
-            server,
-            ..self.clone()
-        }
+        Self { server, ..self.clone() }
     }
 
     /// The URL, without a path.
@@ -60,21 +57,11 @@ impl Access {
     /// # Panics
     /// Where there is no such user.
     pub fn token(&self, user: &str) -> &str {
-        let known = || {
-            self.users
-                .iter()
-                .map(|user| user.name.as_str())
-                .collect::<Vec<_>>()
-        };
+        let known = || self.users.iter().map(|user| user.name.as_str()).collect::<Vec<_>>();
         self.users
             .iter()
             .find(|candidate| candidate.name == user)
-            .unwrap_or_else(|| {
-                panic!(
-                    "no user {user}; there are {:?}: add it to Options::users",
-                    known()
-                )
-            })
+            .unwrap_or_else(|| panic!("no user {user}; there are {:?}: add it to Options::users", known()))
             .token()
     }
 
@@ -92,8 +79,7 @@ impl Access {
     pub fn impersonating(&self, user: &str, groups: &[&str]) -> kube::Client {
         let mut config = self.config("admin");
         config.auth_info.impersonate = Some(user.to_owned());
-        config.auth_info.impersonate_groups =
-            Some(groups.iter().map(ToString::to_string).collect());
+        config.auth_info.impersonate_groups = Some(groups.iter().map(ToString::to_string).collect());
         client(config)
     }
 
@@ -122,8 +108,7 @@ impl Access {
         let address = self.server.rsplit(':').next().unwrap_or_default();
         let label = label.replace(|c: char| !c.is_ascii_alphanumeric(), "-");
         let path = self.directory.join(format!("{label}-{address}.kubeconfig"));
-        write_private(&path, &self.kubeconfig_text(token))
-            .expect("the control plane's directory is writable");
+        write_private(&path, &self.kubeconfig_text(token)).expect("the control plane's directory is writable");
         path
     }
 

@@ -68,11 +68,7 @@ impl AuditEvent {
 impl AuditLog {
     /// The log in the file `path`; `sentinel` is a client of the user [`SENTINEL`].
     pub fn new(path: PathBuf, sentinel: kube::Client) -> Self {
-        Self {
-            path,
-            sentinel,
-            next: AtomicU64::new(0),
-        }
+        Self { path, sentinel, next: AtomicU64::new(0) }
     }
 
     /// A place after every request that has been answered by now.
@@ -114,13 +110,8 @@ impl AuditLog {
     async fn settle(&self) -> anyhow::Result<()> {
         for _ in 0..2 {
             let begin = Mark(std::fs::metadata(&self.path).map_or(0, |file| file.len()));
-            let path = format!(
-                "/version?mark={}",
-                self.next.fetch_add(1, Ordering::Relaxed)
-            );
-            self.sentinel
-                .request_text(http::Request::get(&path).body(Vec::new())?)
-                .await?;
+            let path = format!("/version?mark={}", self.next.fetch_add(1, Ordering::Relaxed));
+            self.sentinel.request_text(http::Request::get(&path).body(Vec::new())?).await?;
             let wanted = format!("\"requestURI\":\"{path}\"");
             let deadline = Instant::now() + Duration::from_secs(10);
             while !self.lines(begin)?.iter().any(|line| line.contains(&wanted)) {
@@ -136,13 +127,7 @@ impl AuditLog {
 
 /// The request that a line is about, unless it was counted before or is one of our marks.
 fn request(event: &Value, seen: &mut HashSet<String>) -> Option<AuditEvent> {
-    let text = |pointer: &str| {
-        event
-            .pointer(pointer)
-            .and_then(Value::as_str)
-            .unwrap_or_default()
-            .to_owned()
-    };
+    let text = |pointer: &str| event.pointer(pointer).and_then(Value::as_str).unwrap_or_default().to_owned();
     let (verb, stage, user) = (text("/verb"), text("/stage"), text("/user/username"));
     // A watch that began before the mark completes after it: only its beginning counts.
     let counts = stage == "ResponseStarted" || verb != "watch";
@@ -177,17 +162,11 @@ fn request(event: &Value, seen: &mut HashSet<String>) -> Option<AuditEvent> {
 pub fn counted(events: &[AuditEvent]) -> String {
     let mut counts: BTreeMap<String, usize> = BTreeMap::new();
     for event in events {
-        let code = if (200..300).contains(&event.code) {
-            String::new()
-        } else {
-            format!(" {}", event.code)
-        };
+        let code = if (200..300).contains(&event.code) { String::new() } else { format!(" {}", event.code) };
         *counts.entry(event.action() + &code).or_default() += 1;
     }
-    counts
-        .iter()
-        .fold(String::new(), |mut text, (action, count)| {
-            let _ = writeln!(text, "{count} {action}");
-            text
-        })
+    counts.iter().fold(String::new(), |mut text, (action, count)| {
+        let _ = writeln!(text, "{count} {action}");
+        text
+    })
 }

@@ -11,8 +11,8 @@ use std::{
 
 use anyhow::Context;
 use rcgen::{
-    BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
-    KeyUsagePurpose, PKCS_ECDSA_P256_SHA256, PKCS_RSA_SHA256, RsaKeySize, SanType,
+    BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose,
+    PKCS_ECDSA_P256_SHA256, PKCS_RSA_SHA256, RsaKeySize, SanType,
 };
 
 /// A user of the API server, known by a random token.
@@ -26,11 +26,7 @@ pub struct User {
 
 impl User {
     pub fn new(name: &str, groups: &[&str]) -> Self {
-        Self {
-            name: name.to_owned(),
-            groups: groups.iter().map(ToString::to_string).collect(),
-            token: random_hex(),
-        }
+        Self { name: name.to_owned(), groups: groups.iter().map(ToString::to_string).collect(), token: random_hex() }
     }
 
     pub fn token(&self) -> &str {
@@ -58,49 +54,27 @@ impl Files {
     pub fn write(directory: &Path, users: &[User]) -> anyhow::Result<Self> {
         let ca_key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256)?;
         let mut ca = CertificateParams::new(Vec::<String>::new())?;
-        ca.distinguished_name
-            .push(DnType::CommonName, "control plane of the tests");
+        ca.distinguished_name.push(DnType::CommonName, "control plane of the tests");
         ca.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        ca.key_usages = vec![
-            KeyUsagePurpose::KeyCertSign,
-            KeyUsagePurpose::DigitalSignature,
-        ];
+        ca.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::DigitalSignature];
         let ca_certificate = ca.self_signed(&ca_key)?;
         let issuer = Issuer::new(ca, ca_key);
 
         let serving_key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256)?;
-        let names = [
-            "localhost",
-            "kubernetes",
-            "kubernetes.default",
-            "kubernetes.default.svc",
-        ];
+        let names = ["localhost", "kubernetes", "kubernetes.default", "kubernetes.default.svc"];
         let mut serving = CertificateParams::new(names.map(str::to_owned).to_vec())?;
         for address in [Ipv4Addr::LOCALHOST, Ipv4Addr::new(10, 0, 0, 1)] {
-            serving
-                .subject_alt_names
-                .push(SanType::IpAddress(IpAddr::V4(address)));
+            serving.subject_alt_names.push(SanType::IpAddress(IpAddr::V4(address)));
         }
-        serving
-            .distinguished_name
-            .push(DnType::CommonName, "kube-apiserver");
+        serving.distinguished_name.push(DnType::CommonName, "kube-apiserver");
         serving.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
         let serving_certificate = serving.signed_by(&serving_key, &issuer)?;
         let service_account_key = KeyPair::generate_rsa_for(&PKCS_RSA_SHA256, RsaKeySize::_2048)?;
 
-        let tokens = users
-            .iter()
-            .enumerate()
-            .fold(String::new(), |mut tokens, (number, user)| {
-                let _ = writeln!(
-                    tokens,
-                    "{},{},uid-{number},\"{}\"",
-                    user.token,
-                    user.name,
-                    user.groups.join(",")
-                );
-                tokens
-            });
+        let tokens = users.iter().enumerate().fold(String::new(), |mut tokens, (number, user)| {
+            let _ = writeln!(tokens, "{},{},uid-{number},\"{}\"", user.token, user.name, user.groups.join(","));
+            tokens
+        });
         let files = Self {
             ca: directory.join("ca.crt"),
             serving_certificate: directory.join("apiserver.crt"),
@@ -113,10 +87,7 @@ impl Files {
         write_private(&files.ca, &files.ca_pem)?;
         write_private(&files.serving_certificate, &serving_certificate.pem())?;
         write_private(&files.serving_key, &serving_key.serialize_pem())?;
-        write_private(
-            &files.service_account_key,
-            &service_account_key.serialize_pem(),
-        )?;
+        write_private(&files.service_account_key, &service_account_key.serialize_pem())?;
         write_private(&files.tokens, &tokens)?;
         Ok(files)
     }

@@ -18,10 +18,7 @@ const PAUSE: Duration = Duration::from_millis(25);
 ///
 /// # Panics
 /// When the deadline passes.
-pub async fn eventually<T, E: Display>(
-    what: &str,
-    condition: impl AsyncFnMut() -> Result<T, E>,
-) -> T {
+pub async fn eventually<T, E: Display>(what: &str, condition: impl AsyncFnMut() -> Result<T, E>) -> T {
     eventually_within(PATIENCE, what, condition).await
 }
 
@@ -43,10 +40,7 @@ pub async fn eventually_within<T, E: Display>(
             Ok(Err(seen)) => last = format!("{seen:#}"),
             Err(_) => {}
         }
-        assert!(
-            started.elapsed() < within,
-            "not within {within:?}: {what}\nlast seen: {last}"
-        );
+        assert!(started.elapsed() < within, "not within {within:?}: {what}\nlast seen: {last}");
         tokio::time::sleep(PAUSE).await;
     }
 }

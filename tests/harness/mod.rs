@@ -32,8 +32,10 @@
 
 pub mod access;
 pub mod audit;
+mod components;
 pub mod control_plane;
 pub mod credentials;
+mod directory;
 pub mod eventually;
 pub mod process;
 pub mod proxy;
@@ -53,11 +55,5 @@ pub use proxy::{Fault, Injected, Proxy, Request, Rule, Side};
 /// ([`ControlPlane::namespace`]); cluster-scoped objects are everybody's.
 pub async fn shared() -> &'static ControlPlane {
     static SHARED: OnceCell<ControlPlane> = OnceCell::const_new();
-    SHARED
-        .get_or_init(|| async {
-            ControlPlane::start()
-                .await
-                .expect("the shared control plane starts")
-        })
-        .await
+    SHARED.get_or_init(|| async { ControlPlane::start().await.expect("the shared control plane starts") }).await
 }

@@ -34,27 +34,12 @@ exec "$@" 3<&-
 
 /// Variables of our own environment that a program gets; everything else it gets by [`Program::env`] alone, so that
 /// nobody's `KUBECONFIG` takes part in a test.
-const INHERITED: [&str; 7] = [
-    "PATH",
-    "HOME",
-    "TMPDIR",
-    "USER",
-    "LANG",
-    "RUST_BACKTRACE",
-    "LLVM_PROFILE_FILE",
-];
+const INHERITED: [&str; 7] = ["PATH", "HOME", "TMPDIR", "USER", "LANG", "RUST_BACKTRACE", "LLVM_PROFILE_FILE"];
 
 /// `program` as a command that dies with us: hold the child's standard input open as long as it may live.
 pub fn supervised(program: impl AsRef<OsStr>) -> Command {
     let mut command = Command::new("/bin/sh");
-    command
-        .arg("-c")
-        .arg(WATCHDOG)
-        .arg("watchdog")
-        .arg(program)
-        .stdin(Stdio::piped())
-        .process_group(0)
-        .env_clear();
+    command.arg("-c").arg(WATCHDOG).arg("watchdog").arg(program).stdin(Stdio::piped()).process_group(0).env_clear();
     for name in INHERITED {
         if let Some(value) = std::env::var_os(name) {
             command.env(name, value);
@@ -117,20 +102,9 @@ impl Program {
             .envs(self.env.iter().map(|(name, value)| (name, value)))
             .stdout(log.try_clone()?)
             .stderr(log);
-        let child = command
-            .spawn()
-            .with_context(|| format!("starting {}", self.path.display()))?;
-        let pid = i32::try_from(child.id())
-            .ok()
-            .and_then(Pid::from_raw)
-            .context("a child without a process id")?;
-        Ok(Process {
-            name: self.name.clone(),
-            pid,
-            log: self.log.clone(),
-            begins_at,
-            child: Mutex::new(child),
-        })
+        let child = command.spawn().with_context(|| format!("starting {}", self.path.display()))?;
+        let pid = i32::try_from(child.id()).ok().and_then(Pid::from_raw).context("a child without a process id")?;
+        Ok(Process { name: self.name.clone(), pid, log: self.log.clone(), begins_at, child: Mutex::new(child) })
     }
 }
 
@@ -172,9 +146,7 @@ impl Process {
     /// What this run has logged so far.
     pub fn log(&self) -> String {
         let bytes = fs::read(&self.log).unwrap_or_default();
-        let begin = usize::try_from(self.begins_at)
-            .unwrap_or(0)
-            .min(bytes.len());
+        let begin = usize::try_from(self.begins_at).unwrap_or(0).min(bytes.len());
         String::from_utf8_lossy(&bytes[begin..]).into_owned()
     }
 
@@ -187,12 +159,7 @@ impl Process {
 
     /// How it ended, or `None` while it runs.
     pub fn exit_status(&self) -> Option<ExitStatus> {
-        self.child
-            .lock()
-            .expect("no panic while held")
-            .try_wait()
-            .ok()
-            .flatten()
+        self.child.lock().expect("no panic while held").try_wait().ok().flatten()
     }
 
     pub fn is_running(&self) -> bool {
@@ -219,11 +186,7 @@ impl Process {
                 return Ok(status);
             }
             if Instant::now() > deadline {
-                bail!(
-                    "{} still runs after {within:?}; its log ends\n{}",
-                    self.name,
-                    self.log_tail(20)
-                );
+                bail!("{} still runs after {within:?}; its log ends\n{}", self.name, self.log_tail(20));
             }
             tokio::time::sleep(POLL).await;
         }
@@ -262,11 +225,7 @@ impl Process {
     /// Sends `signal` to the program, not to what it started.
     pub fn signal(&self, signal: Signal) -> anyhow::Result<()> {
         if let Some(status) = self.exit_status() {
-            bail!(
-                "{} has ended ({status}); its log ends\n{}",
-                self.name,
-                self.log_tail(20)
-            );
+            bail!("{} has ended ({status}); its log ends\n{}", self.name, self.log_tail(20));
         }
         kill_process(self.pid, signal).with_context(|| format!("{signal:?} to {}", self.name))
     }
@@ -285,41 +244,24 @@ impl Process {
     }
 
     /// Waits until `GET http://<address><path>` is answered with 200.
-    pub async fn wait_for_http(
-        &self,
-        address: &str,
-        path: &str,
-        within: Duration,
-    ) -> anyhow::Result<()> {
+    pub async fn wait_for_http(&self, address: &str, path: &str, within: Duration) -> anyhow::Result<()> {
         let deadline = Instant::now() + within;
         loop {
             let running = self.is_running();
             if matches!(http_status(address, path).await, Ok(200)) {
                 return Ok(());
             }
-            self.check_waiting(
-                running,
-                deadline,
-                &format!("answered 200 at http://{address}{path}"),
-            )?;
+            self.check_waiting(running, deadline, &format!("answered 200 at http://{address}{path}"))?;
             tokio::time::sleep(POLL).await;
         }
     }
 
     fn check_waiting(&self, running: bool, deadline: Instant, wanted: &str) -> anyhow::Result<()> {
         if !running {
-            bail!(
-                "{} ended before it {wanted}; its log ends\n{}",
-                self.name,
-                self.log_tail(20)
-            );
+            bail!("{} ended before it {wanted}; its log ends\n{}", self.name, self.log_tail(20));
         }
         if Instant::now() > deadline {
-            bail!(
-                "{} has not {wanted} in time; its log ends\n{}",
-                self.name,
-                self.log_tail(20)
-            );
+            bail!("{} has not {wanted} in time; its log ends\n{}", self.name, self.log_tail(20));
         }
         Ok(())
     }
@@ -328,24 +270,14 @@ impl Process {
     pub fn usage(&self) -> anyhow::Result<Usage> {
         let stat = fs::read_to_string(format!("/proc/{}/stat", self.pid()))?;
         // The name in parentheses may hold anything; the fields after it are numbers: state is the first of them.
-        let (_, rest) = stat
-            .rsplit_once(')')
-            .context("/proc/<pid>/stat without a name")?;
+        let (_, rest) = stat.rsplit_once(')').context("/proc/<pid>/stat without a name")?;
         let fields: Vec<&str> = rest.split_whitespace().collect();
-        let ticks: u64 = fields.get(11).context("utime")?.parse::<u64>()?
-            + fields.get(12).context("stime")?.parse::<u64>()?;
+        let ticks: u64 =
+            fields.get(11).context("utime")?.parse::<u64>()? + fields.get(12).context("stime")?.parse::<u64>()?;
         let status = fs::read_to_string(format!("/proc/{}/status", self.pid()))?;
         let bytes = |name: &str| -> anyhow::Result<u64> {
-            let line = status
-                .lines()
-                .find(|line| line.starts_with(name))
-                .with_context(|| name.to_owned())?;
-            Ok(line
-                .split_whitespace()
-                .nth(1)
-                .context("a number of kB")?
-                .parse::<u64>()?
-                * 1024)
+            let line = status.lines().find(|line| line.starts_with(name)).with_context(|| name.to_owned())?;
+            Ok(line.split_whitespace().nth(1).context("a number of kB")?.parse::<u64>()? * 1024)
         };
         Ok(Usage {
             cpu: Duration::from_millis(ticks * 1000 / rustix::param::clock_ticks_per_second()),
@@ -369,8 +301,7 @@ impl Drop for Process {
 pub async fn http_status(address: &str, path: &str) -> anyhow::Result<u16> {
     let exchange = async {
         let mut connection = tokio::net::TcpStream::connect(address).await?;
-        let request =
-            format!("GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n");
+        let request = format!("GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n");
         connection.write_all(request.as_bytes()).await?;
         let mut head = [0; 12]; // "HTTP/1.1 200"
         connection.read_exact(&mut head).await?;
@@ -396,9 +327,7 @@ pub fn free_ports(count: usize) -> anyhow::Result<Vec<u16>> {
         }
         let random = RandomState::new().build_hasher().finish();
         let port = match ephemeral.checked_sub(10_000) {
-            Some(room) if room > 1000 && attempt < 900 => {
-                10_000 + u16::try_from(random % u64::from(room))?
-            }
+            Some(room) if room > 1000 && attempt < 900 => 10_000 + u16::try_from(random % u64::from(room))?,
             _ => 0, // whatever the kernel gives
         };
         held.extend(std::net::TcpListener::bind(("127.0.0.1", port)));
@@ -406,9 +335,7 @@ pub fn free_ports(count: usize) -> anyhow::Result<Vec<u16>> {
     if held.len() < count {
         bail!("no {count} free ports on 127.0.0.1");
     }
-    held.iter()
-        .map(|listener| Ok(listener.local_addr()?.port()))
-        .collect()
+    held.iter().map(|listener| Ok(listener.local_addr()?.port())).collect()
 }
 
 /// One such port.

@@ -7,4 +7,5 @@ mod chart;
 mod crd;
 mod examples;
 mod fake_api;
+mod token_service;
 mod watch;

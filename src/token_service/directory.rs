@@ -1,0 +1,313 @@
+//! What is accepted, ready for the token endpoint: client IDs to clients.
+//!
+//! Plain lookups; how it is filled stands in [`super::follow`]. It is sharded, because one map that is copied per change
+//! costs more than the signature, and one lock is waited for by everybody.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, PoisonError, RwLock};
+
+use aws_lc_rs::digest;
+use jiff::Timestamp;
+use subtle::{Choice, ConstantTimeEq as _};
+
+use crate::api::TokenEndpointAuthMethod;
+use crate::ledger::{Digest, Entry, Verifier};
+use crate::rotation;
+
+/// How many shards: the first byte of a key chooses.
+const SHARDS: usize = 256;
+
+/// All clients of one authorization server.
+#[derive(Debug)]
+pub struct Directory {
+    server: String,
+    shards: Box<[Shard]>,
+    complete: AtomicBool,
+}
+
+type Shard = RwLock<HashMap<Key, Arc<Client>>>;
+
+/// The first 20 bytes of SHA-256 over server and client ID: what names the ledger entry.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Key([u8; 20]);
+
+/// One client, as its ledger entry has it.
+#[derive(Debug)]
+pub struct Client {
+    /// The client identifier.
+    pub id: String,
+    /// All that is granted, in the order of their names, separated by spaces.
+    pub scope: String,
+    /// The audiences granted; empty if the server's default applies.
+    pub audiences: Vec<String>,
+    /// The customers it may act for, `*` for all.
+    pub customers: Vec<String>,
+    /// The groups of customers it may act for.
+    pub customer_groups: Vec<String>,
+    /// The ways in which it may authenticate.
+    pub methods: Vec<TokenEndpointAuthMethod>,
+    accepted: Vec<AcceptedClientSecret>,
+}
+
+/// One revision of a client secret.
+#[derive(Debug)]
+pub struct AcceptedClientSecret {
+    /// The credential entry that it belongs to.
+    pub entry: Arc<str>,
+    /// From when on it is not accepted.
+    pub not_after: Timestamp,
+    minted_at: Timestamp,
+    sha256: Digest,
+}
+
+/// What a client secret is worth.
+#[derive(Clone, Copy, Debug)]
+pub enum Match<'a> {
+    /// It is accepted now.
+    Accepted(&'a AcceptedClientSecret),
+    /// It is in the ledger, and not valid now.
+    NotValidNow,
+    /// It is not in the ledger.
+    Unknown,
+}
+
+impl Directory {
+    /// An empty directory of this authorization server.
+    #[must_use]
+    pub fn new(server: &str) -> Self {
+        Self {
+            server: server.to_owned(),
+            shards: (0..SHARDS).map(|_| Shard::default()).collect(),
+            complete: AtomicBool::new(false),
+        }
+    }
+
+    /// The authorization server's name.
+    #[must_use]
+    pub fn server(&self) -> &str {
+        &self.server
+    }
+
+    /// The client with this identifier.
+    #[must_use]
+    pub fn client(&self, client_id: &str) -> Option<Arc<Client>> {
+        let key = Key::of(&self.server, client_id);
+        let shard = self.shard(key).read().unwrap_or_else(PoisonError::into_inner);
+        shard.get(&key).filter(|client| client.id == client_id).cloned()
+    }
+
+    /// Accepts this client as it is.
+    pub fn put(&self, client: Arc<Client>) {
+        let key = Key::of(&self.server, &client.id);
+        self.shard(key).write().unwrap_or_else(PoisonError::into_inner).insert(key, client);
+    }
+
+    /// Accepts the client of this key no longer.
+    pub fn remove(&self, key: Key) {
+        self.shard(key).write().unwrap_or_else(PoisonError::into_inner).remove(&key);
+    }
+
+    /// Whether everything that the ledger holds has been taken in once: before, nobody can be said to be unknown.
+    #[must_use]
+    pub fn is_complete(&self) -> bool {
+        self.complete.load(Ordering::Acquire)
+    }
+
+    /// Everything that the ledger holds has been taken in.
+    pub fn set_complete(&self) {
+        self.complete.store(true, Ordering::Release);
+    }
+
+    /// How many clients there are.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.shards.iter().map(|shard| shard.read().unwrap_or_else(PoisonError::into_inner).len()).sum()
+    }
+
+    /// Whether there is none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    fn shard(&self, key: Key) -> &Shard {
+        &self.shards[usize::from(key.0[0])]
+    }
+}
+
+impl Key {
+    /// The key of a client.
+    #[must_use]
+    pub fn of(server: &str, client_id: &str) -> Self {
+        let mut context = digest::Context::new(&digest::SHA256);
+        context.update(server.as_bytes());
+        context.update(&[0]);
+        context.update(client_id.as_bytes());
+        let mut key = [0; 20];
+        key.copy_from_slice(&context.finish().as_ref()[..20]);
+        Self(key)
+    }
+
+    /// The key in the name of a ledger entry's Secret (see [`crate::ledger::name`]); `None` for other names.
+    #[must_use]
+    pub fn of_secret(name: &str) -> Option<Self> {
+        let hex =
+            name.strip_prefix("client-").filter(|hex| hex.len() == 40 && hex.bytes().all(|b| b.is_ascii_hexdigit()))?;
+        let mut key = [0; 20];
+        for (byte, digits) in key.iter_mut().zip(hex.as_bytes().chunks(2)) {
+            *byte = u8::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok()?;
+        }
+        Some(Self(key))
+    }
+}
+
+impl Client {
+    /// What an entry means to the token endpoint.
+    #[must_use]
+    pub fn of(entry: Entry) -> Self {
+        let names = |granted: BTreeMap<String, String>| granted.into_keys().collect::<Vec<_>>();
+        // A scope that RFC 6749 §3.3 does not allow could not be asked for, nor stand in a list.
+        let scopes = |granted: BTreeMap<String, String>| {
+            granted.into_keys().filter(|scope| is_scope_token(scope)).collect::<Vec<_>>().join(" ")
+        };
+        let grant = entry.grant;
+        let mut accepted = Vec::new();
+        for (name, credential) in &entry.credentials {
+            let name: Arc<str> = name.as_str().into();
+            for revision in &credential.revisions {
+                let Verifier::ClientSecret(verifier) = &revision.verifier else { continue };
+                accepted.push(AcceptedClientSecret {
+                    entry: name.clone(),
+                    not_after: revision.not_after,
+                    minted_at: revision.minted_at,
+                    sha256: verifier.sha256,
+                });
+            }
+        }
+        Self {
+            id: entry.client_id,
+            scope: scopes(grant.scopes),
+            audiences: names(grant.audiences),
+            customers: names(grant.customers),
+            customer_groups: names(grant.customer_groups),
+            methods: grant.auth_methods,
+            accepted,
+        }
+    }
+
+    /// What this SHA-256 of a client secret is worth now (rule R1). All revisions are compared, each in constant time;
+    /// of several that match, the one that lives longest counts.
+    #[must_use]
+    pub fn match_client_secret(&self, sha256: Digest, now: Timestamp) -> Match<'_> {
+        let mut found = Match::Unknown;
+        for candidate in &self.accepted {
+            if !bool::from(equal(candidate.sha256, sha256)) {
+                continue;
+            }
+            let is_valid = rotation::is_valid(candidate.minted_at, candidate.not_after, now);
+            found = match found {
+                Match::Accepted(best) if !is_valid || best.not_after >= candidate.not_after => found,
+                Match::Accepted(_) | Match::NotValidNow | Match::Unknown if is_valid => Match::Accepted(candidate),
+                Match::Accepted(_) | Match::NotValidNow | Match::Unknown => Match::NotValidNow,
+            };
+        }
+        found
+    }
+}
+
+/// Compares with what nobody's client secret hashes to: an unknown client costs the work of a known one.
+pub(super) fn compare_in_vain(sha256: Digest) {
+    std::hint::black_box(equal(Digest([0; 32]), sha256));
+}
+
+/// `scope-token` of RFC 6749 §3.3: printable ASCII without space, quote and backslash.
+fn is_scope_token(text: &str) -> bool {
+    !text.is_empty() && text.bytes().all(|byte| matches!(byte, 0x21 | 0x23..=0x5b | 0x5d..=0x7e))
+}
+
+fn equal(a: Digest, b: Digest) -> Choice {
+    a.0.ct_eq(&b.0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ledger;
+
+    fn entry(revisions: &[(&str, &str, &str, &str)]) -> Entry {
+        let mut credentials = serde_json::Map::new();
+        for (name, client_secret, minted_at, not_after) in revisions {
+            let credential = credentials
+                .entry(*name)
+                .or_insert_with(|| serde_json::json!({"kind": "clientSecret", "revisions": []}));
+            credential["revisions"].as_array_mut().unwrap().push(serde_json::json!({
+                "revision": 1, "mintedAt": minted_at, "notAfter": not_after,
+                "verifier": {"sha256": Digest::of(client_secret.as_bytes()).to_base64url()},
+            }));
+        }
+        serde_json::from_value(serde_json::json!({
+            "version": 1, "server": "default", "clientID": "shop.storefront",
+            "owner": {"namespace": "shop", "name": "storefront", "uid": "u"}, "createdAt": "2026-01-01T00:00:00Z",
+            "grant": {"scopes": {"b": "policy/default", "a": "policy/default"},
+                      "authMethods": ["client_secret_basic"]},
+            "credentials": credentials,
+        }))
+        .unwrap()
+    }
+
+    fn worth<'a>(client: &'a Client, client_secret: &str, now: &str) -> Match<'a> {
+        client.match_client_secret(Digest::of(client_secret.as_bytes()), now.parse().unwrap())
+    }
+
+    #[test]
+    fn every_live_revision_is_accepted_and_only_while_it_is_valid() {
+        let client = Client::of(entry(&[
+            ("web", "old", "2026-01-01T00:00:00Z", "2026-02-01T00:00:00Z"),
+            ("web", "new", "2026-01-20T00:00:00Z", "2026-03-01T00:00:00Z"),
+        ]));
+        let during = "2026-01-25T00:00:00Z";
+        assert!(matches!(worth(&client, "old", during), Match::Accepted(_)));
+        assert!(matches!(worth(&client, "new", during), Match::Accepted(_)));
+        assert!(matches!(worth(&client, "other", during), Match::Unknown));
+        assert!(matches!(worth(&client, "old", "2026-02-01T00:00:00Z"), Match::NotValidNow));
+        assert!(matches!(worth(&client, "new", "2026-01-19T23:58:59Z"), Match::NotValidNow));
+        assert!(matches!(worth(&client, "new", "2026-01-19T23:59:00Z"), Match::Accepted(_)));
+        assert_eq!(client.scope, "a b");
+    }
+
+    #[test]
+    fn of_equal_client_secrets_the_one_that_lives_longest_counts() {
+        for order in [[0, 1, 2], [2, 1, 0], [1, 0, 2]] {
+            let revisions = [
+                ("a", "same", "2026-01-01T00:00:00Z", "2026-01-02T00:00:00Z"),
+                ("b", "same", "2026-01-01T00:00:00Z", "2026-03-01T00:00:00Z"),
+                ("c", "same", "2026-01-01T00:00:00Z", "2026-02-01T00:00:00Z"),
+            ];
+            let client = Client::of(entry(&order.map(|index: usize| revisions[index])));
+            let Match::Accepted(found) = worth(&client, "same", "2026-01-25T00:00:00Z") else { panic!() };
+            assert_eq!(&*found.entry, "b");
+        }
+    }
+
+    #[test]
+    fn a_client_is_found_by_its_identifier_and_removed_by_its_secrets_name() {
+        let directory = Directory::new("default");
+        directory.put(Arc::new(Client::of(entry(&[]))));
+        assert_eq!(directory.client("shop.storefront").unwrap().id, "shop.storefront");
+        assert!(directory.client("shop.other").is_none());
+        assert_eq!(directory.len(), 1);
+        let name = ledger::name("default", "shop.storefront");
+        directory.remove(Key::of_secret(&name).unwrap());
+        assert!(directory.is_empty());
+    }
+
+    #[test]
+    fn only_the_names_of_ledger_entries_have_a_key() {
+        for name in ["signing-keys", "client-", "client-zz", &format!("client-{}", "g".repeat(40)), "client-ä"] {
+            assert_eq!(Key::of_secret(name), None, "{name}");
+        }
+        // Signs that a number may have and a name may not.
+        assert_eq!(Key::of_secret(&format!("client-+f{}", "0".repeat(38))), None);
+    }
+}

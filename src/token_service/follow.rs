@@ -1,0 +1,378 @@
+//! What the ledger namespace shows, and what becomes of it here: clients, signing keys, the serving certificate.
+//!
+//! One watch over its Secrets; each is reduced at the door to what is served, so no Secret's bytes stay. What cannot be
+//! read is told once and counted, and what was understood before it goes on being served. Only a deletion removes.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use k8s_openapi::api::core::v1::Secret;
+use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue, LabelValueEncoder};
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::registry::Registry;
+
+use super::directory::{Client, Directory, Key};
+use super::keys::{self, LoadedKeys, SigningKeys};
+use super::tls::{self, Serving, ServingCertificate};
+use crate::api::names::LEDGER_SECRET_TYPE;
+use crate::clock::Clock;
+use crate::kubernetes::store::{Changed, Store};
+use crate::kubernetes::watch::{Change, Item};
+use crate::kubernetes::{ObjectName, version_of};
+use crate::ledger::{self, Entry};
+
+/// What a Secret of the ledger namespace is to us.
+#[derive(Clone, Debug)]
+pub enum Seen {
+    /// The entry of one of our clients.
+    Client(Arc<Client>),
+    /// An entry that cannot be read.
+    UnreadableEntry(ledger::Unreadable),
+    /// The signing keys.
+    SigningKeys(Result<Arc<LoadedKeys>, keys::Unusable>),
+    /// The serving certificate.
+    Certificate(Result<Arc<Serving>, tls::Unusable>),
+    /// Something of others: an entry of another authorization server, or nothing of appreg's.
+    Other,
+}
+
+/// What the ledger namespace fills.
+#[derive(Clone, Debug)]
+pub struct Served {
+    /// The clients.
+    pub directory: Arc<Directory>,
+    /// The signing keys.
+    pub keys: Arc<SigningKeys>,
+    /// The serving certificate.
+    pub certificate: Arc<ServingCertificate>,
+}
+
+/// Takes what the watch and live reads show.
+pub struct Follower {
+    served: Served,
+    clock: Arc<dyn Clock>,
+    seen: Mutex<Store<Seen>>,
+    unreadable: Family<UnreadableLabels, Gauge>,
+}
+
+/// How a live read compares with what was known.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Found {
+    /// It changed something.
+    Newer,
+    /// It changed nothing.
+    Same,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct UnreadableLabels {
+    object: Unreadable,
+}
+
+/// What cannot be read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+enum Unreadable {
+    LedgerEntry,
+    SigningKeys,
+    ServingCertificate,
+}
+
+impl Served {
+    /// Nothing yet, for this authorization server.
+    #[must_use]
+    pub fn nothing(server: &str) -> Self {
+        Self { directory: Arc::new(Directory::new(server)), keys: Arc::default(), certificate: Arc::default() }
+    }
+}
+
+impl Seen {
+    /// Reads a Secret. `server` is our authorization server's name.
+    #[must_use]
+    pub fn at_the_door(server: &str, secret: &Secret) -> Self {
+        let field = |name: &str| secret.data.as_ref().and_then(|data| data.get(name)).map(|bytes| bytes.0.as_slice());
+        let name = secret.metadata.name.as_deref().unwrap_or_default();
+        match name {
+            keys::SECRET => Self::SigningKeys(LoadedKeys::parse(field).map(Arc::new)),
+            tls::SECRET => Self::Certificate(Serving::parse(field(tls::CHAIN), field(tls::KEY)).map(Arc::new)),
+            // The type cannot be changed, a label can: a stripped one must not shut anyone out.
+            _ if secret.type_.as_deref() == Some(LEDGER_SECRET_TYPE) => {
+                match Entry::parse(name, field(ledger::FIELD)) {
+                    Ok(entry) if entry.server == server => Self::Client(Arc::new(Client::of(entry))),
+                    Ok(_) => Self::Other,
+                    Err(problem) => Self::UnreadableEntry(problem),
+                }
+            }
+            _ => Self::Other,
+        }
+    }
+
+    fn unreadable(&self) -> Option<Unreadable> {
+        match self {
+            Self::UnreadableEntry(_) => Some(Unreadable::LedgerEntry),
+            Self::SigningKeys(Err(_)) => Some(Unreadable::SigningKeys),
+            Self::Certificate(Err(_)) => Some(Unreadable::ServingCertificate),
+            Self::Client(_) | Self::SigningKeys(Ok(_)) | Self::Certificate(Ok(_)) | Self::Other => None,
+        }
+    }
+}
+
+impl Follower {
+    /// A follower that has seen nothing. Its gauge of unreadable objects is shown by `registry`.
+    #[must_use]
+    pub fn new(served: Served, clock: Arc<dyn Clock>, registry: &mut Registry) -> Self {
+        let unreadable = Family::<UnreadableLabels, Gauge>::default();
+        for object in [Unreadable::LedgerEntry, Unreadable::SigningKeys, Unreadable::ServingCertificate] {
+            unreadable.get_or_create(&UnreadableLabels { object }).set(0);
+        }
+        registry.sub_registry_with_prefix("token_service").register(
+            "unreadable",
+            "Objects in the ledger namespace that cannot be read, so that what was understood before is served",
+            unreadable.clone(),
+        );
+        Self { served, clock, seen: Mutex::default(), unreadable }
+    }
+
+    /// What is filled.
+    #[must_use]
+    pub fn served(&self) -> &Served {
+        &self.served
+    }
+
+    /// Takes what the watch says.
+    pub fn apply(&self, change: Change<Seen>) {
+        let is_list = matches!(change, Change::Listed { .. });
+        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        for changed in seen.apply(change) {
+            self.take(&seen, &changed);
+        }
+        drop(seen);
+        if is_list {
+            self.served.directory.set_complete();
+        }
+    }
+
+    /// Takes a Secret that was just read live.
+    pub fn found(&self, secret: &Secret) -> Found {
+        let item = Item {
+            object: ObjectName::of(secret),
+            version: version_of(secret),
+            value: Seen::at_the_door(self.served.directory.server(), secret),
+        };
+        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(changed) = seen.found(&item.object, Some((item.version, item.value))) else { return Found::Same };
+        self.take(&seen, &changed);
+        Found::Newer
+    }
+
+    /// Takes a genuine 404 of a live read. It ends what only a live read has shown; all else waits for the watch.
+    pub fn absent(&self, object: &ObjectName) {
+        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(changed) = seen.found(object, None) {
+            self.take(&seen, &changed);
+        }
+    }
+
+    fn take(&self, seen: &Store<Seen>, changed: &Changed<Seen>) {
+        let now = seen.value(&changed.object);
+        if let Some(object) = changed.before.as_ref().and_then(Seen::unreadable) {
+            self.unreadable.get_or_create(&UnreadableLabels { object }).dec();
+        }
+        if let Some(object) = now.and_then(Seen::unreadable) {
+            self.unreadable.get_or_create(&UnreadableLabels { object }).inc();
+        }
+        let secret = &*changed.object.name;
+        match now {
+            Some(Seen::Client(client)) => self.served.directory.put(client.clone()),
+            Some(Seen::SigningKeys(Ok(loaded))) => self.served.keys.replace(loaded.clone(), self.clock.now()),
+            Some(Seen::Certificate(Ok(serving))) => self.served.certificate.replace(serving.clone()),
+            Some(Seen::UnreadableEntry(problem)) => keep(secret, problem),
+            Some(Seen::SigningKeys(Err(problem))) => keep(secret, problem),
+            Some(Seen::Certificate(Err(problem))) => keep(secret, problem),
+            Some(Seen::Other) => {}
+            None if matches!(secret, keys::SECRET | tls::SECRET) => keep(secret, &"the Secret was deleted"),
+            None => {
+                if let Some(key) = Key::of_secret(secret) {
+                    self.served.directory.remove(key);
+                }
+            }
+        }
+    }
+}
+
+/// The door for the watch.
+pub(super) fn door(server: String) -> impl Fn(Secret) -> Seen {
+    move |secret| Seen::at_the_door(&server, &secret)
+}
+
+/// Tells that something is kept as it was. Once per version of the object: nothing comes here twice.
+fn keep(secret: &str, problem: &dyn std::fmt::Display) {
+    tracing::error!(secret, %problem, "cannot be read; what was understood before is served on");
+}
+
+impl std::fmt::Debug for Follower {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Follower").field("served", &self.served).finish_non_exhaustive()
+    }
+}
+
+impl EncodeLabelValue for Unreadable {
+    fn encode(&self, encoder: &mut LabelValueEncoder<'_>) -> Result<(), std::fmt::Error> {
+        match self {
+            Self::LedgerEntry => "ledger_entry",
+            Self::SigningKeys => "signing_keys",
+            Self::ServingCertificate => "serving_certificate",
+        }
+        .encode(encoder)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::ManualClock;
+    use k8s_openapi::ByteString;
+
+    const NAMESPACE: &str = "appreg-ledger";
+
+    struct Fixture {
+        follower: Follower,
+        registry: Registry,
+    }
+
+    impl Fixture {
+        fn new() -> Self {
+            let mut registry = crate::metrics::registry();
+            let clock = Arc::new(ManualClock::at("2026-01-01T00:00:00Z".parse().unwrap()));
+            let follower = Follower::new(Served::nothing("default"), clock, &mut registry);
+            Self { follower, registry }
+        }
+
+        fn applied(&self, secret: &Secret) {
+            let value = Seen::at_the_door("default", secret);
+            self.follower.apply(Change::Applied(Item {
+                object: ObjectName::of(secret),
+                version: version_of(secret),
+                value,
+            }));
+        }
+
+        fn listed(&self, secrets: &[Secret], version: u64) {
+            let item = |secret: &Secret| Item {
+                object: ObjectName::of(secret),
+                version: version_of(secret),
+                value: Seen::at_the_door("default", secret),
+            };
+            self.follower.apply(Change::Listed { items: secrets.iter().map(item).collect(), version });
+        }
+
+        fn scope(&self) -> Option<String> {
+            self.follower.served.directory.client("shop.a").map(|client| client.scope.clone())
+        }
+
+        fn unreadable(&self) -> String {
+            let text = crate::metrics::text(&self.registry);
+            let lines = text.lines().filter(|line| line.contains("unreadable{") && !line.ends_with(" 0"));
+            lines.map(|line| line.trim_start_matches("appreg_token_service_unreadable")).collect()
+        }
+    }
+
+    fn secret(name: &str, version: u64, json: &str) -> Secret {
+        let mut secret = Secret::default();
+        secret.metadata.namespace = Some(NAMESPACE.into());
+        secret.metadata.name = Some(name.into());
+        secret.metadata.resource_version = Some(version.to_string());
+        secret.type_ = Some(LEDGER_SECRET_TYPE.into());
+        secret.data = Some([(ledger::FIELD.to_owned(), ByteString(json.as_bytes().to_vec()))].into());
+        secret
+    }
+
+    fn entry(version: u64, server: &str, scope: &str) -> Secret {
+        let json = format!(
+            r#"{{"version":1,"server":"{server}","clientID":"shop.a","owner":{{"namespace":"shop","name":"a","uid":"u"}},
+               "createdAt":"2026-01-01T00:00:00Z","grant":{{"scopes":{{"{scope}":"policy/default"}}}}}}"#
+        );
+        secret(&ledger::name(server, "shop.a"), version, &json)
+    }
+
+    #[test]
+    fn an_entry_that_turns_unreadable_is_counted_and_the_last_good_one_is_served() {
+        let fixture = Fixture::new();
+        let name = ledger::name("default", "shop.a");
+        fixture.applied(&entry(1, "default", "one"));
+        for (version, json) in [(2, "{"), (3, r#"{"version":2}"#), (4, r#"{"version":1}"#)] {
+            fixture.applied(&secret(&name, version, json));
+            assert_eq!(fixture.scope().as_deref(), Some("one"));
+            assert_eq!(fixture.unreadable(), r#"{object="ledger_entry"} 1"#);
+        }
+        fixture.applied(&entry(5, "default", "two"));
+        assert_eq!(fixture.scope().as_deref(), Some("two"));
+        assert_eq!(fixture.unreadable(), "");
+    }
+
+    #[test]
+    fn a_deletion_removes_even_what_had_turned_unreadable() {
+        let fixture = Fixture::new();
+        let name = ledger::name("default", "shop.a");
+        fixture.applied(&entry(1, "default", "one"));
+        fixture.applied(&secret(&name, 2, "{"));
+        let object = ObjectName::new(NAMESPACE, &name);
+        fixture.follower.apply(Change::Deleted { object, version: 3 });
+        assert_eq!((fixture.scope(), fixture.unreadable().as_str()), (None, ""));
+        fixture.applied(&entry(4, "default", "one"));
+        fixture.listed(&[], 5);
+        assert_eq!(fixture.scope(), None, "what a list does not have is gone");
+    }
+
+    #[test]
+    fn one_bad_entry_of_a_list_does_not_stop_the_others() {
+        let fixture = Fixture::new();
+        assert!(!fixture.follower.served.directory.is_complete());
+        let bad = secret(&ledger::name("default", "shop.b"), 1, "{");
+        fixture.listed(&[bad, entry(1, "default", "one")], 2);
+        assert!(fixture.follower.served.directory.is_complete());
+        assert_eq!(fixture.scope().as_deref(), Some("one"));
+    }
+
+    #[test]
+    fn entries_of_other_servers_and_secrets_of_others_are_none_of_ours() {
+        let fixture = Fixture::new();
+        let mut opaque = entry(2, "default", "one");
+        opaque.type_ = Some("Opaque".into());
+        fixture.listed(&[entry(1, "keycloak", "one"), opaque], 3);
+        assert_eq!((fixture.scope(), fixture.unreadable().as_str()), (None, ""));
+    }
+
+    #[test]
+    fn a_live_read_is_taken_at_once_and_an_older_event_that_comes_later_is_not() {
+        let fixture = Fixture::new();
+        fixture.listed(&[entry(1, "default", "one")], 1);
+        assert_eq!(fixture.follower.found(&entry(3, "default", "three")), Found::Newer);
+        fixture.applied(&entry(2, "default", "two"));
+        assert_eq!(fixture.scope().as_deref(), Some("three"));
+        fixture.listed(&[entry(2, "default", "two")], 2);
+        assert_eq!(fixture.scope().as_deref(), Some("three"), "a list that was asked for before");
+        fixture.applied(&entry(3, "default", "three"));
+        assert_eq!(fixture.follower.found(&entry(3, "default", "three")), Found::Same);
+    }
+
+    #[test]
+    fn what_serves_is_kept_when_its_secret_breaks_or_goes() {
+        let fixture = Fixture::new();
+        let rcgen::CertifiedKey { cert, signing_key } = rcgen::generate_simple_self_signed(["a".to_owned()]).unwrap();
+        let certificate = |version: u64, key: String| {
+            let mut secret = secret(tls::SECRET, version, "");
+            let field = |name: &str, text: String| (name.to_owned(), ByteString(text.into_bytes()));
+            secret.data = Some([field(tls::CHAIN, cert.pem()), field(tls::KEY, key)].into());
+            secret
+        };
+        fixture.applied(&certificate(1, signing_key.serialize_pem()));
+        assert!(fixture.follower.served.certificate.is_present());
+        fixture.applied(&certificate(2, "canary".into()));
+        assert_eq!(fixture.unreadable(), r#"{object="serving_certificate"} 1"#);
+        fixture.applied(&secret(keys::SECRET, 3, "{}"));
+        assert_eq!(fixture.unreadable(), r#"{object="serving_certificate"} 1{object="signing_keys"} 1"#);
+        fixture.listed(&[], 4);
+        assert!(fixture.follower.served.certificate.is_present());
+        assert_eq!(fixture.unreadable(), "");
+    }
+}

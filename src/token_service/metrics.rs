@@ -1,0 +1,207 @@
+//! What the token service counts.
+
+use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue, LabelValueEncoder};
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::registry::Registry;
+
+use super::refusal::Refusal;
+
+/// The token service's counters. Clones count together.
+#[derive(Clone, Debug, Default)]
+pub struct Metrics {
+    requests: Family<RequestLabels, Counter>,
+    connections_refused: Family<ConnectionLabels, Counter>,
+    live_reads: Family<LiveReadLabels, Counter>,
+}
+
+/// Which endpoint answered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Endpoint {
+    /// `/token`.
+    Token,
+    /// `/jwks`.
+    Jwks,
+    /// The two metadata documents.
+    Metadata,
+}
+
+/// How a request ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Outcome {
+    /// With what was asked for.
+    Ok,
+    /// With 304: the client has it already.
+    NotModified,
+    /// With an error.
+    Refused(Refusal),
+}
+
+/// Why a connection was closed before its first request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum ConnectionRefusal {
+    /// There are too many.
+    TotalLimit,
+    /// There are too many of this address.
+    AddressLimit,
+    /// There is no serving certificate yet.
+    NoCertificate,
+    /// The TLS handshake took too long.
+    HandshakeTimeout,
+    /// The TLS handshake failed: no common version, suite or protocol, an alert, or not TLS at all.
+    HandshakeFailed,
+    /// The peer went away in the TLS handshake.
+    HandshakeBroken,
+}
+
+/// How a live read of a ledger entry ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum LiveRead {
+    /// The entry was read and is newer than what the watch has shown.
+    Newer,
+    /// The entry was read and says nothing new.
+    Same,
+    /// There is no such entry.
+    Absent,
+    /// It was not tried: too many in this second.
+    Limited,
+    /// The API server did not answer, or refused.
+    Failed,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct RequestLabels {
+    endpoint: Endpoint,
+    outcome: Outcome,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ConnectionLabels {
+    reason: ConnectionRefusal,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct LiveReadLabels {
+    outcome: LiveRead,
+}
+
+impl Metrics {
+    /// The counters, shown by `registry`.
+    pub fn register(registry: &mut Registry) -> Self {
+        let metrics = Self::default();
+        let registry = registry.sub_registry_with_prefix("token_service");
+        registry.register("requests", "Requests by endpoint and how they ended", metrics.requests.clone());
+        registry.register(
+            "connections_refused",
+            "Connections closed before their first request, by reason",
+            metrics.connections_refused.clone(),
+        );
+        registry.register(
+            "live_reads",
+            "Ledger entries read live before a 401, by how that ended",
+            metrics.live_reads.clone(),
+        );
+        metrics
+    }
+
+    pub(super) fn answered(&self, endpoint: Endpoint, outcome: Outcome) {
+        self.requests.get_or_create(&RequestLabels { endpoint, outcome }).inc();
+    }
+
+    pub(super) fn connection_refused(&self, reason: ConnectionRefusal) {
+        self.connections_refused.get_or_create(&ConnectionLabels { reason }).inc();
+    }
+
+    pub(super) fn live_read(&self, outcome: LiveRead) {
+        self.live_reads.get_or_create(&LiveReadLabels { outcome }).inc();
+    }
+
+    /// How many live reads ended like this.
+    #[must_use]
+    pub fn live_reads(&self, outcome: LiveRead) -> u64 {
+        self.live_reads.get_or_create(&LiveReadLabels { outcome }).get()
+    }
+
+    /// How many requests to an endpoint ended like this.
+    #[must_use]
+    pub fn requests(&self, endpoint: Endpoint, outcome: Outcome) -> u64 {
+        self.requests.get_or_create(&RequestLabels { endpoint, outcome }).get()
+    }
+
+    /// How many connections were refused for this reason.
+    #[must_use]
+    pub fn connections_refused(&self, reason: ConnectionRefusal) -> u64 {
+        self.connections_refused.get_or_create(&ConnectionLabels { reason }).get()
+    }
+}
+
+impl EncodeLabelValue for Endpoint {
+    fn encode(&self, encoder: &mut LabelValueEncoder<'_>) -> Result<(), std::fmt::Error> {
+        match self {
+            Self::Token => "token",
+            Self::Jwks => "jwks",
+            Self::Metadata => "metadata",
+        }
+        .encode(encoder)
+    }
+}
+
+impl EncodeLabelValue for Outcome {
+    fn encode(&self, encoder: &mut LabelValueEncoder<'_>) -> Result<(), std::fmt::Error> {
+        match self {
+            Self::Ok => "ok",
+            Self::NotModified => "not_modified",
+            Self::Refused(refusal) => refusal.as_str(),
+        }
+        .encode(encoder)
+    }
+}
+
+impl EncodeLabelValue for ConnectionRefusal {
+    fn encode(&self, encoder: &mut LabelValueEncoder<'_>) -> Result<(), std::fmt::Error> {
+        match self {
+            Self::TotalLimit => "total_limit",
+            Self::AddressLimit => "address_limit",
+            Self::NoCertificate => "no_certificate",
+            Self::HandshakeTimeout => "handshake_timeout",
+            Self::HandshakeFailed => "handshake_failed",
+            Self::HandshakeBroken => "handshake_broken",
+        }
+        .encode(encoder)
+    }
+}
+
+impl EncodeLabelValue for LiveRead {
+    fn encode(&self, encoder: &mut LabelValueEncoder<'_>) -> Result<(), std::fmt::Error> {
+        match self {
+            Self::Newer => "newer",
+            Self::Same => "same",
+            Self::Absent => "absent",
+            Self::Limited => "limited",
+            Self::Failed => "failed",
+        }
+        .encode(encoder)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn labels_come_from_closed_sets() {
+        let mut registry = crate::metrics::registry();
+        let metrics = Metrics::register(&mut registry);
+        metrics.answered(Endpoint::Token, Outcome::Refused(Refusal::UnknownClient));
+        metrics.connection_refused(ConnectionRefusal::AddressLimit);
+        metrics.live_read(LiveRead::Limited);
+        let text = crate::metrics::text(&registry);
+        for line in [
+            r#"appreg_token_service_requests_total{endpoint="token",outcome="unknown_client"} 1"#,
+            r#"appreg_token_service_connections_refused_total{reason="address_limit"} 1"#,
+            r#"appreg_token_service_live_reads_total{outcome="limited"} 1"#,
+        ] {
+            assert!(text.contains(line), "{line} in\n{text}");
+        }
+    }
+}

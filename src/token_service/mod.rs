@@ -1,0 +1,142 @@
+//! The built-in authorization server's endpoints: it accepts what the ledger holds, and signs access tokens.
+//!
+//! ```text
+//! ledger namespace ─watch─▶ follow ─▶ directory · keys · tls        (what is accepted, signed and served with)
+//!                  ◀─get── live  ◀──────┐
+//! client ─TLS─▶ server ─▶ service ─▶ token_endpoint · documents     (requests)
+//! ```
+//!
+//! It writes nothing and needs `get`, `list` and `watch` on the Secrets of one namespace. Every replica answers by
+//! itself. When the API server cannot be reached, it goes on with what it knows.
+
+pub mod client_authentication;
+pub mod directory;
+mod documents;
+pub mod follow;
+mod form;
+pub mod keys;
+pub mod live;
+pub mod metrics;
+pub mod refusal;
+pub mod server;
+pub mod service;
+pub mod tls;
+pub mod token_endpoint;
+
+mod health;
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use k8s_openapi::api::core::v1::Secret;
+use kube::Api;
+use tokio::net::TcpListener;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use crate::admin::Admin;
+use crate::clock::Clock;
+use crate::config;
+use crate::kubernetes::client::Clients;
+use crate::kubernetes::watch::{Health, Selection, Watch};
+use follow::{Follower, Served};
+use live::LiveReader;
+use metrics::Metrics;
+use server::{Limits, Server};
+use service::{Parts, Service};
+
+/// What the token service is told at its start.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// The authorization server: issuer, lifetimes, audience.
+    pub server: config::Server,
+    /// Where the ledger is.
+    pub ledger_namespace: String,
+    /// What clients may take up.
+    pub limits: Limits,
+}
+
+/// Where the token service listens.
+#[derive(Debug)]
+pub struct Listeners {
+    /// For clients, by TLS.
+    pub clients: TcpListener,
+    /// For the kubelet and for Prometheus, by plain HTTP.
+    pub admin: TcpListener,
+}
+
+/// Why the token service ended before it was told to.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A port could not be had.
+    #[error("cannot listen on {address}")]
+    Listen {
+        /// Where.
+        address: SocketAddr,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// One of its tasks ended, which none does by itself.
+    #[error("a task of the token service ended unexpectedly")]
+    Ended,
+}
+
+impl Listeners {
+    /// Takes both ports. Port 0 takes a free one; the logs say which.
+    pub async fn bind(clients: SocketAddr, admin: SocketAddr) -> Result<Self, Error> {
+        Ok(Self { clients: bind(clients).await?, admin: bind(admin).await? })
+    }
+}
+
+/// Runs the token service until `stop` is cancelled and open requests are finished.
+pub async fn run(
+    settings: Settings,
+    listeners: Listeners,
+    clients: Clients,
+    clock: Arc<dyn Clock>,
+    stop: CancellationToken,
+) -> Result<(), Error> {
+    let Settings { server, ledger_namespace, limits } = settings;
+    let mut registry = crate::metrics::registry();
+    let metrics = Metrics::register(&mut registry);
+    let served = Served::nothing(&server.name);
+    let follower = Arc::new(Follower::new(served.clone(), clock.clone(), &mut registry));
+    let (health_sender, health) = Health::channel();
+    health::register(&mut registry, &served, &health);
+    let conditions = health::conditions(&served, health, clock.clone());
+    let watch = Watch {
+        name: "ledger namespace",
+        api: Api::<Secret>::namespaced(clients.watches, &ledger_namespace),
+        selection: Selection::default(),
+    };
+    let door = follow::door(server.name.clone());
+    let live = LiveReader::new(clients.requests, &ledger_namespace, follower.clone(), clock.clone(), metrics.clone());
+    let certificate = served.certificate.clone();
+    let body_within = limits.body;
+    let service = Service::new(Parts { server, served, live, clock, metrics: metrics.clone(), body_within });
+    let server = Server { certificate, router: service.router(), limits, metrics };
+
+    let mut tasks = JoinSet::new();
+    let watch_stop = stop.clone();
+    tasks.spawn(async move { watch.run(door, move |change| follower.apply(change), health_sender, watch_stop).await });
+    let admin_stop = stop.clone();
+    tasks.spawn(async move {
+        // Its error is of reading an address that is bound.
+        let _ = Admin { conditions, registry }.run(listeners.admin, admin_stop).await;
+    });
+    tasks.spawn(server.run(listeners.clients, stop.clone()));
+    let mut ended = Ok(());
+    while let Some(task) = tasks.join_next().await {
+        if task.is_err() || !stop.is_cancelled() {
+            ended = Err(Error::Ended);
+            stop.cancel();
+        }
+    }
+    ended
+}
+
+async fn bind(address: SocketAddr) -> Result<TcpListener, Error> {
+    TcpListener::bind(address).await.map_err(|source| Error::Listen { address, source })
+}

@@ -1,0 +1,287 @@
+//! The accept loop: TLS connections under limits, HTTP/1.1 or HTTP/2 by ALPN, and a graceful end.
+//!
+//! It knows nothing of OAuth: what is answered is the router's business. There is no plain HTTP here.
+
+use std::collections::HashMap;
+use std::io;
+use std::net::{IpAddr, Ipv6Addr};
+use std::panic::AssertUnwindSafe;
+use std::pin::pin;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::Body;
+use futures::FutureExt as _;
+use http::{Request, Response, StatusCode};
+use hyper::body::Incoming;
+use hyper::server::conn::{http1, http2};
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::server::graceful::GracefulConnection;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
+use tokio::time::{sleep, timeout};
+use tokio_rustls::{TlsAcceptor, server::TlsStream};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tower::ServiceExt as _;
+
+use super::metrics::{ConnectionRefusal, Metrics};
+use super::tls::{HTTP_2, ServingCertificate};
+
+/// What one client, and all clients together, may take up.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Open connections in total. One idle connection costs about 24 KB, an attacker's up to 35 KB.
+    pub connections: usize,
+    /// Open connections of one address; of one /64 with IPv6. An ingress or a NAT is one address.
+    pub connections_per_address: usize,
+    /// How long a TLS handshake may take.
+    pub handshake: Duration,
+    /// How long a request's header may take, and how long an HTTP/1.1 connection may be idle.
+    pub header: Duration,
+    /// How long a request's body may take.
+    pub body: Duration,
+    /// How old a connection may become before it is asked to end: so that replicas share the load again, and nothing
+    /// stays for ever.
+    pub connection_age: Duration,
+    /// How long open requests may take once their connection or the program stops.
+    pub drain: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            connections: 2048,
+            connections_per_address: 256,
+            handshake: Duration::from_secs(5),
+            header: Duration::from_secs(20),
+            body: Duration::from_secs(10),
+            connection_age: Duration::from_mins(10),
+            drain: Duration::from_secs(10),
+        }
+    }
+}
+
+/// The most bytes of a request's header, and of one buffer of HTTP/1.1.
+const LARGEST_HEADER_BYTES: u32 = 16 * 1024;
+/// The most header fields of a request.
+const MOST_HEADERS: usize = 64;
+/// The most requests at a time on one HTTP/2 connection.
+const MOST_STREAMS: u32 = 128;
+/// A failed accept (too many open files) is tried again after this long.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(20);
+
+/// A TLS server.
+#[derive(Debug)]
+pub struct Server {
+    /// What connections are served with.
+    pub certificate: Arc<ServingCertificate>,
+    /// What requests are answered with. A panic in it is answered with 500.
+    pub router: Router,
+    /// What a client may take up.
+    pub limits: Limits,
+    /// Where refused connections are counted.
+    pub metrics: Metrics,
+}
+
+impl Server {
+    /// Answers until `stop` is cancelled. Then no more connections are accepted, open requests are finished within
+    /// `limits.drain`, and what is left is closed.
+    pub async fn run(self, listener: TcpListener, stop: CancellationToken) {
+        if let Ok(addr) = listener.local_addr() {
+            tracing::info!(%addr, "listening");
+        }
+        let connections = TaskTracker::new();
+        let shared = Arc::new(Shared {
+            permits: Arc::new(Semaphore::new(self.limits.connections)),
+            addresses: Arc::new(Addresses::new(self.limits.connections_per_address)),
+            server: self,
+            stop: stop.clone(),
+        });
+        stop.run_until_cancelled(async {
+            loop {
+                accept(&shared, &listener, &connections).await;
+            }
+        })
+        .await;
+        drop(listener);
+        connections.close();
+        connections.wait().await;
+    }
+}
+
+struct Shared {
+    server: Server,
+    permits: Arc<Semaphore>,
+    addresses: Arc<Addresses>,
+    stop: CancellationToken,
+}
+
+async fn accept(shared: &Arc<Shared>, listener: &TcpListener, connections: &TaskTracker) {
+    let Ok((stream, peer)) = listener.accept().await else { return sleep(ACCEPT_PAUSE).await };
+    let refused = |refusal| shared.server.metrics.connection_refused(refusal);
+    let Ok(permit) = shared.permits.clone().try_acquire_owned() else {
+        return refused(ConnectionRefusal::TotalLimit);
+    };
+    let Some(seat) = Addresses::take(&shared.addresses, peer.ip()) else {
+        return refused(ConnectionRefusal::AddressLimit);
+    };
+    let shared = shared.clone();
+    connections.spawn(async move {
+        let _held = (permit, seat);
+        shared.connection(stream).await;
+    });
+}
+
+impl Shared {
+    async fn connection(&self, stream: TcpStream) {
+        let Server { certificate, router, limits, metrics } = &self.server;
+        let Some(config) = certificate.config() else {
+            return metrics.connection_refused(ConnectionRefusal::NoCertificate);
+        };
+        // Without it answers wait for the peer's delayed acknowledgement; a socket that refuses it still works.
+        let _ = stream.set_nodelay(true);
+        let stream = match timeout(limits.handshake, TlsAcceptor::from(config).accept(stream)).await {
+            Ok(Ok(stream)) => stream,
+            Ok(Err(error)) => return metrics.connection_refused(refusal_of(&error)),
+            Err(_) => return metrics.connection_refused(ConnectionRefusal::HandshakeTimeout),
+        };
+        self.serve(stream, router).await;
+    }
+
+    async fn serve(&self, stream: TlsStream<TcpStream>, router: &Router) {
+        let limits = &self.server.limits;
+        let is_http_2 = stream.get_ref().1.alpn_protocol() == Some(HTTP_2);
+        let io = TokioIo::new(stream);
+        let router = router.clone();
+        let service = service_fn(move |request| answer(router.clone(), request));
+        if is_http_2 {
+            let mut builder = http2::Builder::new(TokioExecutor::new());
+            builder
+                .timer(TokioTimer::new())
+                .max_concurrent_streams(MOST_STREAMS)
+                .max_header_list_size(LARGEST_HEADER_BYTES)
+                .keep_alive_interval(limits.header)
+                .keep_alive_timeout(limits.header);
+            self.drive(builder.serve_connection(io, service)).await;
+        } else {
+            let mut builder = http1::Builder::new();
+            builder
+                .timer(TokioTimer::new())
+                .header_read_timeout(limits.header)
+                .max_headers(MOST_HEADERS)
+                .max_buf_size(LARGEST_HEADER_BYTES as usize)
+                .half_close(false);
+            self.drive(builder.serve_connection(io, service)).await;
+        }
+    }
+
+    /// Lets a connection live until it ends, is old, or the program stops; then lets it finish what it began.
+    async fn drive(&self, connection: impl GracefulConnection) {
+        let mut connection = pin!(connection);
+        tokio::select! {
+            // Peers break off as they like: that is not our failure, and telling it would let them fill our log.
+            _ = connection.as_mut() => return,
+            () = self.stop.cancelled() => {}
+            () = sleep(self.server.limits.connection_age) => {}
+        }
+        connection.as_mut().graceful_shutdown();
+        let _ = timeout(self.server.limits.drain, connection).await;
+    }
+}
+
+/// Answers one request. A panic ends that request alone; the panic hook has told where it was.
+async fn answer(router: Router, request: Request<Incoming>) -> Result<Response<Body>, std::convert::Infallible> {
+    AssertUnwindSafe(router.oneshot(request)).catch_unwind().await.unwrap_or_else(|_| {
+        let mut answer = Response::new(Body::empty());
+        *answer.status_mut() = StatusCode::INTERNAL_SERVER_ERROR;
+        Ok(answer)
+    })
+}
+
+fn refusal_of(error: &io::Error) -> ConnectionRefusal {
+    match error.kind() {
+        io::ErrorKind::InvalidData => ConnectionRefusal::HandshakeFailed,
+        _ => ConnectionRefusal::HandshakeBroken,
+    }
+}
+
+/// How many connections each address has open.
+#[derive(Debug)]
+struct Addresses {
+    most: usize,
+    open: Mutex<HashMap<IpAddr, usize>>,
+}
+
+/// One connection of an address, counted until it is dropped.
+#[derive(Debug)]
+struct Seat {
+    addresses: Arc<Addresses>,
+    address: IpAddr,
+}
+
+impl Addresses {
+    fn new(most: usize) -> Self {
+        Self { most, open: Mutex::default() }
+    }
+
+    fn take(this: &Arc<Self>, address: IpAddr) -> Option<Seat> {
+        let address = network(address);
+        let mut open = this.open.lock().unwrap_or_else(PoisonError::into_inner);
+        let count = open.entry(address).or_default();
+        if *count >= this.most {
+            return None;
+        }
+        *count += 1;
+        drop(open);
+        Some(Seat { addresses: this.clone(), address })
+    }
+}
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        let mut open = self.addresses.open.lock().unwrap_or_else(PoisonError::into_inner);
+        match open.get_mut(&self.address) {
+            Some(count) if *count > 1 => *count -= 1,
+            Some(_) | None => {
+                open.remove(&self.address);
+            }
+        }
+    }
+}
+
+/// What counts as one address: one IPv4 address, or the /64 that a single IPv6 host is usually given whole.
+fn network(address: IpAddr) -> IpAddr {
+    match address.to_canonical() {
+        IpAddr::V4(v4) => IpAddr::V4(v4),
+        IpAddr::V6(v6) => IpAddr::V6(Ipv6Addr::from_bits(v6.to_bits() >> 64 << 64)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_has_as_many_seats_as_allowed_and_gets_them_back() {
+        let addresses = Arc::new(Addresses::new(2));
+        let address: IpAddr = "192.0.2.1".parse().unwrap();
+        let first = Addresses::take(&addresses, address).unwrap();
+        let second = Addresses::take(&addresses, "::ffff:192.0.2.1".parse().unwrap()).unwrap();
+        assert!(Addresses::take(&addresses, address).is_none());
+        assert!(Addresses::take(&addresses, "192.0.2.2".parse().unwrap()).is_some());
+        drop(first);
+        assert!(Addresses::take(&addresses, address).is_some());
+        drop(second);
+        assert!(addresses.open.lock().unwrap().is_empty(), "nothing is remembered of who has left");
+    }
+
+    #[test]
+    fn a_64_of_ipv6_is_one_address() {
+        let of = |text: &str| network(text.parse().unwrap());
+        assert_eq!(of("2001:db8::1"), of("2001:db8::ffff:1"));
+        assert_ne!(of("2001:db8::1"), of("2001:db8:0:1::1"));
+    }
+}

@@ -1,0 +1,284 @@
+//! The token service as a whole: real TLS on loopback in front, the fake API server behind, a clock set by hand.
+
+#![expect(clippy::unwrap_used, reason = "tests")]
+
+mod connections;
+mod documents;
+mod follow;
+mod live;
+mod logs;
+mod token_endpoint;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use appreg::api::names::LEDGER_SECRET_TYPE;
+use appreg::clock::{Clock as _, ManualClock};
+use appreg::config::Config;
+use appreg::kubernetes::client::Clients;
+use appreg::ledger::{self, Digest};
+use appreg::mint::signing_key;
+use appreg::signer::{Algorithm, INDEX_FIELD, Index};
+use appreg::token_service::server::Limits;
+use appreg::token_service::{self, Listeners, Settings, keys, tls};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use http::{HeaderMap, StatusCode};
+use jiff::{SignedDuration, Timestamp};
+use rustls::pki_types::CertificateDer;
+use serde_json::{Value, json};
+use tokio::net::TcpStream;
+use tokio::task::JoinSet;
+use tokio::time::{sleep, timeout};
+use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
+use tokio_util::sync::CancellationToken;
+
+use crate::fake_api::FakeApi;
+
+const NAMESPACE: &str = "appreg-ledger";
+const NOW: &str = "2026-11-22T10:00:00Z";
+const CLIENT_SECRET: &str = "apr_canary0123456789";
+
+/// A condition that holds within moments or never will.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// A running token service.
+struct TokenService {
+    api: FakeApi,
+    clock: Arc<ManualClock>,
+    address: SocketAddr,
+    admin: SocketAddr,
+    issuer: String,
+    certificate: CertificateDer<'static>,
+    stop: CancellationToken,
+    running: JoinSet<Result<(), token_service::Error>>,
+}
+
+/// What an answer said.
+#[derive(Debug)]
+struct Answer {
+    status: StatusCode,
+    headers: HeaderMap,
+    body: String,
+}
+
+impl TokenService {
+    /// Starts one with a certificate, a signing key and the client `shop.storefront`, and waits until it is ready.
+    async fn start() -> Self {
+        Self::start_with("", Limits::default()).await
+    }
+
+    async fn start_with(issuer_path: &str, limits: Limits) -> Self {
+        let api = FakeApi::new();
+        let certificate = api.person_makes_a_certificate();
+        api.person_makes_signing_keys();
+        api.person_applies(&Entry::new("shop.storefront").secret());
+        let service = Self::start_on(api, certificate, issuer_path, limits).await;
+        service.until("ready", async || service.readyz().await.status == StatusCode::OK).await;
+        service
+    }
+
+    /// Starts one over whatever is in the API server.
+    async fn start_on(api: FakeApi, certificate: CertificateDer<'static>, issuer_path: &str, limits: Limits) -> Self {
+        let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+        let clock = Arc::new(ManualClock::at(NOW.parse().unwrap()));
+        let free = "127.0.0.1:0".parse().unwrap();
+        let listeners = Listeners::bind(free, free).await.unwrap();
+        let (address, admin) = (listeners.clients.local_addr().unwrap(), listeners.admin.local_addr().unwrap());
+        let issuer = format!("https://{address}{issuer_path}");
+        let config = format!("server: {{issuer: \"{issuer}\", defaultAudience: \"https://default.example\"}}");
+        let server = Config::parse(&config).unwrap().server;
+        let settings = Settings { server, ledger_namespace: NAMESPACE.into(), limits };
+        let clients = Clients { watches: api.client(), requests: api.client() };
+        let stop = CancellationToken::new();
+        let mut running = JoinSet::new();
+        running.spawn(token_service::run(settings, listeners, clients, clock.clone(), stop.clone()));
+        Self { api, clock, address, admin, issuer, certificate, stop, running }
+    }
+
+    fn url(&self, path: &str) -> String {
+        format!("https://{}{path}", self.address)
+    }
+
+    /// A client that trusts the certificate of the start. Every one has its own connections.
+    fn http(&self) -> reqwest::Client {
+        let trusted = reqwest::Certificate::from_der(&self.certificate).unwrap();
+        reqwest::Client::builder().tls_certs_only([trusted]).no_proxy().build().unwrap()
+    }
+
+    async fn send(&self, request: reqwest::RequestBuilder) -> Answer {
+        answer_of(request.send().await.unwrap()).await
+    }
+
+    /// Asks for a token with `client_secret_basic`.
+    async fn token(&self, client_id: &str, client_secret: &str) -> Answer {
+        let form = [("grant_type", "client_credentials")];
+        let request = self.http().post(self.url("/token")).basic_auth(client_id, Some(client_secret));
+        self.send(request.form(&form)).await
+    }
+
+    async fn readyz(&self) -> Answer {
+        answer_of(reqwest::get(format!("http://{}/readyz?verbose", self.admin)).await.unwrap()).await
+    }
+
+    async fn metrics(&self) -> String {
+        answer_of(reqwest::get(format!("http://{}/metrics", self.admin)).await.unwrap()).await.body
+    }
+
+    /// Waits for something that the watch will bring about.
+    async fn until(&self, what: &str, condition: impl AsyncFn() -> bool) {
+        let polled = timeout(PATIENCE, async {
+            while !condition().await {
+                sleep(Duration::from_millis(2)).await;
+            }
+        });
+        let never = polled.await.is_err();
+        assert!(
+            !never,
+            "{what}: never: {:?}\n{}\n{:#?}",
+            self.readyz().await,
+            self.metrics().await,
+            self.api.requests()
+        );
+    }
+
+    /// A TLS connection of our own, with this protocol and the trust of the start.
+    async fn connect(&self, protocol: &str) -> TlsStream<TcpStream> {
+        self.try_connect(protocol).await.unwrap()
+    }
+
+    async fn try_connect(&self, protocol: &str) -> std::io::Result<TlsStream<TcpStream>> {
+        let mut roots = rustls::RootCertStore::empty();
+        roots.add(self.certificate.clone()).unwrap();
+        let mut config = rustls::ClientConfig::builder().with_root_certificates(roots).with_no_client_auth();
+        config.alpn_protocols = vec![protocol.as_bytes().to_vec()];
+        let stream = TcpStream::connect(self.address).await?;
+        TlsConnector::from(Arc::new(config)).connect(self.address.ip().into(), stream).await
+    }
+
+    /// Stops it and waits for its end.
+    async fn end(&mut self) {
+        self.stop.cancel();
+        timeout(PATIENCE, self.running.join_next()).await.unwrap().unwrap().unwrap().unwrap();
+    }
+}
+
+impl Answer {
+    fn json(&self) -> Value {
+        serde_json::from_str(&self.body).unwrap()
+    }
+
+    fn header(&self, name: &str) -> Option<&str> {
+        self.headers.get(name).map(|value| value.to_str().unwrap())
+    }
+
+    /// Status and OAuth error.
+    fn error(&self) -> (u16, String) {
+        (self.status.as_u16(), self.json()["error"].as_str().unwrap_or_default().to_owned())
+    }
+}
+
+async fn answer_of(response: reqwest::Response) -> Answer {
+    let (status, headers) = (response.status(), response.headers().clone());
+    Answer { status, headers, body: response.text().await.unwrap() }
+}
+
+/// The claims of a token, read without verification.
+fn claims(answer: &Answer) -> Value {
+    let json = answer.json();
+    let token = json["access_token"].as_str().unwrap_or_else(|| panic!("no token in {answer:?}"));
+    let payload = token.split('.').nth(1).unwrap();
+    serde_json::from_slice(&base64::engine::general_purpose::URL_SAFE_NO_PAD.decode(payload).unwrap()).unwrap()
+}
+
+/// A ledger entry in the making.
+#[derive(Clone)]
+struct Entry(Value);
+
+impl Entry {
+    /// A client of the server `default` with two scopes and the client secret [`CLIENT_SECRET`], valid for 90 days
+    /// around now.
+    fn new(client_id: &str) -> Self {
+        let entry = Self(json!({
+            "version": 1, "server": "default", "clientID": client_id,
+            "owner": {"namespace": "shop", "name": "storefront", "uid": "u"}, "createdAt": "2026-01-01T00:00:00Z",
+            "grant": {
+                "scopes": {"orders:read": "policy/default", "orders:write": "policy/default"},
+                "authMethods": ["client_secret_basic", "client_secret_post"],
+            },
+            "credentials": {},
+        }));
+        entry.client_secret("web", CLIENT_SECRET, "2026-10-01T00:00:00Z", "2026-12-30T00:00:00Z")
+    }
+
+    /// The same with one more revision.
+    fn client_secret(mut self, entry: &str, client_secret: &str, minted_at: &str, not_after: &str) -> Self {
+        let credentials = self.0["credentials"].as_object_mut().unwrap();
+        let credential = credentials.entry(entry).or_insert_with(|| json!({"kind": "clientSecret", "revisions": []}));
+        let revisions = credential["revisions"].as_array_mut().unwrap();
+        let sha256 = Digest::of(client_secret.as_bytes()).to_base64url();
+        revisions.push(json!({
+            "revision": revisions.len() + 1, "mintedAt": minted_at, "notAfter": not_after,
+            "verifier": {"sha256": sha256},
+        }));
+        self
+    }
+
+    /// The same with another grant.
+    fn granted(mut self, what: &str, items: &[&str]) -> Self {
+        let items: serde_json::Map<_, _> =
+            items.iter().map(|item| ((*item).to_owned(), json!("policy/default"))).collect();
+        self.0["grant"][what] = items.into();
+        self
+    }
+
+    fn methods(mut self, methods: &[&str]) -> Self {
+        self.0["grant"]["authMethods"] = json!(methods);
+        self
+    }
+
+    fn secret_name(&self) -> String {
+        ledger::name("default", self.0["clientID"].as_str().unwrap())
+    }
+
+    fn secret(&self) -> Value {
+        secret(&self.secret_name(), LEDGER_SECRET_TYPE, &[(ledger::FIELD, self.0.to_string().as_bytes())])
+    }
+}
+
+fn secret(name: &str, kind: &str, fields: &[(&str, &[u8])]) -> Value {
+    let data: serde_json::Map<_, _> =
+        fields.iter().map(|(name, bytes)| ((*name).to_owned(), json!(STANDARD.encode(bytes)))).collect();
+    json!({
+        "apiVersion": "v1", "kind": "Secret", "metadata": {"namespace": NAMESPACE, "name": name},
+        "type": kind, "data": data,
+    })
+}
+
+impl FakeApi {
+    /// Writes a new self-signed serving certificate for loopback.
+    fn person_makes_a_certificate(&self) -> CertificateDer<'static> {
+        let names = ["127.0.0.1".to_owned()];
+        let rcgen::CertifiedKey { cert, signing_key } = rcgen::generate_simple_self_signed(names).unwrap();
+        let fields = [(tls::CHAIN, cert.pem()), (tls::KEY, signing_key.serialize_pem())];
+        let fields: Vec<_> = fields.iter().map(|(name, text)| (*name, text.as_bytes())).collect();
+        self.person_applies(&secret(tls::SECRET, "kubernetes.io/tls", &fields));
+        cert.der().clone()
+    }
+
+    /// Writes a signing key that has signed for a day.
+    fn person_makes_signing_keys(&self) {
+        let since: Timestamp = NOW.parse::<Timestamp>().unwrap() - SignedDuration::from_hours(24);
+        let key = signing_key::mint(Algorithm::ES256, since, since).unwrap();
+        let index = Index::default().with(key.record.clone());
+        let pem = format!("{}.pem", key.record.kid);
+        let fields = [(INDEX_FIELD, &*index.to_json()), (&*pem, key.private_key_pem.expose())];
+        self.person_applies(&secret(keys::SECRET, "Opaque", &fields));
+    }
+}
+
+fn now_of(service: &TokenService) -> i64 {
+    service.clock.now().as_second()
+}
