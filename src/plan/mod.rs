@@ -18,6 +18,8 @@ mod status;
 #[cfg(test)]
 mod cases;
 #[cfg(test)]
+mod model;
+#[cfg(test)]
 mod properties;
 
 use std::collections::{BTreeMap, BTreeSet};
