@@ -99,6 +99,14 @@ pub fn whole_seconds(at: Timestamp) -> Timestamp {
     Timestamp::from_second(at.as_second()).unwrap_or(at)
 }
 
+/// The next whole second, or the timestamp if it is one: decisions are made on whole seconds, so what comes within a
+/// second comes at its end.
+#[must_use]
+pub fn whole_seconds_up(at: Timestamp) -> Timestamp {
+    let floor = whole_seconds(at);
+    if floor < at { add(floor, SignedDuration::from_secs(1)) } else { floor }
+}
+
 /// Whether a revision is within its validity: `minted_at - 60 s ≤ now < not_after` (rule R1).
 #[must_use]
 pub fn is_valid(minted_at: Timestamp, not_after: Timestamp, now: Timestamp) -> bool {

@@ -156,7 +156,7 @@ pub(super) fn accept(facts: &Facts, client: &Client, draft: &Draft, now: Timesta
     entry.owner = owner(facts);
     entry.deletion_policy = registration.spec.deletion_policy.unwrap_or_default();
     entry.grant = draft.decision.grant.clone();
-    entry.revoked_before = latest(entry.revoked_before, desired::revoked_before(registration), now);
+    entry.revoked_before = entry.revoked_before.max(desired::revoked_before(registration, now));
     for (desired, verdict) in &draft.verdicts {
         let kind = desired.settings.kind();
         let exists = entry.credentials.get(&desired.name).is_some_and(|credential| credential.kind == kind);
@@ -168,7 +168,7 @@ pub(super) fn accept(facts: &Facts, client: &Client, draft: &Draft, now: Timesta
         }
         let Some(credential) = entry.credentials.get_mut(&desired.name) else { continue };
         if kind == Kind::AccessToken {
-            credential.revoked_before = latest(credential.revoked_before, desired.revoke_before, now);
+            credential.revoked_before = credential.revoked_before.max(desired.revoke_before);
         } else if let Some(mint) = &verdict.mint {
             credential.next_revision = mint.revision + 1;
             credential.revisions.retain(|r| !r.is_expired(now) && Some(r.revision) != verdict.evict);
@@ -220,11 +220,6 @@ fn owner(facts: &Facts) -> Owner {
         name: registration.name.clone(),
         uid: registration.uid.clone(),
     }
-}
-
-/// The later of what is recorded and what has come.
-fn latest(recorded: Option<Timestamp>, asked: Option<Timestamp>, now: Timestamp) -> Option<Timestamp> {
-    recorded.max(asked.filter(|asked| *asked <= now))
 }
 
 fn client_id_is_denied(facts: &Facts) -> Option<Problem> {

@@ -31,7 +31,6 @@ use crate::ledger::Entry;
 use crate::rotation::{self, CLOCK_TOLERANCE};
 
 pub use connection::Connection;
-pub use desired::revoked_before;
 pub use secret::{Reading, contents, hinted_contents, published};
 pub use status::{Failure, after_failure};
 
@@ -283,13 +282,14 @@ struct Draft {
     decision: crate::policy::Decision,
     verdicts: Vec<(Desired, Verdict)>,
     problems: Vec<Problem>,
+    next_revocation: Option<Timestamp>,
 }
 
 impl Draft {
     fn of(facts: &Facts, client: &Client, now: Timestamp) -> Self {
         let registration = &facts.registration;
         let decision = ledger::grant(facts, client);
-        let resolved = desired::resolve(registration, &facts.environment, &decision.grant);
+        let resolved = desired::resolve(registration, &facts.environment, &decision.grant, now);
         let customers: Vec<_> = decision.grant.customers.keys().cloned().collect();
         let customer_groups: Vec<_> = decision.grant.customer_groups.keys().cloned().collect();
         let clock = clock_is_behind(client, now);
@@ -325,7 +325,8 @@ impl Draft {
             problems.extend(verdict.problem.clone());
             verdicts.push((desired.clone(), verdict));
         }
-        Self { resolved, decision, verdicts, problems }
+        let next_revocation = desired::next_revocation(registration, now);
+        Self { resolved, decision, verdicts, problems, next_revocation }
     }
 
     fn plan(&self, facts: &Facts, client: &Client, now: Timestamp) -> Plan {
@@ -341,9 +342,10 @@ impl Draft {
             .verdicts
             .iter()
             .filter_map(|(_, verdict)| verdict.wake)
-            .chain(self.watermarks_to_come(now))
+            .chain(self.watermarks_to_come())
             .chain(self.problems.iter().filter(|p| needs_another_look(p.reason)).map(|_| rotation::add(now, LOOK_AGAIN)))
-            .min();
+            .min()
+            .map(rotation::whole_seconds_up);
         Plan {
             look: Look::default(),
             status: status::success(facts, client, self, &steps, now),
@@ -354,13 +356,8 @@ impl Draft {
         }
     }
 
-    fn watermarks_to_come(&self, now: Timestamp) -> impl Iterator<Item = Timestamp> {
-        self.resolved
-            .entries
-            .iter()
-            .flat_map(|desired| [desired.rotate_before, desired.revoke_before])
-            .flatten()
-            .filter(move |mark| *mark > now)
+    fn watermarks_to_come(&self) -> impl Iterator<Item = Timestamp> {
+        self.resolved.entries.iter().filter_map(|desired| desired.next_watermark).chain(self.next_revocation)
     }
 }
 

@@ -435,6 +435,9 @@ impl World {
         if held != wanted {
             return Err(());
         }
+        if matches!(accept.write, LedgerWrite::Create) {
+            self.record.incarnation += 1;
+        }
         assert!(entry.to_json().len() < ledger::LARGEST_ENTRY_BYTES, "invariant 11: an entry's size");
         self.commit(name, entry, &run.plan);
         run.ledger_version = Some(self.version);
@@ -703,7 +706,7 @@ impl World {
     /// How long an old value is promised to go on, by entry; nothing is promised for entries that are gone.
     fn overlaps(&self) -> BTreeMap<String, SignedDuration> {
         let grant = ledger::Grant::default();
-        let resolved = super::desired::resolve(&self.registration, &self.environment, &grant);
+        let resolved = super::desired::resolve(&self.registration, &self.environment, &grant, Timestamp::MIN);
         resolved.entries.iter().map(|d| (d.name.clone(), d.rhythm.overlap())).collect()
     }
 

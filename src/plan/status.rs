@@ -53,7 +53,7 @@ pub(super) fn success(
         .iter()
         .filter(|(desired, _)| desired.settings.kind() != Kind::AccessToken)
         .filter_map(|(_, verdict)| verdict.wake)
-        .chain(draft.watermarks_to_come(now))
+        .chain(draft.watermarks_to_come())
         .collect();
     next.sort_unstable();
     let is_ready = draft.verdicts.iter().all(|(_, verdict)| verdict.mint.is_some() || verdict.is_served)
