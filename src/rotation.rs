@@ -82,7 +82,9 @@ impl Rhythm {
     #[must_use]
     pub fn renewal_time(&self, identity: Identity<'_>, minted_at: Timestamp, not_after: Timestamp) -> Timestamp {
         let end = not_after.min(self.not_after(minted_at));
-        let lead = self.renew_before + fraction(self.jitter_bound(), identity);
+        // The lifetime it was given counts: a lengthened duration does not make what is out due by a larger jitter.
+        let bound = self.jitter_bound().min(end.duration_since(minted_at) / JITTER_DIVISOR);
+        let lead = self.renew_before + fraction(bound, identity);
         add(end, -lead)
     }
 }

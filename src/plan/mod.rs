@@ -314,14 +314,20 @@ impl Draft {
                 shown,
                 keys: &facts.environment.keys,
                 issuer: &facts.environment.server.issuer,
+                tokens_from: tokens_from(client, desired),
                 customers: &customers,
                 customer_groups: &customer_groups,
             };
-            let obstacle = secret::obstacle(facts, desired, secret)
+            let unwritable = secret::obstacle(facts, desired, secret);
+            let obstacle = unwritable
+                .clone()
                 .or_else(|| clock.clone())
                 .or_else(|| kind_is_denied(&view, facts))
                 .or_else(|| authority_is_missing(&view, facts));
-            let verdict = entry::decide(&view, obstacle.clone());
+            let mut verdict = entry::decide(&view, obstacle);
+            // Said even while nothing is due: a person has time to mend it before something is.
+            verdict.is_obstructed = unwritable.is_some();
+            verdict.problem = verdict.problem.or(unwritable);
             problems.extend(verdict.problem.clone());
             verdicts.push((desired.clone(), verdict));
         }
@@ -436,11 +442,19 @@ fn blocked(facts: &Facts, problem: Problem, now: Timestamp) -> Plan {
     }
 }
 
+/// From when on tokens of an entry are accepted, by the ledger.
+fn tokens_from(client: &Client, desired: &Desired) -> Option<Timestamp> {
+    let entry = client.entry()?;
+    let of_entry = entry.credentials.get(&desired.name).and_then(|credential| credential.revoked_before);
+    Some(entry.created_at).max(entry.revoked_before).max(of_entry)
+}
+
 /// The clock is over five minutes behind the newest mint: it cannot be believed.
 fn clock_is_behind(client: &Client, now: Timestamp) -> Option<Problem> {
     let newest = client.entry()?.newest_mint()?;
     (now < rotation::add(newest, -CLOCK_TOLERANCE)).then(|| {
-        let message = format!("the operator's clock says {now}, but the ledger has a credential minted at {newest}");
+        // Without the time of this pass: a report that says it would be another one at every pass.
+        let message = format!("the operator's clock is behind: the ledger has a credential minted at {newest}");
         Problem::new(Reason::ClockBehind, message)
     })
 }
