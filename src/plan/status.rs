@@ -247,7 +247,8 @@ fn secrets(facts: &Facts, draft: &Draft, steps: &[Step]) -> Vec<SecretStatus> {
     let is_in_order = |name: &str| {
         let said = facts.secrets.get(name).and_then(|secret| secret.ours()).map(super::published).unwrap_or_default();
         draft.verdicts.iter().filter(|(desired, _)| desired.secret == name).all(|(desired, verdict)| {
-            !verdict.is_obstructed && (verdict.published.is_some() || !said.0.contains_key(&desired.name))
+            let is_true = verdict.published.is_some() || !said.0.contains_key(&desired.name);
+            !verdict.is_obstructed && (is_true || is_written(name))
         })
     };
     let version = |name: &str| facts.secrets.get(name)?.ours().map(|secret| secret.resource_version.clone());
