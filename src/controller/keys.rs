@@ -33,7 +33,7 @@ use crate::signer::jwt::PublicKey;
 use crate::signer::{self, Algorithm, Change, Index};
 
 use super::objects::{CA_BUNDLE, CA_KEYS, LedgerObject, SERVING_CERTIFICATE, SIGNING_KEYS};
-use super::{Context, act};
+use super::{Context, requests};
 
 /// The field of `appreg-ca` and of `ca-bundle` that holds the index of certificate authorities.
 const CA_INDEX_FIELD: &str = "cas.json";
@@ -391,7 +391,7 @@ async fn put(
         ..Secret::default()
     };
     let written =
-        act::write(ctx, object, &secret).await.map_err(|source| Problem::Request { what, source })?;
+        requests::write(ctx, object, &secret).await.map_err(|source| Problem::Request { what, source })?;
     tracing::info!(secret = what, "written");
     let version = version_of(&written);
     secret.metadata = written.metadata;

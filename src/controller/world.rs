@@ -30,6 +30,8 @@ pub(crate) struct World {
     waiting: HashMap<ObjectName, BTreeSet<ObjectName>>,
     /// The resourceVersion at which a Secret was seen to hold what its annotations say.
     verified: HashMap<ObjectName, u64>,
+    /// The resourceVersion at which a registration that cannot be understood was reported.
+    reported: HashMap<ObjectName, u64>,
 }
 
 /// What a change asks for.
@@ -64,7 +66,10 @@ impl World {
                 }
             }
             match after {
-                None => due.gone.push(object),
+                None => {
+                    self.reported.remove(&object);
+                    due.gone.push(object);
+                }
                 Some(after) if after.was_never_reported() => due.new.push(object),
                 Some(_) => due.again.push(object),
             }
@@ -128,6 +133,16 @@ impl World {
     /// The resourceVersion at which a Secret was seen to hold what its annotations say.
     pub(crate) fn verified(&self, secret: &ObjectName) -> Option<u64> {
         self.verified.get(secret).copied()
+    }
+
+    /// Remembers that a registration that cannot be understood was reported at this resourceVersion.
+    pub(crate) fn report(&mut self, registration: &ObjectName, version: u64) {
+        self.reported.insert(registration.clone(), version);
+    }
+
+    /// Whether a registration that cannot be understood was reported at this resourceVersion.
+    pub(crate) fn is_reported(&self, registration: &ObjectName, version: u64) -> bool {
+        self.reported.get(registration) == Some(&version)
     }
 
     /// Remembers that a registration waits for a client ID.
