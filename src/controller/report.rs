@@ -13,11 +13,11 @@ use crate::kubernetes::watch::Item;
 use crate::kubernetes::{ObjectName, version_of};
 use crate::plan::{self, Failure, Plan, Step};
 
-use super::{Context, requests};
 use super::act::Outcome;
 use super::events::{Notice, Severity};
 use super::objects::Registered;
 use super::observe::Snapshot;
+use super::{Context, requests};
 
 /// A status as it is sent: name, namespace, resourceVersion and the status alone.
 #[derive(Serialize)]
@@ -33,13 +33,13 @@ struct StatusBody<'a> {
 /// meanwhile brings the registration back.
 pub(crate) async fn publish(
     ctx: &Context,
-    object: &ObjectName,
     snapshot: &Snapshot,
     plan: &Plan,
     outcome: &Outcome,
     now: Timestamp,
 ) -> Result<(), Error> {
     let facts = &snapshot.facts;
+    let object = &ObjectName::new(&facts.registration.namespace, &facts.registration.name);
     let status = match &outcome.failure {
         Some(failure) => plan::after_failure(facts, plan, failure, crate::rotation::whole_seconds(now)),
         None => filled(plan.status.clone(), outcome),
@@ -169,7 +169,9 @@ fn log(snapshot: &Snapshot, plan: &Plan, failure: Option<&Failure>) {
     let (steps, reasons) = (plan.steps.len(), reasons.join(","));
     match failure {
         None => tracing::info!(registration = name, steps, reasons, "reconciled"),
-        Some(failure) => tracing::warn!(registration = name, steps, reasons, problem = failure.message, "not reconciled"),
+        Some(failure) => {
+            tracing::warn!(registration = name, steps, reasons, problem = failure.message, "not reconciled");
+        }
     }
 }
 
