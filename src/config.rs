@@ -130,8 +130,7 @@ impl Config {
             ("policy.certificate", &self.policy.certificate),
             ("policy.accessToken", &self.policy.access_token),
         ] {
-            let [min, default, max] =
-                [durations.min, durations.default, durations.max].map(LongDuration::signed);
+            let [min, default, max] = [durations.min, durations.default, durations.max].map(LongDuration::signed);
             if !(min.is_positive() && min <= default && default <= max) {
                 return invalid(field, "must have 0 < min ≤ default ≤ max");
             }

@@ -22,7 +22,9 @@ use crate::mint::client_secret::MintedClientSecret;
 use crate::mint::slow::Slot;
 use crate::mint::{self, Material};
 use crate::plan::facts::Owned;
-use crate::plan::{self, Accept, Failure, LedgerWrite, Mint, Order, Plan, Publish, Remove, Retire, SecretWrite, Step, Value};
+use crate::plan::{
+    self, Accept, Failure, LedgerWrite, Mint, Order, Plan, Publish, Remove, Retire, SecretWrite, Step, Value,
+};
 
 use super::objects::{self, LedgerObject};
 use super::observe::Snapshot;
@@ -150,12 +152,7 @@ async fn mint_all(
     Ok(minted)
 }
 
-fn sign(
-    snapshot: &Snapshot,
-    plan: &Plan,
-    mint: &Mint,
-    order: &plan::TokenOrder,
-) -> Result<Material, mint::Error> {
+fn sign(snapshot: &Snapshot, plan: &Plan, mint: &Mint, order: &plan::TokenOrder) -> Result<Material, mint::Error> {
     let key = snapshot.keys.signing.get(&order.kid).ok_or(mint::Error::NotSigned)?;
     let scope = order.scopes.join(" ");
     let some = |list: &'_ [String]| (!list.is_empty()).then(|| list.to_vec());
@@ -362,9 +359,7 @@ impl Writer<'_> {
         match value {
             Value::Text(text) => Some(text.clone().into_bytes()),
             Value::Minted(entry) => self.minted.get(entry).and_then(|minted| minted.field(field)),
-            Value::Held(held) => {
-                self.snapshot.held.secrets.get(&publish.name)?.get(*held).map(|bytes| bytes.0.clone())
-            }
+            Value::Held(held) => self.snapshot.held.secrets.get(&publish.name)?.get(*held).map(|bytes| bytes.0.clone()),
         }
     }
 }
@@ -392,7 +387,9 @@ impl Minted {
         use crate::credential::field as name;
         match self {
             Self::ClientSecret(minted) => Some(minted.material.expose().to_vec()),
-            Self::Certificate(minted) if field == name::CERTIFICATE => Some(minted.certificate_pem.clone().into_bytes()),
+            Self::Certificate(minted) if field == name::CERTIFICATE => {
+                Some(minted.certificate_pem.clone().into_bytes())
+            }
             Self::Certificate(minted) if field == name::PRIVATE_KEY => Some(minted.private_key_pem.expose().to_vec()),
             Self::Certificate(_) => None,
             Self::Token(token) => Some(token.expose().to_vec()),

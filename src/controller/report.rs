@@ -13,11 +13,11 @@ use crate::kubernetes::watch::Item;
 use crate::kubernetes::{ObjectName, version_of};
 use crate::plan::{self, Failure, Plan, Step};
 
-use super::{Context, requests};
 use super::act::Outcome;
 use super::events::{Notice, Severity};
 use super::objects::Registered;
 use super::observe::Snapshot;
+use super::{Context, requests};
 
 /// A status as it is sent: name, namespace, resourceVersion and the status alone.
 #[derive(Serialize)]
@@ -169,7 +169,9 @@ fn log(snapshot: &Snapshot, plan: &Plan, failure: Option<&Failure>) {
     let (steps, reasons) = (plan.steps.len(), reasons.join(","));
     match failure {
         None => tracing::info!(registration = name, steps, reasons, "reconciled"),
-        Some(failure) => tracing::warn!(registration = name, steps, reasons, problem = failure.message, "not reconciled"),
+        Some(failure) => {
+            tracing::warn!(registration = name, steps, reasons, problem = failure.message, "not reconciled")
+        }
     }
 }
 

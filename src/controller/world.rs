@@ -161,7 +161,11 @@ impl World {
     }
 
     /// The ledger entries of registrations of this namespace and name, whatever their uid.
-    pub(crate) fn entries_named(&self, namespace: &str, name: &str) -> impl Iterator<Item = (&ObjectName, &LedgerObject)> {
+    pub(crate) fn entries_named(
+        &self,
+        namespace: &str,
+        name: &str,
+    ) -> impl Iterator<Item = (&ObjectName, &LedgerObject)> {
         self.named_entries(self.entries_by_owner.get(&(namespace.to_owned(), name.to_owned())))
     }
 
@@ -186,7 +190,9 @@ impl World {
                     Some(LedgerObject::System(_)) => due.keys = true,
                     Some(LedgerObject::Entry { registration_uid, entry, .. }) => {
                         let entry = entry.as_deref().ok();
-                        for uid in registration_uid.iter().map(String::as_str).chain(entry.map(|e| e.owner.uid.as_str())) {
+                        for uid in
+                            registration_uid.iter().map(String::as_str).chain(entry.map(|e| e.owner.uid.as_str()))
+                        {
                             index(&mut self.entries_by_uid, uid.to_owned(), &object, is_new);
                             due.again.extend(self.uids.get(uid).cloned());
                         }

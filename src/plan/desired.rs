@@ -142,12 +142,17 @@ impl Common<'_> {
             notes.push(format!("{} is bounded to {to} by policy/{by}", path("effectiveDuration")));
         }
         if renew_before.is_some_and(|before| before >= bounded.duration) {
-            notes.push(format!("{} is not shorter than the effective duration: a third of it is used", path("renewBefore")));
+            notes.push(format!(
+                "{} is not shorter than the effective duration: a third of it is used",
+                path("renewBefore")
+            ));
         }
         let (settings, denied) = self.settings(spec);
-        problems.extend(denied.into_iter().map(|(field, item)| {
-            Problem::new(Reason::PolicyDenied, format!("{} {item} is not granted", path(field)))
-        }));
+        problems.extend(
+            denied.into_iter().map(|(field, item)| {
+                Problem::new(Reason::PolicyDenied, format!("{} {item} is not granted", path(field)))
+            }),
+        );
         let rotate = self.marks(&self.rotate, entry.rotate_minted_before.as_deref(), &entry.name, problems);
         let revoke = self.marks(&self.revoke, entry.revoke_minted_before.as_deref(), &entry.name, problems);
         Ok(Desired {
@@ -254,16 +259,12 @@ fn watermarks(
     problems: &mut Vec<Problem>,
 ) -> Vec<(Option<String>, Timestamp)> {
     let (field, spec, annotation) = match watermark {
-        Watermark::Rotate => (
-            "spec.rotateMintedBefore",
-            &registration.spec.rotate_minted_before,
-            names::ROTATE_MINTED_BEFORE_ANNOTATION,
-        ),
-        Watermark::Revoke => (
-            "spec.revokeMintedBefore",
-            &registration.spec.revoke_minted_before,
-            names::REVOKE_MINTED_BEFORE_ANNOTATION,
-        ),
+        Watermark::Rotate => {
+            ("spec.rotateMintedBefore", &registration.spec.rotate_minted_before, names::ROTATE_MINTED_BEFORE_ANNOTATION)
+        }
+        Watermark::Revoke => {
+            ("spec.revokeMintedBefore", &registration.spec.revoke_minted_before, names::REVOKE_MINTED_BEFORE_ANNOTATION)
+        }
     };
     let annotated = registration.annotations.get(annotation).map(String::as_str).unwrap_or_default();
     let of_annotation = annotated.split(',').map(str::trim).filter(|part| !part.is_empty()).map(|part| {

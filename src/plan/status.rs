@@ -75,12 +75,16 @@ pub(super) fn blocked(facts: &Facts, problem: &Problem, now: Timestamp) -> AppRe
     status.observed_generation = Some(registration.generation);
     status.authorization_server.get_or_insert_with(|| server(facts));
     status.next_transition_time = None;
-    let was_ready = !status.credentials.is_empty() && status.credentials.iter().all(|credential| {
-        credential.kind == Some(Kind::AccessToken)
-            || credential.current.as_ref().and_then(|r| r.not_after).is_some_and(|end| now < end.timestamp())
-    });
+    let was_ready = !status.credentials.is_empty()
+        && status.credentials.iter().all(|credential| {
+            credential.kind == Some(Kind::AccessToken)
+                || credential.current.as_ref().and_then(|r| r.not_after).is_some_and(|end| now < end.timestamp())
+        });
     let ready = Ready { is_ready: was_ready, problem: Some(problem.clone()) };
-    let approval = Approval { denied: (problem.reason == Reason::PolicyDenied).then(|| problem.message.clone()), notes: Vec::new() };
+    let approval = Approval {
+        denied: (problem.reason == Reason::PolicyDenied).then(|| problem.message.clone()),
+        notes: Vec::new(),
+    };
     status.conditions = conditions(facts, &registration.status.conditions, &approval, &ready, now);
     status
 }
@@ -102,10 +106,8 @@ pub fn after_failure(facts: &Facts, plan: &Plan, failure: &Failure, now: Timesta
         problem: Some(Problem::new(reason, failure.message.clone())),
     };
     let approved = plan.status.conditions.iter().find(|c| c.type_ == ConditionType::Approved.as_str());
-    let approval = Approval {
-        denied: approved.filter(|c| c.status == "False").map(|c| c.message.clone()),
-        notes: Vec::new(),
-    };
+    let approval =
+        Approval { denied: approved.filter(|c| c.status == "False").map(|c| c.message.clone()), notes: Vec::new() };
     status.conditions = conditions(facts, &before.conditions, &approval, &ready, now);
     status
 }
@@ -136,15 +138,13 @@ struct Approval {
 
 fn ready(is_ready: bool, draft: &Draft) -> Ready {
     // What needs a person is said first: it would otherwise hide behind what mends itself.
-    let problem = draft
-        .problems
-        .iter()
-        .find(|problem| is_stalled(problem.reason))
-        .or_else(|| draft.problems.first())
-        .cloned();
-    let denied = draft.decision.denied.first().map(|_| {
-        Problem::new(Reason::PolicyDenied, approved(draft).denied.unwrap_or_default())
-    });
+    let problem =
+        draft.problems.iter().find(|problem| is_stalled(problem.reason)).or_else(|| draft.problems.first()).cloned();
+    let denied = draft
+        .decision
+        .denied
+        .first()
+        .map(|_| Problem::new(Reason::PolicyDenied, approved(draft).denied.unwrap_or_default()));
     Ready { is_ready, problem: problem.or(denied) }
 }
 

@@ -14,7 +14,7 @@ mod harness;
 
 mod chart;
 mod control_plane;
-mod processes;
 mod examples;
+mod processes;
 mod registration;
 mod rules;
