@@ -6,13 +6,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use appreg::api::{AppRegistration, names};
-use appreg::clock::ManualClock;
+use appreg::clock::{Clock as _, ManualClock};
 use appreg::config::Config;
 use appreg::controller::run::{Controller, Options};
 use appreg::kubernetes::client::Clients;
 use appreg::ledger::{Digest, Entry, Verifier};
 use appreg::metrics;
-use jiff::SignedDuration;
+use appreg::signer::Index;
+use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::Secret;
 use serde_json::{Value, json};
 use tokio::task::JoinHandle;
@@ -447,4 +448,77 @@ async fn nothing_is_swept_behind_a_custom_resource_definition_that_was_replaced(
     sleep(Duration::from_secs(120)).await;
     stage.entry();
     assert!(stage.server.requests().iter().all(|r| !r.starts_with("delete ")));
+}
+
+fn system(stage: &Stage, name: &str) -> Secret {
+    stage.server.object("secrets", LEDGER, name).unwrap_or_else(|| panic!("no Secret {name}"))
+}
+
+fn signing_keys(stage: &Stage) -> Index {
+    Index::parse(system(stage, "signing-keys").data.unwrap().get("keys.json").map(|bytes| bytes.0.as_slice())).unwrap()
+}
+
+fn serving_end(stage: &Stage) -> Timestamp {
+    let chain = system(stage, "token-service-tls").data.unwrap()["tls.crt"].0.clone();
+    let (_, pem) = x509_parser::pem::parse_x509_pem(&chain).unwrap();
+    Timestamp::from_second(pem.parse_x509().unwrap().validity().not_after.timestamp()).unwrap()
+}
+
+#[tokio::test(start_paused = true)]
+async fn over_half_a_year_keys_and_serving_certificate_are_replaced_before_they_end() {
+    let stage = Stage::new();
+    let _controller = stage.controller().await;
+    let (mut kids, mut serving) = (BTreeSet::new(), BTreeSet::new());
+    for day in 0..200 {
+        let now = stage.clock.now();
+        let keys = signing_keys(&stage);
+        let signing = keys.signing(now).expect("a key signs").kid.clone();
+        for key in keys.keys() {
+            assert!(
+                system(&stage, "signing-keys").data.unwrap().contains_key(&format!("{}.pem", key.kid)),
+                "day {day}: the index names a key that is not there"
+            );
+        }
+        kids.insert(signing);
+        let end = serving_end(&stage);
+        assert!(now < end, "day {day}: the serving certificate has ended");
+        serving.insert(end);
+        stage.clock.advance(SignedDuration::from_hours(24));
+        sleep(Duration::from_secs(90)).await;
+    }
+    assert_eq!(kids.len(), 3, "signing keys in 200 days");
+    assert_eq!(serving.len(), 4, "serving certificates in 200 days");
+}
+
+#[tokio::test(start_paused = true)]
+async fn signing_keys_that_cannot_be_read_are_never_written_over_and_nothing_is_minted_without_them() {
+    let stage = Stage::new();
+    drop(stage.controller().await);
+    stage.server.person_edits("secrets", LEDGER, "signing-keys", |secret| {
+        secret["data"]["keys.json"] = json!("e30=");
+    });
+    let before = system(&stage, "signing-keys");
+    let _controller = stage.start();
+    stage.apply("storefront", &web());
+    stage.requests();
+    sleep(Duration::from_secs(300)).await;
+    assert!(stage.requests().iter().all(|request| request.starts_with("list ")), "{:?}", stage.server.requests());
+    assert_eq!(system(&stage, "signing-keys"), before);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_registration_that_is_going_gets_nothing_more() {
+    let stage = Stage::new();
+    let _controller = stage.controller().await;
+    stage.apply("storefront", &web());
+    stage.until_ready("storefront").await;
+    stage.server.person_edits("appregistrations", "shop", "storefront", |object| {
+        object["metadata"]["deletionTimestamp"] = json!("2026-01-01T00:00:00Z");
+        object["metadata"]["finalizers"] = json!(["foregroundDeletion"]);
+    });
+    sleep(Duration::from_secs(1)).await;
+    stage.requests();
+    stage.server.person_deletes("secrets", "shop", "storefront");
+    assert_eq!(stage.quiet().await, Vec::<String>::new());
+    assert!(stage.server.object::<Secret>("secrets", "shop", "storefront").is_none());
 }
