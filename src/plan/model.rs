@@ -734,16 +734,69 @@ impl World {
     }
 
     /// S9: what a revocation applies to is not accepted once the controller is at rest.
-    pub(super) fn assert_revoked(&self, mark: Timestamp, now: Timestamp) {
+    pub(super) fn assert_revoked(&self, of: Option<&str>, mark: Timestamp, now: Timestamp) {
         if mark > now {
             return;
         }
         let Some(entry) = self.entry() else { return };
-        for (name, credential) in &entry.credentials {
+        for (name, credential) in entry.credentials.iter().filter(|(name, _)| of.is_none_or(|of| of == *name)) {
             for revision in credential.revisions.iter().filter(|r| !r.is_expired(now)) {
                 assert!(revision.minted_at >= mark, "S9: `{name}` revision {} was revoked", revision.revision);
             }
         }
+    }
+
+    /// S2: every entry of the spec has something accepted in its Secret, tokens included.
+    pub(super) fn assert_served(&self, now: Timestamp) {
+        let served = self.served(now);
+        for entry in self.registration.spec.effective_credentials().iter() {
+            let is_served = match entry.kind() {
+                Some(Kind::AccessToken) => {
+                    let secret = self.secrets.get(&api::secret_name(entry, &self.registration.name));
+                    let claims = secret.and_then(|s| self.tokens.get(s.data.get(field::ACCESS_TOKEN)?));
+                    let from = self.entry().and_then(|l| {
+                        let of_entry = l.credentials.get(&entry.name).and_then(|c| c.revoked_before);
+                        Some(l.created_at).max(l.revoked_before).max(of_entry)
+                    });
+                    claims.is_some_and(|c| {
+                        rotation::is_valid(c.issued_at, c.not_after, now) && from.is_none_or(|from| from <= c.issued_at)
+                    })
+                }
+                Some(Kind::ClientSecret | Kind::Certificate) => served.contains(&entry.name),
+                None => true,
+            };
+            assert!(is_served, "S2: `{}` holds nothing accepted at {now}", entry.name);
+        }
+    }
+
+    /// Whether the registration's controller would write this Secret.
+    pub(super) fn is_ours(&self, name: &str) -> bool {
+        self.secrets.get(name).is_some_and(|secret| secret.owned(&self.registration).is_some())
+    }
+
+    /// How it ended, without what differs from one minting to the next: values, numbers, times.
+    pub(super) fn end(&self) -> String {
+        use std::fmt::Write as _;
+        let mut text = String::new();
+        for (name, secret) in &self.secrets {
+            let published = Published::parse(secret.annotations.get(names::PUBLISHED_ANNOTATION).map(String::as_str));
+            let _ = writeln!(text, "{name} {} {:?} {:?}", secret.type_, secret.controller, secret.labels);
+            let _ = writeln!(text, "  {:?} {:?}", secret.annotations.keys(), published.0.keys());
+            for (field, value) in &secret.data {
+                let minted = ["client secret ", "certificate ", "key ", "token "].iter().any(|m| value.starts_with(m));
+                let _ = writeln!(text, "  {field} {}", if minted || field == field::EXPIRES_AT { "minted" } else { value });
+            }
+        }
+        if let Some(entry) = self.entry() {
+            let _ = writeln!(text, "{:?} {:?} {:?}", entry.client_id, entry.grant, entry.revoked_before);
+            for (name, credential) in &entry.credentials {
+                let _ = writeln!(text, "  {name} {} {:?}", credential.kind, credential.revoked_before);
+            }
+        }
+        for condition in &self.registration.status.conditions {
+            let _ = writeln!(text, "{} {} {} {}", condition.type_, condition.status, condition.reason, condition.message);
+        }
+        text
     }
 }
 
