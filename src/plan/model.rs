@@ -100,6 +100,8 @@ pub(super) struct Run {
     ledger_version: Option<u64>,
     versions: BTreeMap<String, u64>,
     failed: bool,
+    /// The resourceVersions of the Secrets that were read live for it.
+    seen: BTreeMap<String, u64>,
     /// The entries whose Secret held something accepted when the pass began.
     served: BTreeSet<String>,
 }
@@ -311,7 +313,8 @@ impl World {
     }
 
     /// Begins to carry out a plan.
-    pub(super) fn begin(&mut self, plan: Plan, now: Timestamp) -> Run {
+    pub(super) fn begin(&mut self, plan: Plan, look: &Look, now: Timestamp) -> Run {
+        let seen = look.secrets.iter().filter_map(|name| Some((name.clone(), self.secrets.get(name)?.version))).collect();
         let minted = plan.mints.iter().map(|mint| (mint.entry.clone(), self.mint(&plan, mint))).collect();
         Run {
             plan,
@@ -320,6 +323,7 @@ impl World {
             ledger_version: None,
             versions: BTreeMap::new(),
             failed: false,
+            seen,
             served: self.served(now),
         }
     }
@@ -562,10 +566,8 @@ impl World {
     /// Ends a pass that went through: the report.
     pub(super) fn report(&mut self, run: &Run, memory: &mut Memory) -> bool {
         let status = self.reported(run);
-        for secret in &status.secrets {
-            if let Ok(version) = secret.resource_version.parse() {
-                memory.known.insert(secret.name.clone(), version);
-            }
+        for (name, version) in run.seen.iter().filter(|(name, _)| !run.plan.doubtful.contains(*name)) {
+            memory.known.insert(name.clone(), *version);
         }
         for (name, version) in &run.versions {
             memory.known.insert(name.clone(), *version);
@@ -613,7 +615,7 @@ impl World {
                 continue;
             }
             let was_at_rest = plan.is_at_rest();
-            let mut run = self.begin(plan, now);
+            let mut run = self.begin(plan, &look, now);
             while self.step(&mut run, now) == Progress::More {}
             assert!(!run.failed, "nobody else writes");
             let reported = self.report(&run, memory);

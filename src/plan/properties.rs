@@ -227,7 +227,7 @@ impl History {
         for _ in 0..4 {
             let plan = decide(&self.world.facts(view, &self.memory, &look), self.now);
             if plan.look.is_empty() {
-                return self.world.begin(plan, self.now);
+                return self.world.begin(plan, &look, self.now);
             }
             self.world.read(&mut look, &plan.look);
         }
@@ -414,9 +414,13 @@ impl History {
             self.world.assert_revoked(entry.as_deref(), *mark, now);
         }
         self.world.assert_served(now);
-        let requests = self.world.requests.len();
+        self.world.requests.clear();
         self.world.converge(&mut Memory::default(), now);
-        assert_eq!(self.world.requests.len(), requests, "a restart reads and writes nothing: {:?}", self.world.requests);
+        // Of a token Secret that somebody else wrote as well it is not known by a list what it holds.
+        let foreign = |request: &String| {
+            self.world.secrets.iter().any(|(name, s)| !s.only_ours && *request == format!("GET Secret {name}"))
+        };
+        assert!(self.world.requests.iter().all(foreign), "a restart costs {:?}", self.world.requests);
     }
 
     /// From here on nobody interferes: at every wake the Secrets still hold what is accepted.
@@ -467,7 +471,7 @@ fn a_plan_may_be_cut_after_any_step_and_the_end_is_the_same() {
         let ends: Vec<_> = (0..=plan.steps.len())
             .map(|cut| {
                 let mut world = start.clone();
-                let mut run = world.begin(plan.clone(), history.now);
+                let mut run = world.begin(plan.clone(), &look, history.now);
                 for _ in 0..cut {
                     world.step(&mut run, history.now);
                 }
