@@ -19,7 +19,9 @@ use crate::rotation;
 use crate::signer::ca::{CaIndex, CaRecord};
 use crate::signer::{Algorithm, Index, KeyRecord};
 
-use super::facts::{Contents, Environment, Facts, LedgerFact, OurSecret, Owned, Registration, SecretFact, Source, Standing};
+use super::facts::{
+    Contents, Environment, Facts, LedgerFact, OurSecret, Owned, Registration, SecretFact, Source, Standing,
+};
 use super::{LedgerWrite, Look, Order, Plan, Publish, Reading, SecretWrite, Step, Value};
 
 pub(super) const UID: &str = "0c1e4b6e-6d8a-4f6e-9a55-1d3c0e6f7a10";
@@ -277,7 +279,8 @@ impl World {
             let key = stored.data.get(field::PRIVATE_KEY).map(String::as_str).unwrap_or_default();
             let mut words = certificate.split(' ').skip(1);
             let fits = words.next() == key.split(' ').nth(1);
-            let revision = reading.ledger.and_then(|l| l.credentials.get(name)).and_then(|c| revision_of(c, certificate));
+            let revision =
+                reading.ledger.and_then(|l| l.credentials.get(name)).and_then(|c| revision_of(c, certificate));
             (*current, *shape) = match revision {
                 _ if certificate.is_empty() && key.is_empty() => (Held::Nothing, String::new()),
                 Some(revision) if fits => (Held::Revision(revision), words.next().unwrap_or_default().to_owned()),
@@ -297,8 +300,7 @@ impl World {
         if let Some((version, entry)) = self.ledger.values().find(|(_, e)| e.owner.uid == registration.uid) {
             return held(*version, entry, Standing::Ours);
         }
-        let is_former =
-            |e: &Entry| e.owner.namespace == registration.namespace && e.owner.name == registration.name;
+        let is_former = |e: &Entry| e.owner.namespace == registration.namespace && e.owner.name == registration.name;
         let wanted = registration.spec.client_id.as_deref().unwrap_or(&registration.uid);
         match self.ledger.get(&ledger::name(&self.environment.server.name, wanted)) {
             Some((version, entry)) if is_former(entry) => return held(*version, entry, Standing::Former),
@@ -314,7 +316,8 @@ impl World {
 
     /// Begins to carry out a plan.
     pub(super) fn begin(&mut self, plan: Plan, look: &Look, now: Timestamp) -> Run {
-        let seen = look.secrets.iter().filter_map(|name| Some((name.clone(), self.secrets.get(name)?.version))).collect();
+        let seen =
+            look.secrets.iter().filter_map(|name| Some((name.clone(), self.secrets.get(name)?.version))).collect();
         let minted = plan.mints.iter().map(|mint| (mint.entry.clone(), self.mint(&plan, mint))).collect();
         Run {
             plan,
@@ -356,10 +359,14 @@ impl World {
                 let shape = crate::credential::certificate::shape(*key_type, dns_names);
                 let value = format!("certificate {number} {shape}");
                 let cert_sha256 = Digest::of(value.as_bytes());
-                let verifier = CertificateVerifier { spki_sha256: cert_sha256, cert_sha256, jwk: serde_json::Value::Null };
+                let verifier =
+                    CertificateVerifier { spki_sha256: cert_sha256, cert_sha256, jwk: serde_json::Value::Null };
                 Material {
                     revision: revision(None, Verifier::Certificate(verifier)),
-                    fields: BTreeMap::from([(field::CERTIFICATE, value), (field::PRIVATE_KEY, format!("key {number}"))]),
+                    fields: BTreeMap::from([
+                        (field::CERTIFICATE, value),
+                        (field::PRIVATE_KEY, format!("key {number}")),
+                    ]),
                 }
             }
             Order::AccessToken(order) => {
@@ -398,7 +405,11 @@ impl World {
                 Ok(())
             }
             Step::Retire(retire) => {
-                if run.failed && !retire.is_unconditional() { Ok(()) } else { self.retire(run, retire) }
+                if run.failed && !retire.is_unconditional() {
+                    Ok(())
+                } else {
+                    self.retire(run, retire)
+                }
             }
         };
         self.observe(now);
@@ -625,7 +636,10 @@ impl World {
             }
             look = Look::default();
         }
-        panic!("no rest after {MOST_PASSES} passes: {}", plans.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"));
+        panic!(
+            "no rest after {MOST_PASSES} passes: {}",
+            plans.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")
+        );
     }
 
     /// Takes note of reads.
@@ -675,7 +689,12 @@ impl World {
     }
 
     fn accepted(&self) -> BTreeSet<Digest> {
-        self.ledger.values().flat_map(|(_, e)| e.credentials.values()).flat_map(|c| &c.revisions).map(digest_of).collect()
+        self.ledger
+            .values()
+            .flat_map(|(_, e)| e.credentials.values())
+            .flat_map(|c| &c.revisions)
+            .map(digest_of)
+            .collect()
     }
 
     /// Notes what applications can read now.
@@ -717,7 +736,8 @@ impl World {
         for (value, seen) in &self.record.seen {
             let left = before.contains(&seen.digest) && !accepted.contains(&seen.digest);
             let end = seen.replaced_at.map_or(seen.not_after, |at| seen.not_after.min(rotation::add(at, seen.overlap)));
-            let is_promised = now < end && self.registration.spec.effective_credentials().iter().any(|e| e.name == seen.entry);
+            let is_promised =
+                now < end && self.registration.spec.effective_credentials().iter().any(|e| e.name == seen.entry);
             assert!(
                 !left || !is_promised || self.record.excused.contains(&seen.digest),
                 "S1: {value} was promised until {end} and left at {now} by {step}"
@@ -729,7 +749,8 @@ impl World {
                 matches!(step, Step::Retire(r) if r.revisions.iter().any(|(e, _, why)| e == entry && *why == Reason::Revoked))
             });
             let is_wanted = self.registration.spec.effective_credentials().iter().any(|e| {
-                e.name == *entry && self.entry().is_some_and(|l| l.credentials.get(entry).is_some_and(|c| Some(c.kind) == e.kind()))
+                e.name == *entry
+                    && self.entry().is_some_and(|l| l.credentials.get(entry).is_some_and(|c| Some(c.kind) == e.kind()))
             });
             assert!(was_revoked || !is_wanted, "S2: `{entry}` holds nothing accepted after {step} at {now}");
         }
@@ -786,7 +807,8 @@ impl World {
             let _ = writeln!(text, "  {:?} {:?}", secret.annotations.keys(), published.0.keys());
             for (field, value) in &secret.data {
                 let minted = ["client secret ", "certificate ", "key ", "token "].iter().any(|m| value.starts_with(m));
-                let _ = writeln!(text, "  {field} {}", if minted || field == field::EXPIRES_AT { "minted" } else { value });
+                let _ =
+                    writeln!(text, "  {field} {}", if minted || field == field::EXPIRES_AT { "minted" } else { value });
             }
         }
         if let Some(entry) = self.entry() {
@@ -796,7 +818,8 @@ impl World {
             }
         }
         for condition in &self.registration.status.conditions {
-            let _ = writeln!(text, "{} {} {} {}", condition.type_, condition.status, condition.reason, condition.message);
+            let _ =
+                writeln!(text, "{} {} {} {}", condition.type_, condition.status, condition.reason, condition.message);
         }
         text
     }

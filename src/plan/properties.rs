@@ -10,7 +10,9 @@ use jiff::{SignedDuration, Timestamp};
 use proptest::prelude::*;
 use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
 
-use super::facts::{Contents, Environment, Facts, LedgerFact, OurSecret, Owned, Registration, SecretFact, Source, Standing};
+use super::facts::{
+    Contents, Environment, Facts, LedgerFact, OurSecret, Owned, Registration, SecretFact, Source, Standing,
+};
 use super::model::{Memory, Progress, Run, World, assert_limits, at};
 use super::status::{Failure, after_failure};
 use super::{Look, Plan, decide};
@@ -340,7 +342,9 @@ impl History {
 
     fn hand(&mut self, secret: usize, hand: &Hand) {
         let now = self.now;
-        let Some(name) = self.world.secrets.keys().nth(secret % self.world.secrets.len().max(1)).cloned() else { return };
+        let Some(name) = self.world.secrets.keys().nth(secret % self.world.secrets.len().max(1)).cloned() else {
+            return;
+        };
         if self.world.secrets[&name].immutable && !matches!(hand, Hand::Delete | Hand::StripMarks | Hand::StripOwner) {
             return;
         }
@@ -491,7 +495,14 @@ fn a_plan_may_be_cut_after_any_step_and_the_end_is_the_same() {
 
 /// Facts that nobody would make.
 fn facts() -> impl Strategy<Value = (Facts, Timestamp)> {
-    let text = || prop_oneof![Just(String::new()), "[a-z0-9.=:TZ+-]{0,24}", Just("2026-01-01T00:00:00Z".to_owned()), any::<String>()];
+    let text = || {
+        prop_oneof![
+            Just(String::new()),
+            "[a-z0-9.=:TZ+-]{0,24}",
+            Just("2026-01-01T00:00:00Z".to_owned()),
+            any::<String>()
+        ]
+    };
     let time = || {
         prop_oneof![
             4 => 1_760_000_000_i64..1_800_000_000,
@@ -501,11 +512,16 @@ fn facts() -> impl Strategy<Value = (Facts, Timestamp)> {
         ]
         .prop_map(|s| Timestamp::from_second(s).unwrap())
     };
-    let duration = || prop::option::of(prop_oneof![Just("90d".to_owned()), Just("0s".to_owned()), "[0-9]{1,22}[smhdw]", any::<String>()]);
+    let duration = || {
+        prop::option::of(prop_oneof![
+            Just("90d".to_owned()),
+            Just("0s".to_owned()),
+            "[0-9]{1,22}[smhdw]",
+            any::<String>()
+        ])
+    };
     let mark = || prop::option::of(prop_oneof![time().prop_map(|t| t.to_string()), text()]);
-    let entry = (
-        0_usize..6, duration(), duration(), prop::option::of("app(-token)?"), mark(), mark(), 0_usize..9,
-    )
+    let entry = (0_usize..6, duration(), duration(), prop::option::of("app(-token)?"), mark(), mark(), 0_usize..9)
         .prop_map(|(choice, effective_duration, renew_before, secret_name, rotate, revoke, mess)| {
             let mut entry = Entry {
                 effective_duration,
@@ -532,13 +548,14 @@ fn facts() -> impl Strategy<Value = (Facts, Timestamp)> {
         hint: None,
         verifier: Verifier::ClientSecret(ClientSecretVerifier { sha256: Digest::of(&revision.to_be_bytes()) }),
     });
-    let credential = (0_usize..3, number(), prop::option::of(time()), prop::collection::vec(revision, 0..8))
-        .prop_map(|(kind, next_revision, revoked_before, revisions)| Credential {
+    let credential = (0_usize..3, number(), prop::option::of(time()), prop::collection::vec(revision, 0..8)).prop_map(
+        |(kind, next_revision, revoked_before, revisions)| Credential {
             kind: Kind::ALL[kind],
             next_revision,
             revoked_before,
             revisions,
-        });
+        },
+    );
     let credentials = prop::collection::btree_map("web|batch|mtls|own|api|x", credential, 0..5);
     let ledger = (0_usize..8, credentials, time(), prop::option::of(time()), text()).prop_map(
         |(what, credentials, created_at, revoked_before, client_id)| {
@@ -554,7 +571,8 @@ fn facts() -> impl Strategy<Value = (Facts, Timestamp)> {
                 credentials,
                 remote: None,
             };
-            let held = |standing| LedgerFact::Held { resource_version: "7".into(), entry: Box::new(entry.clone()), standing };
+            let held =
+                |standing| LedgerFact::Held { resource_version: "7".into(), entry: Box::new(entry.clone()), standing };
             match what {
                 0 => LedgerFact::Absent,
                 1 => LedgerFact::Taken,
@@ -565,25 +583,29 @@ fn facts() -> impl Strategy<Value = (Facts, Timestamp)> {
         },
     );
     let held = || prop_oneof![Just(Held::Nothing), Just(Held::Unknown), number().prop_map(Held::Revision)];
-    let shown = (0_usize..4, held(), held(), time(), time(), text()).prop_map(|(kind, current, previous, a, b, shape)| match kind {
-        0 => Shown::ClientSecret { current, previous },
-        1 => Shown::Certificate { current, previous, shape },
-        2 => Shown::AccessToken(Err(current)),
-        _ => Shown::AccessToken(Ok(ShownToken { kid: "k1".into(), issued_at: a, not_after: b, shape })),
-    });
+    let shown =
+        (0_usize..4, held(), held(), time(), time(), text()).prop_map(|(kind, current, previous, a, b, shape)| {
+            match kind {
+                0 => Shown::ClientSecret { current, previous },
+                1 => Shown::Certificate { current, previous, shape },
+                2 => Shown::AccessToken(Err(current)),
+                _ => Shown::AccessToken(Ok(ShownToken { kid: "k1".into(), issued_at: a, not_after: b, shape })),
+            }
+        });
     let published = prop_oneof![
         text(),
-        (number(), time()).prop_map(|(n, t)| format!(r#"{{"web":{{"current":{n},"previous":1,"since":"{t}"}},"x":{{"since":"{t}"}}}}"#)),
+        (number(), time()).prop_map(|(n, t)| format!(
+            r#"{{"web":{{"current":{n},"previous":1,"since":"{t}"}},"x":{{"since":"{t}"}}}}"#
+        )),
     ];
-    let contents = (prop::collection::btree_map("web|batch|mtls|own|api", shown, 0..5), text(), any::<bool>()).prop_map(
-        |(shown, connection, seen)| Contents {
+    let contents = (prop::collection::btree_map("web|batch|mtls|own|api", shown, 0..5), text(), any::<bool>())
+        .prop_map(|(shown, connection, seen)| Contents {
             shown,
             connection,
             fields: if seen { vec![field::CLIENT_SECRET.to_owned()] } else { Vec::new() },
-        },
-    );
-    let secret = (0_usize..8, any::<bool>(), any::<bool>(), published, prop::option::of(contents), any::<bool>()).prop_map(
-        |(what, is_live, immutable, published, contents, owned)| {
+        });
+    let secret = (0_usize..8, any::<bool>(), any::<bool>(), published, prop::option::of(contents), any::<bool>())
+        .prop_map(|(what, is_live, immutable, published, contents, owned)| {
             let source = if is_live { Source::Live } else { Source::Watched };
             match what {
                 0 => SecretFact::Absent(source),
@@ -603,8 +625,7 @@ fn facts() -> impl Strategy<Value = (Facts, Timestamp)> {
                     contents,
                 })),
             }
-        },
-    );
+        });
     let secrets = prop::collection::btree_map("app|app-batch|app-token|app-tls|old", secret, 0..5);
     let spec = (prop::option::of(prop::collection::vec(entry, 0..6)), mark(), mark(), text(), prop::option::of(text()));
     (spec, ledger, secrets, time(), any::<(bool, u8)>()).prop_map(
