@@ -8,10 +8,10 @@ use jiff::{SignedDuration, Timestamp};
 
 use super::facts::Facts;
 use super::model::{Memory, Stored, UID, World, at};
-use super::{Look, Plan, decide};
+use super::{Failure, Look, Plan, after_failure, decide};
 use crate::api::{
     AccessToken, AppRegistrationSpec, AuthorizationServerRef, Certificate, ClientSecret, CustomerScope,
-    CustomerScopeType, DeletionPolicy, Entry, KeyType, SecretTemplate, names,
+    CustomerScopeType, DeletionPolicy, Entry, KeyType, Reason, SecretTemplate, names,
 };
 use crate::credential::field;
 use crate::ledger::{self, Unreadable};
@@ -1755,6 +1755,83 @@ fn customers_stand_in_tokens() {
         Approved=True Granted
         wake 2026-01-01T00:44:12Z
         = PUT ledger, PUT Secret billing-token, PUT status
+    "#]],
+    );
+}
+
+#[test]
+fn two_entries_that_would_write_one_field_do_not_fight_over_it() {
+    // The API server refuses them; an object that was stored before it did may still say so.
+    let case = applied("billing").asking(vec![client_secret("web"), client_secret("batch")]);
+    check(
+        case,
+        "2026-01-01",
+        expect![[r#"
+        mint clientSecret `web` revision 1  2026-01-01T00:00:00Z … 2026-04-01T00:00:00Z  FirstMint
+        accept 0c1e4b6e-6d8a-4f6e-9a55-1d3c0e6f7a10 (create)  FirstMint
+        publish billing (create)  FirstMint
+          client_secret ← minted for `web`
+        Ready=True Issued
+        Approved=True Granted
+        Stalled=True InvalidSpec: spec.credentials[web] and [batch] would write the same field of the Secret billing: give one of them a secretName of its own
+        wake 2026-02-25T03:22:44Z
+        = POST ledger, POST Secret billing, PUT status
+    "#]],
+    );
+}
+
+/// What is reported when the first step failed.
+fn check_failure(case: Case, now: &str, reason: Option<Reason>, expected: Expect) {
+    let case = case.settled();
+    let (facts, plan) = (case.facts(&Look::default()), case.decided(at(now)));
+    let failure = Failure { reason, message: "the ledger entry could not be written: 500".into() };
+    let status = after_failure(&facts, &plan, &failure, at(now));
+    let text: String =
+        status.conditions.iter().map(|c| format!("{}={} {}: {}\n", c.type_, c.status, c.reason, c.message)).collect();
+    expected.assert_eq(&text);
+    let mut again = facts;
+    again.registration.status = status.clone();
+    assert_eq!(after_failure(&again, &plan, &failure, at("2026-12-31")), status, "said once");
+}
+
+#[test]
+fn a_first_mint_that_fails_is_not_ready() {
+    check_failure(
+        applied("billing"),
+        "2026-01-01",
+        None,
+        expect![[r#"
+        Ready=False Progressing: the ledger entry could not be written: 500
+        Approved=True Granted: all that is asked for is granted
+        Reconciling=True Progressing: the ledger entry could not be written: 500
+    "#]],
+    );
+}
+
+#[test]
+fn a_rotation_that_fails_stays_ready_and_says_so() {
+    check_failure(
+        issued("billing", "2026-01-01"),
+        "2026-03-05",
+        None,
+        expect![[r#"
+        Ready=True Issued: every credential is accepted
+        Approved=True Granted: all that is asked for is granted
+        Reconciling=True RotationFailing: the ledger entry could not be written: 500
+    "#]],
+    );
+}
+
+#[test]
+fn a_quota_is_named() {
+    check_failure(
+        applied("billing"),
+        "2026-01-01",
+        Some(Reason::QuotaExceeded),
+        expect![[r#"
+        Ready=False QuotaExceeded: the ledger entry could not be written: 500
+        Approved=True Granted: all that is asked for is granted
+        Reconciling=True QuotaExceeded: the ledger entry could not be written: 500
     "#]],
     );
 }
