@@ -99,11 +99,32 @@ pub(super) fn resolve(
     for entry in registration.spec.effective_credentials().iter() {
         resolved.names.insert(entry.name.clone());
         match common.entry(entry, &mut resolved.problems, &mut resolved.notes) {
-            Ok(desired) => resolved.entries.push(desired),
+            Ok(desired) => match resolved.entries.iter().find(|other| desired.conflicts_with(other)) {
+                None => resolved.entries.push(desired),
+                Some(other) => resolved.problems.push(Problem::new(
+                    Reason::InvalidSpec,
+                    format!(
+                        "spec.credentials[{}] and [{}] would write the same field of the Secret {}: give one of them a \
+                         secretName of its own",
+                        other.name, desired.name, desired.secret
+                    ),
+                )),
+            },
             Err(problem) => resolved.problems.push(problem),
         }
     }
     resolved
+}
+
+impl Desired {
+    /// Whether both cannot stand in the same registration: the API server's rule, for objects that it never asked.
+    /// Neither would find in the Secret what it wrote, and both would mint for ever.
+    fn conflicts_with(&self, other: &Self) -> bool {
+        let shares = |a: &Self, b: &Self| {
+            a.settings.kind() == Kind::ClientSecret && b.settings.kind() == Kind::Certificate && !b.names_its_secret
+        };
+        self.name == other.name || (self.secret == other.secret && !shares(self, other) && !shares(other, self))
+    }
 }
 
 struct Common<'a> {

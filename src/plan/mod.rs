@@ -57,6 +57,8 @@ pub struct Plan {
     pub steps: Vec<Step>,
     /// The status when every step has succeeded. What only minting makes known is still empty.
     pub status: AppRegistrationStatus,
+    /// Secrets whose annotations do not tell what is the matter with them: they are read again at the next pass.
+    pub doubtful: BTreeSet<String>,
     /// Whether every credential was shown and accepted before the first step.
     pub is_served: bool,
     /// When to look again.
@@ -361,11 +363,28 @@ impl Draft {
         Plan {
             look: Look::default(),
             status: status::success(facts, client, self, &steps, now),
+            doubtful: self.doubtful(facts, &steps),
             is_served: self.verdicts.iter().all(|(_, verdict)| verdict.is_served),
             mints,
             steps,
             wake,
         }
+    }
+
+    /// Secrets that a person must mend, and those that say of an entry what they do not hold.
+    fn doubtful(&self, facts: &Facts, steps: &[Step]) -> BTreeSet<String> {
+        let is_written = |name: &str| steps.iter().any(|step| matches!(step, Step::Publish(p) if p.name == name));
+        let says = |desired: &Desired| {
+            let secret = facts.secrets.get(&desired.secret).and_then(SecretFact::ours);
+            secret.is_some_and(|secret| published(secret).0.contains_key(&desired.name))
+        };
+        self.verdicts
+            .iter()
+            .filter(|(desired, verdict)| {
+                verdict.is_obstructed || (verdict.published.is_none() && says(desired) && !is_written(&desired.secret))
+            })
+            .map(|(desired, _)| desired.secret.clone())
+            .collect()
     }
 
     fn watermarks_to_come(&self) -> impl Iterator<Item = Timestamp> {
