@@ -1791,8 +1791,10 @@ fn check_failure(case: Case, now: &str, reason: Option<Reason>, expected: Expect
     let (facts, plan) = (case.facts(&Look::default()), case.decided(at(now)));
     let failure = Failure { reason, message: "the ledger entry could not be written: 500".into() };
     let status = after_failure(&facts, &plan, &failure, at(now));
-    let text: String =
-        status.conditions.iter().map(|c| format!("{}={} {}: {}\n", c.type_, c.status, c.reason, c.message)).collect();
+    let text = status
+        .conditions
+        .iter()
+        .fold(String::new(), |text, c| format!("{text}{}={} {}: {}\n", c.type_, c.status, c.reason, c.message));
     expected.assert_eq(&text);
     let mut again = facts;
     again.registration.status = status.clone();
