@@ -220,16 +220,15 @@ impl Writer<'_> {
     }
 
     async fn retire(&mut self, retire: &Retire) -> Result<(), Refused> {
-        let (version, mut entry) = match self.entry.take() {
-            Some(written) => written,
-            None => {
-                let Some(version) = retire.resource_version.clone() else {
-                    // What this plan was to write first was not written: the next plan drops.
-                    return Ok(());
-                };
-                let plan::facts::LedgerFact::Held { entry, .. } = &self.snapshot.facts.ledger else { return Ok(()) };
-                (version, (**entry).clone())
-            }
+        let (version, mut entry) = if let Some(written) = self.entry.take() {
+            written
+        } else {
+            let Some(version) = retire.resource_version.clone() else {
+                // What this plan was to write first was not written: the next plan drops.
+                return Ok(());
+            };
+            let plan::facts::LedgerFact::Held { entry, .. } = &self.snapshot.facts.ledger else { return Ok(()) };
+            (version, (**entry).clone())
         };
         for name in &retire.entries {
             entry.credentials.remove(name);

@@ -404,7 +404,7 @@ async fn reconcile(ctx: &Context, object: &ObjectName, waiting: &AtomicUsize) ->
             continue;
         }
         remember(ctx, object, &snapshot, &plan, &outcome);
-        if let Err(error) = report::publish(ctx, object, &snapshot, &plan, &outcome, now).await {
+        if let Err(error) = report::publish(ctx, &snapshot, &plan, &outcome, now).await {
             return failed(object, &error.chain());
         }
         return if outcome.failure.is_some() { Next::Again } else { Next::Wake(plan.wake) };

@@ -1,12 +1,6 @@
 //! One registration, end to end.
 
-use std::time::Duration;
-
-use appreg::api::AppRegistration;
-use k8s_openapi::api::core::v1::Secret;
-use kube::Api;
-
-use crate::harness::{ControlPlane, Operator, eventually};
+use crate::harness::{ControlPlane, Operator};
 
 const BINARY: &str = env!("CARGO_BIN_EXE_appreg");
 
