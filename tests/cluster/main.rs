@@ -16,5 +16,7 @@ mod chart;
 mod control_plane;
 mod processes;
 mod examples;
+mod foreign;
 mod registration;
 mod rules;
+mod stage;
