@@ -13,10 +13,14 @@
 mod harness;
 
 mod chart;
+mod conflicts;
 mod control_plane;
 mod processes;
+mod deletion;
 mod examples;
 mod foreign;
+mod hand_edits;
 mod registration;
+mod rotation;
 mod rules;
 mod stage;

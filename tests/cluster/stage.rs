@@ -76,6 +76,11 @@ impl Stage {
         let namespace = self.plane.namespace(prefix).await.unwrap();
         Room { stage: self, namespace, client: self.plane.client("admin") }
     }
+
+    /// What the controller has logged.
+    pub(crate) fn controller_log(&self) -> String {
+        self.controller.process.log()
+    }
 }
 
 /// A new room on the shared stage.
