@@ -61,11 +61,7 @@ impl Events {
     }
 }
 
-async fn send(
-    clients: Clients,
-    clock: Arc<dyn Clock>,
-    mut waiting: mpsc::Receiver<(Arc<AppRegistration>, Notice)>,
-) {
+async fn send(clients: Clients, clock: Arc<dyn Clock>, mut waiting: mpsc::Receiver<(Arc<AppRegistration>, Notice)>) {
     let mut pace = interval(PACE);
     pace.set_missed_tick_behavior(MissedTickBehavior::Delay);
     while let Some((registration, notice)) = waiting.recv().await {

@@ -69,6 +69,10 @@ pub(crate) async fn snapshot(ctx: &Context, object: &ObjectName, sight: &Sight) 
                 let problem = problem.clone();
                 return Ok(Seen::Unreadable { generation: *generation, version, problem });
             }
+            // It waits for its dependents (foreground deletion) or for somebody's finalizer: nothing is made for it.
+            Some(Registered::Readable(registration)) if registration.metadata.deletion_timestamp.is_some() => {
+                return Ok(Seen::Gone);
+            }
             Some(Registered::Readable(registration)) => registration.clone(),
         }
     };

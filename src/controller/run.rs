@@ -238,8 +238,7 @@ fn spawn_watch(
         }
         "secrets" => {
             let api: Api<PartialObjectMeta<Secret>> = Api::all(client);
-            let mut selection =
-                Selection::labelled(&format!("{}={}", names::MANAGED_BY_LABEL, names::MANAGED_BY));
+            let mut selection = Selection::labelled(&format!("{}={}", names::MANAGED_BY_LABEL, names::MANAGED_BY));
             // Ledger entries carry the same label and have a watch of their own.
             selection.fields = Some(format!("type!={}", names::LEDGER_SECRET_TYPE));
             let watch = Watch { name, api, selection };
@@ -301,8 +300,9 @@ async fn drive(ctx: &Arc<Context>, concurrency: usize, stop: &CancellationToken)
             ctx.metrics.registrations.set(count);
             state.schedule.next_wake()
         };
-        let until_wake = next_wake
-            .map_or(TICK, |wake| Duration::try_from(wake.duration_since(ctx.clock.now())).unwrap_or_default().min(TICK));
+        let until_wake = next_wake.map_or(TICK, |wake| {
+            Duration::try_from(wake.duration_since(ctx.clock.now())).unwrap_or_default().min(TICK)
+        });
         let ended = async {
             match passes.join_next().await {
                 Some(ended) => ended,

@@ -146,8 +146,7 @@ async fn sweep(ctx: &Context, object: &ObjectName, entry: &Entry) -> Result<Verd
 /// Whether the owner does not exist: another uid under its name, or a genuine 404.
 async fn is_gone(ctx: &Context, entry: &Entry) -> Result<bool, Error> {
     let owner = &entry.owner;
-    let api: Api<PartialObjectMeta<AppRegistration>> =
-        Api::namespaced(ctx.clients.requests.clone(), &owner.namespace);
+    let api: Api<PartialObjectMeta<AppRegistration>> = Api::namespaced(ctx.clients.requests.clone(), &owner.namespace);
     match call(ANSWER_WITHIN, api.get(&owner.name)).await {
         Ok(live) => Ok(live.metadata.uid.as_deref().is_some_and(|uid| uid != owner.uid)),
         Err(error) if error.is_absent(&owner.name) => Ok(true),

@@ -203,7 +203,8 @@ fn key_is_unpublished(view: &View<'_>) -> bool {
 fn token_revocation_is_requested(view: &View<'_>) -> bool {
     // The ledger may say more than the spec: a watermark that was taken out again, a client that was made anew.
     let from = view.tokens_from.filter(|from| *from <= view.now);
-    view.token().is_some_and(|token| view.is_revoked(token.issued_at) || from.is_some_and(|from| token.issued_at < from))
+    view.token()
+        .is_some_and(|token| view.is_revoked(token.issued_at) || from.is_some_and(|from| token.issued_at < from))
 }
 
 fn token_rotation_is_requested(view: &View<'_>) -> bool {

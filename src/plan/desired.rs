@@ -94,11 +94,32 @@ pub fn resolve(registration: &Registration, environment: &Environment, grant: &G
     for entry in registration.spec.effective_credentials().iter() {
         resolved.names.insert(entry.name.clone());
         match common.entry(entry, &mut resolved.problems, &mut resolved.notes) {
-            Ok(desired) => resolved.entries.push(desired),
+            Ok(desired) => match resolved.entries.iter().find(|other| desired.conflicts_with(other)) {
+                None => resolved.entries.push(desired),
+                Some(other) => resolved.problems.push(Problem::new(
+                    Reason::InvalidSpec,
+                    format!(
+                        "spec.credentials[{}] and [{}] would write the same field of the Secret {}: give one of them a \
+                         secretName of its own",
+                        other.name, desired.name, desired.secret
+                    ),
+                )),
+            },
             Err(problem) => resolved.problems.push(problem),
         }
     }
     resolved
+}
+
+impl Desired {
+    /// Whether both cannot stand in the same registration: the API server's rule, for objects that it never asked.
+    /// Neither would find in the Secret what it wrote, and both would mint for ever.
+    fn conflicts_with(&self, other: &Self) -> bool {
+        let shares = |a: &Self, b: &Self| {
+            a.settings.kind() == Kind::ClientSecret && b.settings.kind() == Kind::Certificate && !b.names_its_secret
+        };
+        self.name == other.name || (self.secret == other.secret && !shares(self, other) && !shares(other, self))
+    }
 }
 
 struct Common<'a> {
@@ -142,12 +163,17 @@ impl Common<'_> {
             notes.push(format!("{} is bounded to {to} by policy/{by}", path("effectiveDuration")));
         }
         if renew_before.is_some_and(|before| before >= bounded.duration) {
-            notes.push(format!("{} is not shorter than the effective duration: a third of it is used", path("renewBefore")));
+            notes.push(format!(
+                "{} is not shorter than the effective duration: a third of it is used",
+                path("renewBefore")
+            ));
         }
         let (settings, denied) = self.settings(spec);
-        problems.extend(denied.into_iter().map(|(field, item)| {
-            Problem::new(Reason::PolicyDenied, format!("{} {item} is not granted", path(field)))
-        }));
+        problems.extend(
+            denied.into_iter().map(|(field, item)| {
+                Problem::new(Reason::PolicyDenied, format!("{} {item} is not granted", path(field)))
+            }),
+        );
         let rotate = self.marks(&self.rotate, entry.rotate_minted_before.as_deref(), &entry.name, problems);
         let revoke = self.marks(&self.revoke, entry.revoke_minted_before.as_deref(), &entry.name, problems);
         Ok(Desired {
@@ -254,16 +280,12 @@ fn watermarks(
     problems: &mut Vec<Problem>,
 ) -> Vec<(Option<String>, Timestamp)> {
     let (field, spec, annotation) = match watermark {
-        Watermark::Rotate => (
-            "spec.rotateMintedBefore",
-            &registration.spec.rotate_minted_before,
-            names::ROTATE_MINTED_BEFORE_ANNOTATION,
-        ),
-        Watermark::Revoke => (
-            "spec.revokeMintedBefore",
-            &registration.spec.revoke_minted_before,
-            names::REVOKE_MINTED_BEFORE_ANNOTATION,
-        ),
+        Watermark::Rotate => {
+            ("spec.rotateMintedBefore", &registration.spec.rotate_minted_before, names::ROTATE_MINTED_BEFORE_ANNOTATION)
+        }
+        Watermark::Revoke => {
+            ("spec.revokeMintedBefore", &registration.spec.revoke_minted_before, names::REVOKE_MINTED_BEFORE_ANNOTATION)
+        }
     };
     let annotated = registration.annotations.get(annotation).map(String::as_str).unwrap_or_default();
     let of_annotation = annotated.split(',').map(str::trim).filter(|part| !part.is_empty()).map(|part| {

@@ -88,9 +88,8 @@ fn mint(view: &View<'_>, reason: Reason, revision: u64, verdict: &mut Verdict) {
     let rhythm = view.desired.rhythm;
     let not_after = rhythm.not_after(view.now);
     let entry = view.desired.name.clone();
-    let previous = view.current().filter(|old| {
-        is_gentle(reason) && old.is_accepted(view.now) && !view.is_revoked(old.minted_at)
-    });
+    let previous =
+        view.current().filter(|old| is_gentle(reason) && old.is_accepted(view.now) && !view.is_revoked(old.minted_at));
     let order = match &view.desired.settings {
         Settings::ClientSecret => {
             verdict.fields.push((field::CLIENT_SECRET, Value::Minted(entry.clone())));
@@ -121,10 +120,7 @@ fn mint(view: &View<'_>, reason: Reason, revision: u64, verdict: &mut Verdict) {
     let retires = others(view, None)
         .any(|r| r.not_after > overlap_end && !view.is_revoked(r.minted_at) && !is_evicted(r.revision));
     verdict.drop = drop;
-    verdict.wake = earliest([
-        Some(view.renewal_time(revision, view.now, not_after)),
-        retires.then_some(overlap_end),
-    ]);
+    verdict.wake = earliest([Some(view.renewal_time(revision, view.now, not_after)), retires.then_some(overlap_end)]);
     verdict.will_be_served = true;
     verdict.mint = Some(Mint { entry, revision, reason, minted_at: view.now, not_after, order });
 }
@@ -148,8 +144,9 @@ fn keep(view: &View<'_>, verdict: &mut Verdict) {
     let since = hint.as_ref().filter(|hint| hint.current == Some(current.revision)).map_or(view.now, |hint| hint.since);
     let since = since.max(current.minted_at);
     let overlap_end = rotation::add(since, view.desired.rhythm.overlap());
-    let mut wake = vec![(verdict.problem.is_none())
-        .then(|| view.renewal_time(current.revision, current.minted_at, current.not_after))];
+    let mut wake = vec![
+        (verdict.problem.is_none()).then(|| view.renewal_time(current.revision, current.minted_at, current.not_after)),
+    ];
     for other in others(view, Some(current.revision)) {
         if view.is_revoked(other.minted_at) || other.not_after <= overlap_end {
             continue;
@@ -203,9 +200,7 @@ fn show(view: &View<'_>, current: u64, since: Timestamp, hint: Option<PublishedE
 }
 
 fn token(view: &View<'_>, obstacle: Obstacle) -> Verdict {
-    let is_served = view
-        .token()
-        .is_some_and(|token| rotation::is_valid(token.issued_at, token.not_after, view.now))
+    let is_served = view.token().is_some_and(|token| rotation::is_valid(token.issued_at, token.not_after, view.now))
         && view.token().is_some_and(|token| view.keys.is_published(&token.kid, view.now));
     let mut verdict = Verdict { is_served, ..Verdict::default() };
     let Settings::AccessToken { scopes, audiences } = &view.desired.settings else { return verdict };
@@ -277,10 +272,7 @@ fn token_fields(token: Value, not_after: Timestamp, scope: String) -> Vec<(&'sta
 
 /// Whether the old revision goes on beside the new one. After a hand edit or a revocation it does not.
 const fn is_gentle(reason: Reason) -> bool {
-    matches!(
-        reason,
-        Reason::RenewalDue | Reason::RotationRequested | Reason::DurationShortened | Reason::SpecChanged
-    )
+    matches!(reason, Reason::RenewalDue | Reason::RotationRequested | Reason::DurationShortened | Reason::SpecChanged)
 }
 
 /// Room for one more revision.
@@ -290,8 +282,7 @@ enum Room {
 }
 
 fn room(view: &View<'_>) -> Room {
-    let live: Vec<_> =
-        view.ledger.into_iter().flat_map(|l| &l.revisions).filter(|r| !r.is_expired(view.now)).collect();
+    let live: Vec<_> = view.ledger.into_iter().flat_map(|l| &l.revisions).filter(|r| !r.is_expired(view.now)).collect();
     if live.len() < MOST_LIVE_REVISIONS {
         return Room::Free { evict: None };
     }

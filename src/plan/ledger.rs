@@ -55,10 +55,8 @@ pub(super) fn client(facts: &Facts, now: Timestamp) -> Result<Client, Blocked> {
     let server = &facts.environment.server;
     let asked = registration.spec.authorization_server();
     if asked != server.name {
-        let message = format!(
-            "spec.authorizationServerRef.name: there is no authorization server {asked}, only {}",
-            server.name
-        );
+        let message =
+            format!("spec.authorizationServerRef.name: there is no authorization server {asked}, only {}", server.name);
         return Err(Blocked::Problem(Problem::new(Reason::InvalidSpec, message)));
     }
     let wanted = registration.spec.client_id.clone();
@@ -239,11 +237,7 @@ pub(super) fn retire(client: &Client, draft: &Draft, accepts: bool) -> Option<Re
 
 fn owner(facts: &Facts) -> Owner {
     let registration = &facts.registration;
-    Owner {
-        namespace: registration.namespace.clone(),
-        name: registration.name.clone(),
-        uid: registration.uid.clone(),
-    }
+    Owner { namespace: registration.namespace.clone(), name: registration.name.clone(), uid: registration.uid.clone() }
 }
 
 fn client_id_is_denied(facts: &Facts) -> Option<Problem> {

@@ -101,11 +101,8 @@ impl<'a> Operator<'a> {
     pub async fn start_controller(&mut self, through: &Access) -> Result<Running> {
         self.controllers += 1;
         let name = format!("controller-{}", self.controllers);
-        self.start(&name, "appreg-controller", through, &[
-            "controller",
-            &format!("--controller-namespace={NAMESPACE}"),
-        ])
-        .await
+        self.start(&name, "appreg-controller", through, &["controller", &format!("--controller-namespace={NAMESPACE}")])
+            .await
     }
 
     /// Starts the token service with its service account's token.
