@@ -13,8 +13,14 @@
 mod harness;
 
 mod chart;
+mod conflicts;
 mod control_plane;
+mod deletion;
 mod examples;
+mod foreign;
+mod hand_edits;
 mod processes;
 mod registration;
+mod rotation;
 mod rules;
+mod stage;
