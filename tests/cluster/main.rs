@@ -14,6 +14,7 @@ mod harness;
 
 mod chart;
 mod control_plane;
+mod crashes;
 mod processes;
 mod examples;
 mod registration;
