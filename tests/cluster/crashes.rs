@@ -207,6 +207,8 @@ impl<'a> Bench<'a> {
         }
         let objects = self.end(workload, &namespace, since).await?;
         let writes = self.proxy.writes().iter().filter(|r| is_of(r, &namespace)).map(shown).collect();
+        let violations = self.observer.violations();
+        ensure!(violations.iter().all(|violation| !violation.contains(&namespace)), "{}", violations.join("\n"));
         let published = ["web", "mtls"].map(|entry| (entry, self.observer.published(&namespace, entry).len())).into();
         if workload == Workload::Retirement {
             self.observer.ending(&namespace, None);

@@ -96,8 +96,8 @@ impl Observer {
     /// Where something was violated.
     #[track_caller]
     pub fn assert_no_violation(&self) {
-        let record = self.record();
-        assert!(record.violations.is_empty(), "{}\n{}", record.violations.join("\n"), record.summary());
+        let violations = self.violations();
+        assert!(violations.is_empty(), "{}\n{}", violations.join("\n"), self.summary());
     }
 
     /// From now on it is right that the values which an entry has shown so far are refused: they are revoked.
@@ -527,8 +527,8 @@ impl Record {
 
     /// S2, by what is in the ledger.
     fn check_served(&mut self, now: Timestamp) {
-        let mut unserved = BTreeSet::new();
-        for shown in self.secrets.values() {
+        let mut unserved = BTreeMap::new();
+        for (object, shown) in &self.secrets {
             let ledger = self.ledger.values().find(|entry| entry.owner.uid == shown.uid);
             for (entry, values) in &shown.entries {
                 let key = (shown.uid.clone(), entry.clone());
@@ -539,14 +539,13 @@ impl Record {
                     })
                 };
                 if !self.ended.contains(&key) && !is_accepted(&values.current) && !is_accepted(&values.previous) {
-                    unserved.insert(key);
+                    unserved.insert(key, object.clone());
                 }
             }
         }
-        let newly: Vec<_> = unserved.difference(&self.unserved).cloned().collect();
-        self.unserved = unserved;
-        for (uid, entry) in newly {
-            self.violation("S2", &format!("the Secret of {uid} shows no accepted value of {entry}"));
+        let old = std::mem::replace(&mut self.unserved, unserved.keys().cloned().collect());
+        for (key, (namespace, name)) in unserved.into_iter().filter(|(key, _)| !old.contains(key)) {
+            self.violation("S2", &format!("{namespace}/{name} shows no accepted value of {}", key.1));
         }
     }
 
