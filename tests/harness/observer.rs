@@ -122,13 +122,13 @@ impl Observer {
         found.flat_map(|(_, revisions)| revisions.clone()).collect()
     }
 
-    /// How many of the client secrets that were revoked, ended or expired the token endpoint accepted at the last try,
-    /// or that were not tried since.
+    /// The client secrets that expired or left the ledger, and were not refused since.
     pub fn not_yet_refused(&self) -> Vec<String> {
         let now = Timestamp::now();
         let record = self.record();
-        let spent = record.values.values().filter(|value| value.client_secret.is_some() && value.is_spent(now));
-        spent.filter(|value| value.refusals == 0).map(ToString::to_string).collect()
+        let is_over = |value: &&Value| value.not_after <= now || value.dropped.is_some();
+        let over = record.values.values().filter(|value| value.client_secret.is_some()).filter(is_over);
+        over.filter(|value| value.refusals == 0).map(ToString::to_string).collect()
     }
 
     /// What came of the tries so far.
