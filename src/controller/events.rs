@@ -85,9 +85,11 @@ fn event(registration: &AppRegistration, notice: Notice, now: jiff::Timestamp) -
     while note.len() > LONGEST_NOTE_BYTES {
         note.pop();
     }
+    // Named as client-go names them. A generateName that ends with a dot is refused.
+    let name = format!("{}.{:x}", meta.name.as_deref().unwrap_or("registration"), now.as_nanosecond());
     Event {
         metadata: ObjectMeta {
-            generate_name: Some(format!("{}.", meta.name.as_deref().unwrap_or("registration"))),
+            name: Some(name),
             namespace: meta.namespace.clone(),
             ..ObjectMeta::default()
         },
