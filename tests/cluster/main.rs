@@ -17,4 +17,6 @@ mod control_plane;
 mod processes;
 mod examples;
 mod registration;
+mod requests;
 mod rules;
+mod stage;
