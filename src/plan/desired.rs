@@ -7,7 +7,7 @@ use jiff::{SignedDuration, Timestamp};
 use crate::api::{self, KeyType, Kind, KindSpec, LongDuration, Reason, names};
 use crate::ledger::Grant;
 use crate::policy::{self, Subject};
-use crate::rotation::{LONGEST_DURATION, LONGEST_TOKEN_LIFETIME, Rhythm};
+use crate::rotation::{self, LONGEST_DURATION, LONGEST_TOKEN_LIFETIME, Rhythm};
 
 use super::Problem;
 use super::facts::{Environment, Registration};
@@ -23,10 +23,12 @@ pub struct Desired {
     pub names_its_secret: bool,
     /// Its rhythm.
     pub rhythm: Rhythm,
-    /// What was minted before this time is rotated, once it has come.
+    /// What was minted before this time is rotated: the latest watermark that has come.
     pub rotate_before: Option<Timestamp>,
-    /// What was minted before this time is revoked, once it has come.
+    /// What was minted before this time is revoked: the latest watermark that has come.
     pub revoke_before: Option<Timestamp>,
+    /// The first watermark that is still to come.
+    pub next_watermark: Option<Timestamp>,
     /// What it is made of.
     pub settings: Settings,
 }
@@ -79,9 +81,10 @@ impl Settings {
 
 /// Resolves the entries of a registration.
 #[must_use]
-pub fn resolve(registration: &Registration, environment: &Environment, grant: &Grant) -> Resolved {
+pub fn resolve(registration: &Registration, environment: &Environment, grant: &Grant, now: Timestamp) -> Resolved {
     let mut resolved = Resolved::default();
     let common = Common {
+        now,
         registration,
         environment,
         grant,
@@ -99,6 +102,7 @@ pub fn resolve(registration: &Registration, environment: &Environment, grant: &G
 }
 
 struct Common<'a> {
+    now: Timestamp,
     registration: &'a Registration,
     environment: &'a Environment,
     grant: &'a Grant,
@@ -144,13 +148,16 @@ impl Common<'_> {
         problems.extend(denied.into_iter().map(|(field, item)| {
             Problem::new(Reason::PolicyDenied, format!("{} {item} is not granted", path(field)))
         }));
+        let rotate = self.marks(&self.rotate, entry.rotate_minted_before.as_deref(), &entry.name, problems);
+        let revoke = self.marks(&self.revoke, entry.revoke_minted_before.as_deref(), &entry.name, problems);
         Ok(Desired {
             name: entry.name.clone(),
             secret: api::secret_name(entry, &self.registration.name),
             names_its_secret: entry.secret_name.is_some(),
             rhythm: Rhythm::new(bounded.duration, renew_before),
-            rotate_before: self.latest(&self.rotate, entry.rotate_minted_before.as_deref(), &entry.name, problems),
-            revoke_before: self.latest(&self.revoke, entry.revoke_minted_before.as_deref(), &entry.name, problems),
+            rotate_before: self.latest(&rotate),
+            revoke_before: self.latest(&revoke),
+            next_watermark: rotate.iter().chain(&revoke).filter(|mark| **mark > self.now).min().copied(),
             settings,
         })
     }
@@ -187,28 +194,29 @@ impl Common<'_> {
         }
     }
 
-    /// The latest watermark that applies to an entry: the entry's own, the spec's, the annotations'.
-    fn latest(
+    /// The watermarks of an entry: its own, the spec's, the annotations'.
+    fn marks(
         &self,
         common: &[(Option<String>, Timestamp)],
         own: Option<&str>,
         entry: &str,
         problems: &mut Vec<Problem>,
-    ) -> Option<Timestamp> {
+    ) -> Vec<Timestamp> {
         let own = own.and_then(|text| match api::parse_time(text) {
-            Ok(time) => Some(time),
+            Ok(time) => Some(rotation::whole_seconds_up(time)),
             Err(error) => {
                 let message = format!("spec.credentials[{entry}]: a watermark {error}");
                 problems.push(Problem::new(Reason::InvalidSpec, message));
                 None
             }
         });
-        common
-            .iter()
-            .filter(|(of, _)| of.as_deref().is_none_or(|of| of == entry))
-            .map(|(_, time)| *time)
-            .chain(own)
-            .max()
+        let common = common.iter().filter(|(of, _)| of.as_deref().is_none_or(|of| of == entry)).map(|(_, time)| *time);
+        common.chain(own).collect()
+    }
+
+    /// The latest that has come: one that is still to come must not hold up a revocation that is due.
+    fn latest(&self, marks: &[Timestamp]) -> Option<Timestamp> {
+        marks.iter().filter(|mark| **mark <= self.now).max().copied()
     }
 }
 
@@ -219,14 +227,24 @@ enum Watermark {
     Revoke,
 }
 
-/// The latest `revokeMintedBefore` that is meant for the whole registration.
+/// The latest `revokeMintedBefore` that is meant for the whole registration and has come.
 #[must_use]
-pub fn revoked_before(registration: &Registration) -> Option<Timestamp> {
+pub fn revoked_before(registration: &Registration, now: Timestamp) -> Option<Timestamp> {
     watermarks(registration, Watermark::Revoke, &mut Vec::new())
         .into_iter()
-        .filter(|(entry, _)| entry.is_none())
+        .filter(|(entry, time)| entry.is_none() && *time <= now)
         .map(|(_, time)| time)
         .max()
+}
+
+/// The first `revokeMintedBefore` for the whole registration that is still to come: it counts without any entry, too.
+#[must_use]
+pub(super) fn next_revocation(registration: &Registration, now: Timestamp) -> Option<Timestamp> {
+    watermarks(registration, Watermark::Revoke, &mut Vec::new())
+        .into_iter()
+        .filter(|(entry, time)| entry.is_none() && *time > now)
+        .map(|(_, time)| time)
+        .min()
 }
 
 /// The watermarks of the spec and the annotations, each for one entry or for all.
@@ -256,7 +274,7 @@ fn watermarks(
     of_spec
         .chain(of_annotation)
         .filter_map(|(origin, entry, text)| match api::parse_time(&text) {
-            Ok(time) => Some((entry, time)),
+            Ok(time) => Some((entry, rotation::whole_seconds_up(time))),
             Err(error) => {
                 problems.push(Problem::new(Reason::InvalidSpec, format!("{origin} {error}")));
                 None

@@ -33,8 +33,12 @@ pub struct Verdict {
     pub evict: Option<u64>,
     /// What stands in the way.
     pub problem: Option<Problem>,
+    /// Whether its Secret cannot be written as it is.
+    pub is_obstructed: bool,
     /// Whether the Secret shows a credential that is accepted now, before any step.
     pub is_served: bool,
+    /// Whether it does after every step.
+    pub will_be_served: bool,
     /// When to look again.
     pub wake: Option<Timestamp>,
 }
@@ -67,7 +71,7 @@ fn revisioned(view: &View<'_>, obstacle: Obstacle) -> Verdict {
             }
             (None, Room::Free { evict }) => {
                 verdict.evict = evict;
-                let revision = view.ledger.map_or(1, |ledger| ledger.next_revision);
+                let revision = next_revision(view);
                 minted = Some((reason, revision));
             }
         }
@@ -111,13 +115,17 @@ fn mint(view: &View<'_>, reason: Reason, revision: u64, verdict: &mut Verdict) {
         not_after: None,
     });
     verdict.publish = Some(reason);
-    verdict.drop = revoked(view, None);
+    let is_evicted = |r: u64| verdict.evict == Some(r);
+    let drop = revoked(view, None).into_iter().filter(|(r, _)| !is_evicted(*r)).collect();
     let overlap_end = rotation::add(view.now, rhythm.overlap());
-    let retires = others(view, None).any(|r| r.not_after > overlap_end && !view.is_revoked(r.minted_at));
+    let retires = others(view, None)
+        .any(|r| r.not_after > overlap_end && !view.is_revoked(r.minted_at) && !is_evicted(r.revision));
+    verdict.drop = drop;
     verdict.wake = earliest([
         Some(view.renewal_time(revision, view.now, not_after)),
         retires.then_some(overlap_end),
     ]);
+    verdict.will_be_served = true;
     verdict.mint = Some(Mint { entry, revision, reason, minted_at: view.now, not_after, order });
 }
 
@@ -133,8 +141,12 @@ fn keep(view: &View<'_>, verdict: &mut Verdict) {
         verdict.drop = revoked(view, None);
         return;
     }
+    verdict.will_be_served = verdict.is_served;
     let hint = published(view);
-    let since = hint.as_ref().map_or(view.now, |hint| hint.since);
+    // Of the annotation `since` alone counts, and only if it speaks of this revision: an older value put back by hand
+    // begins its time anew. It was not readable before it was minted, whatever the annotation says.
+    let since = hint.as_ref().filter(|hint| hint.current == Some(current.revision)).map_or(view.now, |hint| hint.since);
+    let since = since.max(current.minted_at);
     let overlap_end = rotation::add(since, view.desired.rhythm.overlap());
     let mut wake = vec![(verdict.problem.is_none())
         .then(|| view.renewal_time(current.revision, current.minted_at, current.not_after))];
@@ -223,13 +235,16 @@ fn token(view: &View<'_>, obstacle: Obstacle) -> Verdict {
                 customers: view.customers.to_vec(),
                 customer_groups: view.customer_groups.to_vec(),
             });
+            verdict.will_be_served = true;
             verdict.mint = Some(Mint { entry, revision: 0, reason, minted_at: view.now, not_after, order });
         }
         (Some(_), obstacle, _) => {
+            verdict.will_be_served = is_served;
             let no_key = || Problem::new(Reason::ServerUnavailable, "there is no token signing key yet".to_owned());
             verdict.problem = Some(obstacle.unwrap_or_else(no_key));
         }
         (None, _, _) => {
+            verdict.will_be_served = is_served;
             if let Some(token) = view.token() {
                 verdict.wake = Some(checks::token_renewal_time(view, token));
                 verdict.fields = token_fields(Value::Held(field::ACCESS_TOKEN), token.not_after, scope);
@@ -291,6 +306,12 @@ fn room(view: &View<'_>) -> Room {
             Room::Full { until: earliest([ends, matures]).unwrap_or(view.now) }
         }
     }
+}
+
+/// The number that the next mint takes: never one that stands in the ledger, whatever its counter says.
+fn next_revision(view: &View<'_>) -> u64 {
+    let highest = view.ledger.into_iter().flat_map(|l| &l.revisions).map(|r| r.revision).max().unwrap_or(0);
+    view.ledger.map_or(1, |ledger| ledger.next_revision).max(highest.saturating_add(1))
 }
 
 /// Revisions that a revocation applies to, except one.

@@ -18,6 +18,8 @@ mod status;
 #[cfg(test)]
 mod cases;
 #[cfg(test)]
+mod model;
+#[cfg(test)]
 mod properties;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -29,7 +31,6 @@ use crate::ledger::Entry;
 use crate::rotation::{self, CLOCK_TOLERANCE};
 
 pub use connection::Connection;
-pub use desired::revoked_before;
 pub use secret::{Reading, contents, hinted_contents, published};
 pub use status::{Failure, after_failure};
 
@@ -281,13 +282,14 @@ struct Draft {
     decision: crate::policy::Decision,
     verdicts: Vec<(Desired, Verdict)>,
     problems: Vec<Problem>,
+    next_revocation: Option<Timestamp>,
 }
 
 impl Draft {
     fn of(facts: &Facts, client: &Client, now: Timestamp) -> Self {
         let registration = &facts.registration;
         let decision = ledger::grant(facts, client);
-        let resolved = desired::resolve(registration, &facts.environment, &decision.grant);
+        let resolved = desired::resolve(registration, &facts.environment, &decision.grant, now);
         let customers: Vec<_> = decision.grant.customers.keys().cloned().collect();
         let customer_groups: Vec<_> = decision.grant.customer_groups.keys().cloned().collect();
         let clock = clock_is_behind(client, now);
@@ -312,18 +314,25 @@ impl Draft {
                 shown,
                 keys: &facts.environment.keys,
                 issuer: &facts.environment.server.issuer,
+                tokens_from: tokens_from(client, desired),
                 customers: &customers,
                 customer_groups: &customer_groups,
             };
-            let obstacle = secret::obstacle(facts, desired, secret)
+            let unwritable = secret::obstacle(facts, desired, secret);
+            let obstacle = unwritable
+                .clone()
                 .or_else(|| clock.clone())
                 .or_else(|| kind_is_denied(&view, facts))
                 .or_else(|| authority_is_missing(&view, facts));
-            let verdict = entry::decide(&view, obstacle.clone());
+            let mut verdict = entry::decide(&view, obstacle);
+            // Said even while nothing is due: a person has time to mend it before something is.
+            verdict.is_obstructed = unwritable.is_some();
+            verdict.problem = verdict.problem.or(unwritable);
             problems.extend(verdict.problem.clone());
             verdicts.push((desired.clone(), verdict));
         }
-        Self { resolved, decision, verdicts, problems }
+        let next_revocation = desired::next_revocation(registration, now);
+        Self { resolved, decision, verdicts, problems, next_revocation }
     }
 
     fn plan(&self, facts: &Facts, client: &Client, now: Timestamp) -> Plan {
@@ -339,9 +348,10 @@ impl Draft {
             .verdicts
             .iter()
             .filter_map(|(_, verdict)| verdict.wake)
-            .chain(self.watermarks_to_come(now))
+            .chain(self.watermarks_to_come())
             .chain(self.problems.iter().filter(|p| needs_another_look(p.reason)).map(|_| rotation::add(now, LOOK_AGAIN)))
-            .min();
+            .min()
+            .map(rotation::whole_seconds_up);
         Plan {
             look: Look::default(),
             status: status::success(facts, client, self, &steps, now),
@@ -352,13 +362,8 @@ impl Draft {
         }
     }
 
-    fn watermarks_to_come(&self, now: Timestamp) -> impl Iterator<Item = Timestamp> {
-        self.resolved
-            .entries
-            .iter()
-            .flat_map(|desired| [desired.rotate_before, desired.revoke_before])
-            .flatten()
-            .filter(move |mark| *mark > now)
+    fn watermarks_to_come(&self) -> impl Iterator<Item = Timestamp> {
+        self.resolved.entries.iter().filter_map(|desired| desired.next_watermark).chain(self.next_revocation)
     }
 }
 
@@ -437,11 +442,19 @@ fn blocked(facts: &Facts, problem: Problem, now: Timestamp) -> Plan {
     }
 }
 
+/// From when on tokens of an entry are accepted, by the ledger.
+fn tokens_from(client: &Client, desired: &Desired) -> Option<Timestamp> {
+    let entry = client.entry()?;
+    let of_entry = entry.credentials.get(&desired.name).and_then(|credential| credential.revoked_before);
+    Some(entry.created_at).max(entry.revoked_before).max(of_entry)
+}
+
 /// The clock is over five minutes behind the newest mint: it cannot be believed.
 fn clock_is_behind(client: &Client, now: Timestamp) -> Option<Problem> {
     let newest = client.entry()?.newest_mint()?;
     (now < rotation::add(newest, -CLOCK_TOLERANCE)).then(|| {
-        let message = format!("the operator's clock says {now}, but the ledger has a credential minted at {newest}");
+        // Without the time of this pass: a report that says it would be another one at every pass.
+        let message = format!("the operator's clock is behind: the ledger has a credential minted at {newest}");
         Problem::new(Reason::ClockBehind, message)
     })
 }

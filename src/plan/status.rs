@@ -9,7 +9,6 @@ use crate::api::{
     AppRegistrationStatus, AuthorizationServerStatus, ConditionType, CredentialStatus, Granted, Kind, LongDuration,
     Reason, RevisionStatus, SecretStatus, StatusTime,
 };
-use crate::credential::published::Published;
 use crate::ledger::{Credential, Verifier};
 use crate::rotation::{self, Identity};
 
@@ -38,14 +37,12 @@ pub(super) fn success(
     steps: &[Step],
     now: Timestamp,
 ) -> AppRegistrationStatus {
-    let annotations = annotations(facts, steps);
     let credentials = draft
         .verdicts
         .iter()
         .map(|(desired, verdict)| {
             let credential = client.entry().and_then(|entry| entry.credentials.get(&desired.name));
-            let published = annotations.get(desired.secret.as_str());
-            credential_status(facts, desired, verdict, credential, published)
+            credential_status(facts, desired, verdict, credential)
         })
         .collect();
     let mut next: Vec<_> = draft
@@ -53,10 +50,10 @@ pub(super) fn success(
         .iter()
         .filter(|(desired, _)| desired.settings.kind() != Kind::AccessToken)
         .filter_map(|(_, verdict)| verdict.wake)
-        .chain(draft.watermarks_to_come(now))
+        .chain(draft.watermarks_to_come())
         .collect();
     next.sort_unstable();
-    let is_ready = draft.verdicts.iter().all(|(_, verdict)| verdict.mint.is_some() || verdict.is_served)
+    let is_ready = draft.verdicts.iter().all(|(_, verdict)| verdict.will_be_served)
         && !draft.problems.iter().any(|problem| problem.reason == Reason::InvalidSpec && draft.verdicts.is_empty());
     let before = &facts.registration.status;
     AppRegistrationStatus {
@@ -65,7 +62,7 @@ pub(super) fn success(
         authorization_server: Some(server(facts)),
         granted: Some(granted(draft)),
         credentials,
-        secrets: secrets(facts, draft),
+        secrets: secrets(facts, draft, steps),
         next_transition_time: next.first().copied().map(StatusTime::from),
         conditions: conditions(facts, &before.conditions, &approved(draft), &ready(is_ready, draft), now),
     }
@@ -234,25 +231,9 @@ fn granted(draft: &Draft) -> Granted {
     }
 }
 
-/// The annotations of the Secrets as they will stand after the plan.
-fn annotations<'a>(facts: &'a Facts, steps: &'a [Step]) -> BTreeMap<&'a str, Published> {
-    let mut annotations: BTreeMap<&str, Published> = facts
-        .secrets
-        .iter()
-        .filter_map(|(name, secret)| Some((name.as_str(), super::published(secret.ours()?))))
-        .collect();
-    for step in steps {
-        if let Step::Publish(publish) = step {
-            let text = publish.annotations.get(crate::api::names::PUBLISHED_ANNOTATION);
-            annotations.insert(&publish.name, Published::parse(text.map(String::as_str)));
-        }
-    }
-    annotations
-}
-
 /// The Secrets that hold more than access tokens, with the resourceVersion that was seen to be in order. Those that the
 /// plan writes get theirs from the answer.
-fn secrets(facts: &Facts, draft: &Draft) -> Vec<SecretStatus> {
+fn secrets(facts: &Facts, draft: &Draft, steps: &[Step]) -> Vec<SecretStatus> {
     let mut names: Vec<&str> = draft
         .verdicts
         .iter()
@@ -261,16 +242,23 @@ fn secrets(facts: &Facts, draft: &Draft) -> Vec<SecretStatus> {
         .collect();
     names.sort_unstable();
     names.dedup();
+    let is_written = |name: &str| steps.iter().any(|step| matches!(step, Step::Publish(p) if p.name == name));
+    // One that a person must mend, or that says of an entry what it does not hold, is read again.
+    let is_in_order = |name: &str| {
+        let said = facts.secrets.get(name).and_then(|secret| secret.ours()).map(super::published).unwrap_or_default();
+        draft.verdicts.iter().filter(|(desired, _)| desired.secret == name).all(|(desired, verdict)| {
+            let is_true = verdict.published.is_some() || !said.0.contains_key(&desired.name);
+            !verdict.is_obstructed && (is_true || is_written(name))
+        })
+    };
+    let version = |name: &str| facts.secrets.get(name)?.ours().map(|secret| secret.resource_version.clone());
     names
         .into_iter()
-        .map(|name| SecretStatus {
-            name: name.to_owned(),
-            resource_version: facts
-                .secrets
-                .get(name)
-                .and_then(|secret| secret.ours())
-                .map(|secret| secret.resource_version.clone())
-                .unwrap_or_default(),
+        .filter(|name| is_in_order(name))
+        .filter_map(|name| match version(name) {
+            Some(version) => Some(SecretStatus { name: name.to_owned(), resource_version: version }),
+            None if is_written(name) => Some(SecretStatus { name: name.to_owned(), ..SecretStatus::default() }),
+            None => None,
         })
         .collect()
 }
@@ -280,7 +268,6 @@ fn credential_status(
     desired: &Desired,
     verdict: &super::entry::Verdict,
     credential: Option<&Credential>,
-    published: Option<&Published>,
 ) -> CredentialStatus {
     let rhythm = desired.rhythm;
     let text = |duration: jiff::SignedDuration| {
@@ -300,7 +287,8 @@ fn credential_status(
         return status;
     }
     status.overlap = text(rhythm.overlap());
-    let Some(shown) = published.and_then(|published| published.0.get(&desired.name)) else { return status };
+    // What it shall show, not what its annotation says: that is anybody's to write.
+    let Some(shown) = verdict.published.as_ref() else { return status };
     let identity = |revision| Identity { uid: &facts.registration.uid, entry: &desired.name, revision };
     let of = |revision: u64| -> Option<RevisionStatus> {
         let renewal = |minted_at, not_after| Some(rhythm.renewal_time(identity(revision), minted_at, not_after).into());

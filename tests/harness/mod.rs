@@ -11,6 +11,8 @@
 //! | [`proxy`] | [`Proxy`]: between a program and the API server; cuts, delays, freezes, answers in its place |
 //! | [`process`] | [`Program`] and [`Process`]: a child that dies with us, its log, its CPU time and memory |
 //! | [`eventually`] | waiting for a condition, with a deadline and a state dump |
+//! | [`operator`] | [`Operator`]: the chart installed, controller and token service as processes |
+//! | [`oauth`] | [`TokenClient`]: asks the token endpoint, shows no secret |
 //! | [`credentials`] | the control plane's certificate authority, keys and tokens |
 //!
 //! What it does not do: it downloads and builds nothing (`make control-plane` does), and runs no pods.
@@ -37,6 +39,7 @@ pub mod control_plane;
 pub mod credentials;
 mod directory;
 pub mod eventually;
+pub mod oauth;
 pub mod operator;
 pub mod process;
 pub mod proxy;
@@ -47,6 +50,7 @@ pub use access::Access;
 pub use audit::{AuditEvent, AuditLog, Mark};
 pub use control_plane::{Audit, ControlPlane, Controllers, Options, Output};
 pub use eventually::{eventually, eventually_within};
+pub use oauth::{Answer, TokenClient};
 pub use operator::{Operator, Running};
 pub use process::{Process, Program, Usage};
 pub use proxy::{Fault, Injected, Proxy, Request, Rule, Side};
