@@ -9,7 +9,7 @@ use serde_json::json;
 
 use crate::harness::operator::LEDGER;
 use crate::harness::{AuditEvent, ControlPlane, Mark, Operator, eventually, eventually_within};
-use crate::stage::{
+use crate::applied::{
     self, BINARY, asked, audited, controller_user, create, fields, in_order, registrations, secrets, until,
 };
 
@@ -51,7 +51,7 @@ async fn everything_in_the_life_of_a_registration_costs_exactly_its_requests() {
     let before = in_order(&plane, shop, "one").await;
     let mark = cost.mark().await;
     let change = json!({"spec": {"rotateMintedBefore": a_second_ago()}});
-    stage::change(&plane, shop, "one", change).await;
+    applied::change(&plane, shop, "one", change).await;
     until(&plane, (shop, "one"), "is rotated", |now| {
         now.status.as_ref().is_some_and(|s| s.credentials[0].current.as_ref().is_some_and(|c| c.revision == 2))
     })
@@ -117,7 +117,7 @@ async fn two_hundred_registrations_at_rest_cost_nothing_and_a_restart_costs_list
         let marks = json!({"metadata": {"annotations": {
             "appreg.dev/rotate-minted-before": format!("token={}", a_second_ago()),
         }}});
-        stage::change(&plane, shop, &format!("app-{number:03}"), marks).await;
+        applied::change(&plane, shop, &format!("app-{number:03}"), marks).await;
     }
     let refreshed = MANY.div_ceil(8);
     eventually("the tokens are signed anew", async || {
@@ -182,7 +182,7 @@ async fn all_in_order(plane: &ControlPlane, namespace: &str, count: usize) {
     let api = registrations(plane, namespace);
     eventually_within(Duration::from_secs(90), "all are in order", async || {
         let all = api.list(&kube::api::ListParams::default()).await.map_err(|error| error.to_string())?;
-        let done = all.iter().filter(|registration| stage::is_in_order(registration)).count();
+        let done = all.iter().filter(|registration| applied::is_in_order(registration)).count();
         if done == count { Ok(()) } else { Err(format!("{done} of {count}")) }
     })
     .await;
