@@ -96,9 +96,13 @@ async fn an_orphaned_secret_stays_accepted_and_a_recreation_adopts_it_as_it_is()
     assert_ne!(Some(registration), Some(secret.uid().unwrap()));
     // And on under the other policy: from now on it is collected.
     room.apply("web", one_client_secret("Orphan")).await;
-    room.secret_until("web", "owned", |secret| {
-        if secret.owner_references().len() == 1 { Ok(()) } else { Err("not owned") }
-    })
+    room.secret_until(
+        "web",
+        "owned",
+        |secret| {
+            if secret.owner_references().len() == 1 { Ok(()) } else { Err("not owned") }
+        },
+    )
     .await;
     let after = room.application("web").await;
     assert_eq!((after.client_id, after.client_secret), (before.client_id, before.client_secret));
@@ -122,9 +126,13 @@ async fn a_restored_backup_is_adopted_with_client_id_and_client_secret() {
     restored.metadata.annotations = backup.metadata.annotations.clone();
     room.secrets().create(&PostParams::default(), &restored).await.unwrap();
     adopted(&room, &spec, &before).await;
-    room.secret_until("web", "owned", |secret| {
-        if secret.owner_references().len() == 1 { Ok(()) } else { Err("not owned") }
-    })
+    room.secret_until(
+        "web",
+        "owned",
+        |secret| {
+            if secret.owner_references().len() == 1 { Ok(()) } else { Err("not owned") }
+        },
+    )
     .await;
     // Its former owner is gone for good; nobody sweeps what has a new one.
     tokio::time::sleep(REFUSED_WITHIN).await;
@@ -180,9 +188,11 @@ async fn a_namespace_ends_without_a_hot_loop() {
     let mark = audit.mark().await.unwrap();
     let namespaces: Api<Namespace> = Api::all(room.client.clone());
     namespaces.delete(&room.namespace, &DeleteParams::default()).await.unwrap();
-    eventually_within(SOON, "the namespace is gone", async || match namespaces.get_opt(&room.namespace).await.unwrap() {
-        None => Ok(()),
-        Some(namespace) => Err(serde_json::to_string(&namespace.status).unwrap_or_default()),
+    eventually_within(SOON, "the namespace is gone", async || {
+        match namespaces.get_opt(&room.namespace).await.unwrap() {
+            None => Ok(()),
+            Some(namespace) => Err(serde_json::to_string(&namespace.status).unwrap_or_default()),
+        }
     })
     .await;
     eventually_within(REFUSED_WITHIN + SOON, "the ledger entries are swept", async || {

@@ -142,7 +142,8 @@ async fn public_fields_that_were_stripped_or_edited_are_written_anew_and_the_cre
 
 /// Waits until a Secret holds in every field what it held.
 async fn has_the_fields_of(room: &Room, before: &Secret, patch: &Value) {
-    let names: Vec<_> = patch.as_object().unwrap().values().filter_map(Value::as_object).flat_map(|m| m.keys()).collect();
+    let names: Vec<_> =
+        patch.as_object().unwrap().values().filter_map(Value::as_object).flat_map(|m| m.keys()).collect();
     room.secret_until(&before.name_any(), &format!("as before {names:?} was edited"), |secret| {
         let (old, new) = (before.data.as_ref().unwrap(), secret.data.as_ref().unwrap());
         let differ: Vec<_> = old.keys().chain(new.keys()).filter(|name| old.get(*name) != new.get(*name)).collect();

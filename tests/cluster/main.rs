@@ -12,17 +12,20 @@
 #[path = "../harness/mod.rs"]
 mod harness;
 
+mod applied;
 mod chart;
 mod conflicts;
 mod control_plane;
-mod deletion;
 mod crashes;
-mod outages;
-mod processes;
+mod deletion;
 mod examples;
 mod foreign;
 mod hand_edits;
+mod outages;
+mod processes;
+mod rbac;
 mod registration;
+mod requests;
 mod rotation;
 mod rules;
 mod stage;

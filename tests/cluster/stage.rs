@@ -202,9 +202,9 @@ impl Room {
         eventually_within(SOON, &format!("{}/{name}: an Event {reason}", self.namespace), async || {
             let events = self.events(name).await;
             let found = events.iter().find(|event| event.reason.as_deref() == Some(reason.as_str()));
-            found.map(|event| event.note.clone().unwrap_or_default()).ok_or_else(|| {
-                format!("{:?}", events.iter().map(|event| event.reason.as_deref()).collect::<Vec<_>>())
-            })
+            found
+                .map(|event| event.note.clone().unwrap_or_default())
+                .ok_or_else(|| format!("{:?}", events.iter().map(|event| event.reason.as_deref()).collect::<Vec<_>>()))
         })
         .await
     }
@@ -213,7 +213,8 @@ impl Room {
     pub(crate) async fn events(&self, name: &str) -> Vec<Event> {
         let api: Api<Event> = Api::namespaced(self.client.clone(), &self.namespace);
         let all = api.list(&ListParams::default()).await.unwrap().items;
-        let is_about = |event: &Event| event.regarding.as_ref().is_some_and(|about| about.name.as_deref() == Some(name));
+        let is_about =
+            |event: &Event| event.regarding.as_ref().is_some_and(|about| about.name.as_deref() == Some(name));
         all.into_iter().filter(is_about).collect()
     }
 
@@ -324,4 +325,3 @@ pub(crate) fn conditions(registration: &AppRegistration) -> String {
 pub(crate) fn client_id(registration: &AppRegistration) -> String {
     registration.status.as_ref().and_then(|status| status.client_id.clone()).expect("a client ID")
 }
-

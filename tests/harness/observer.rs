@@ -317,8 +317,7 @@ impl Record {
     /// says what was announced.
     fn apply(&mut self, change: Change) {
         let now = Timestamp::now();
-        let before: Vec<LedgerEntry> =
-            change.ledger.keys().filter_map(|name| self.ledger.get(name).cloned()).collect();
+        let before: Vec<LedgerEntry> = change.ledger.keys().filter_map(|name| self.ledger.get(name).cloned()).collect();
         for (name, entry) in change.ledger {
             match entry {
                 Some(entry) => {
@@ -386,11 +385,8 @@ impl Record {
         {
             self.endpoint = TokenClient::new(&ca, &endpoint).ok();
         }
-        let hints: BTreeMap<String, Hint> = secret
-            .annotations()
-            .get(PUBLISHED)
-            .and_then(|json| serde_json::from_str(json).ok())
-            .unwrap_or_default();
+        let hints: BTreeMap<String, Hint> =
+            secret.annotations().get(PUBLISHED).and_then(|json| serde_json::from_str(json).ok()).unwrap_or_default();
         let ledger = self.ledger.values().find(|entry| entry.owner.uid == uid).cloned();
         let old = self.secrets.get(&object).cloned().unwrap_or_default();
         let mut shown = Shown { uid: uid.clone(), ..Shown::default() };
