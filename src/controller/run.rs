@@ -459,12 +459,13 @@ fn remember(ctx: &Context, object: &ObjectName, snapshot: &Snapshot, plan: &Plan
     if outcome.failure.is_some() {
         return;
     }
-    // What was read live and needs no writing holds what its annotations say.
+    // What was read live and needs no writing holds what its annotations say, unless the plan doubts it.
     for (name, secret) in &facts.secrets {
         let is_written = plan.steps.iter().any(|step| matches!(step, Step::Publish(publish) if publish.name == *name));
         if let SecretFact::Ours(ours) = secret
             && secret.is_live()
             && !is_written
+            && !plan.doubtful.contains(name)
             && let Ok(version) = ours.resource_version.parse()
         {
             state.world.verify(&ObjectName::new(&facts.registration.namespace, name), version);

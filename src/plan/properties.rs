@@ -391,7 +391,7 @@ impl History {
 
 #[test]
 fn every_history_keeps_the_promises_and_ends_at_rest() {
-    for_all(300, &events(30), |events| {
+    for_all(200, &events(30), |events| {
         let mut history = History::new();
         history.live(&events);
         history.heal();
@@ -403,7 +403,7 @@ fn every_history_keeps_the_promises_and_ends_at_rest() {
 
 #[test]
 fn a_plan_may_be_cut_after_any_step_and_the_end_is_the_same() {
-    for_all(150, &events(12), |events| {
+    for_all(100, &events(12), |events| {
         let mut history = History::new();
         history.live(&events);
         let start = history.world.clone();
@@ -658,7 +658,7 @@ fn facts() -> impl Strategy<Value = (Facts, Timestamp)> {
 
 #[test]
 fn no_facts_make_a_decision_fail_or_waver() {
-    for_all(3000, &facts(), |(facts, now)| {
+    for_all(1500, &facts(), |(facts, now)| {
         let plan = decide(&facts, now);
         assert_eq!(plan, decide(&facts, now));
         let _ = plan.to_string();
