@@ -72,7 +72,14 @@ struct State {
 
 impl<K> Default for Schedule<K> {
     fn default() -> Self {
-        Self { objects: HashMap::new(), queue: BTreeMap::new(), wakes: BTreeSet::new(), running: 0, place: 0, new_in_a_row: 0 }
+        Self {
+            objects: HashMap::new(),
+            queue: BTreeMap::new(),
+            wakes: BTreeSet::new(),
+            running: 0,
+            place: 0,
+            new_in_a_row: 0,
+        }
     }
 }
 

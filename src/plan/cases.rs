@@ -4,6 +4,9 @@
 //! decision later, up to the next wake, does nothing and reports the same.
 
 #![expect(clippy::needless_raw_string_hashes, reason = "expect-test writes them")]
+#![expect(clippy::needless_pass_by_value, reason = "a case reads as one sentence")]
+
+use std::fmt::Write as _;
 
 use expect_test::{Expect, expect};
 use jiff::{SignedDuration, Timestamp};
@@ -218,7 +221,8 @@ fn check(case: Case, now: &str, expected: Expect) {
         text = rest.to_string();
     }
     let requests = std::mem::take(&mut case.world.requests);
-    text.push_str(&format!("= {}\n", if requests.is_empty() { "nothing".to_owned() } else { requests.join(", ") }));
+    let requests = if requests.is_empty() { "nothing".to_owned() } else { requests.join(", ") };
+    let _ = writeln!(text, "= {requests}");
     expected.assert_eq(&text);
     assert_is_fixpoint(&case, &rest, now);
 }
@@ -1226,7 +1230,6 @@ fn a_kind_outside_the_policy_is_not_begun_but_what_exists_goes_on() {
 fn a_duration_outside_the_policy_is_bounded_and_it_is_said() {
     let mut case = applied("billing").asking(vec![client_secret("web")]).lives("1000d");
     case.world.environment.policy.client_secret.max = "90d".parse().unwrap();
-    let mut case = case;
     let plans = case.world.converge(&mut case.memory, at("2026-01-01"));
     let approved = plans[0].status.conditions.iter().find(|c| c.type_ == "Approved").unwrap();
     expect!["True Granted"].assert_eq(&format!("{} {}", approved.status, approved.reason));

@@ -38,6 +38,10 @@ fn files(directory: &str) -> Vec<String> {
     found
 }
 
+fn is_rust(path: &str) -> bool {
+    Path::new(path).extension().is_some_and(|extension| extension == "rs")
+}
+
 struct Source {
     path: String,
     /// The module of `src/lib.rs` that it belongs to.
@@ -53,15 +57,15 @@ fn sources() -> Vec<Source> {
         |path: &str| ["plan/cases.rs", "plan/model.rs", "plan/properties.rs"].iter().any(|t| path.ends_with(t));
     files("src")
         .into_iter()
-        .filter(|path| path.ends_with(".rs") && !is_test(path))
+        .filter(|path| is_rust(path) && !is_test(path))
         .map(|path| {
             let text = read(&path);
             let before_tests = text.split("#[cfg(test)]\nmod tests").next().unwrap();
-            let is_code = |line: &&str| !line.trim_start().starts_with("//");
+            let code = before_tests.lines().filter(|line| !line.trim_start().starts_with("//"));
             let module = path.split('/').nth(1).unwrap().trim_end_matches(".rs").to_owned();
             Source {
                 module,
-                code: before_tests.lines().filter(is_code).map(|line| format!("{line}\n")).collect(),
+                code: code.flat_map(|line| [line, "\n"]).collect(),
                 lines_before_tests: before_tests.lines().count(),
                 path,
             }
@@ -169,7 +173,7 @@ fn a_file_has_one_job() {
 fn every_dependency_has_a_reason_and_is_used() {
     let manifest = read("Cargo.toml");
     let rust: String = sources().into_iter().map(|source| source.code).collect();
-    let tests: String = files("tests").iter().chain(&files("src")).filter(|f| f.ends_with(".rs")).map(read).collect();
+    let tests: String = files("tests").iter().chain(&files("src")).filter(|path| is_rust(path)).map(read).collect();
     let mut section = "";
     for line in manifest.lines() {
         if line.starts_with('[') {
@@ -210,7 +214,7 @@ fn no_file_knows_the_machine_it_was_written_on() {
 
 #[test]
 fn every_path_and_every_test_that_the_documents_name_exists() {
-    let code: String = files("tests").iter().chain(&files("src")).filter(|f| f.ends_with(".rs")).map(read).collect();
+    let code: String = files("tests").iter().chain(&files("src")).filter(|path| is_rust(path)).map(read).collect();
     for document in ["README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "SECURITY.md"] {
         let text = read(document);
         let outside_blocks: String = text.split("```").step_by(2).collect();
