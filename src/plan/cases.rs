@@ -790,7 +790,8 @@ fn what_is_said_of_a_token_is_written_again_as_the_token_says_it() {
         Ready=True Issued
         Approved=True Granted
         wake 2026-01-01T00:37:10Z
-    "#]].assert_eq(&case.decided(at("2026-01-01T00:01:00Z")).to_string());
+    "#]]
+    .assert_eq(&case.decided(at("2026-01-01T00:01:00Z")).to_string());
 }
 
 #[test]

@@ -73,8 +73,7 @@ pub fn contents(reading: Reading<'_>, fields: &Fields, claims: impl Fn(&str) -> 
     ];
     let public = public.into_iter().filter_map(|name| Some((name, text(fields, name)?))).collect();
     // What stands beside a credential counts like the connection: where it was edited, it is written anew.
-    contents.connection =
-        if is_as_written { connection::digest(reading.environment, &public) } else { String::new() };
+    contents.connection = if is_as_written { connection::digest(reading.environment, &public) } else { String::new() };
     contents
 }
 

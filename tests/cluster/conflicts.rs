@@ -101,7 +101,8 @@ async fn of_two_registrations_that_want_one_client_id_one_wins_and_the_other_get
     let (left, right) = (room("left").await, room("right").await);
     let suffix = left.namespace.rsplit('-').next().unwrap().to_owned();
     let id = format!("contested.{suffix}");
-    let spec = json!({"displayName": "Contested", "clientID": id, "credentials": [{"name": "web", "clientSecret": {}}]});
+    let spec =
+        json!({"displayName": "Contested", "clientID": id, "credentials": [{"name": "web", "clientSecret": {}}]});
     tokio::join!(left.apply("one", spec.clone()), right.apply("two", spec.clone()));
     let (winner, loser) = settled(&left, &right, Reason::ClientIDTaken).await;
     let rooms = |name: &str| if name == "one" { &left } else { &right };

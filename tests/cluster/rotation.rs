@@ -19,7 +19,7 @@ use tokio::time::{MissedTickBehavior, interval};
 
 use crate::foreign::ShownCertificate;
 use crate::harness::oauth::https;
-use crate::stage::{Application, Room, SOON, client_id, condition, room, text};
+use crate::stage::{Application, Room, SOON, client_id, condition, pass_of_a_second, room, text};
 
 /// How often what is published is read and tried.
 const PACE: Duration = Duration::from_millis(100);
@@ -63,7 +63,10 @@ async fn what_lives_for_a_minute_is_rotated_with_overlap_and_what_is_published_i
     );
     for (what, seen) in [("web", &minute), ("both", &both)] {
         assert!(seen.values >= 2, "{what} was rotated: {seen:?}");
-        assert!(seen.old_accepted > 0 && seen.old_refused > 0, "{what}: old accepted in the overlap, then not: {seen:?}");
+        assert!(
+            seen.old_accepted > 0 && seen.old_refused > 0,
+            "{what}: old accepted in the overlap, then not: {seen:?}"
+        );
     }
     for (what, seen) in [("mtls", &own), ("both", &shared), ("rsa", &rsa), ("api", &token)] {
         assert!(seen.values >= 2 && seen.old_accepted > 0, "{what}: {seen:?}");
@@ -265,7 +268,8 @@ async fn follow_client_secret(room: &Room, registration: &str, secret: &str, unt
             }
         }
         // What has ended for long is refused as ever; asking again and again would only wear out the limit of reads.
-        values.retain(|_, value| value.not_after.is_none_or(|end| Timestamp::now() < end + SignedDuration::from_secs(2)));
+        values
+            .retain(|_, value| value.not_after.is_none_or(|end| Timestamp::now() < end + SignedDuration::from_secs(2)));
         seen.values = seen.values.max(usize::try_from(revision).unwrap());
     }
     seen
@@ -386,16 +390,6 @@ async fn learn_ends(room: &Room, registration: &str, entry: &str, values: &mut B
             }
         }
     }
-}
-
-/// A time that is after every second in which something was minted until now.
-async fn pass_of_a_second() -> Timestamp {
-    let second = Timestamp::now().as_second();
-    crate::harness::eventually("the next second", async || {
-        let now = Timestamp::now();
-        if now.as_second() > second { Timestamp::from_second(now.as_second()).map_err(|e| e.to_string()) } else { Err("not yet".into()) }
-    })
-    .await
 }
 
 fn pace() -> tokio::time::Interval {

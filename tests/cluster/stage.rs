@@ -9,6 +9,7 @@ use std::sync::LazyLock;
 use std::time::Duration;
 
 use appreg::api::{AppRegistration, ConditionType, Reason};
+use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Secret;
 use k8s_openapi::api::events::v1::Event;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
@@ -202,9 +203,9 @@ impl Room {
         eventually_within(SOON, &format!("{}/{name}: an Event {reason}", self.namespace), async || {
             let events = self.events(name).await;
             let found = events.iter().find(|event| event.reason.as_deref() == Some(reason.as_str()));
-            found.map(|event| event.note.clone().unwrap_or_default()).ok_or_else(|| {
-                format!("{:?}", events.iter().map(|event| event.reason.as_deref()).collect::<Vec<_>>())
-            })
+            found
+                .map(|event| event.note.clone().unwrap_or_default())
+                .ok_or_else(|| format!("{:?}", events.iter().map(|event| event.reason.as_deref()).collect::<Vec<_>>()))
         })
         .await
     }
@@ -213,7 +214,8 @@ impl Room {
     pub(crate) async fn events(&self, name: &str) -> Vec<Event> {
         let api: Api<Event> = Api::namespaced(self.client.clone(), &self.namespace);
         let all = api.list(&ListParams::default()).await.unwrap().items;
-        let is_about = |event: &Event| event.regarding.as_ref().is_some_and(|about| about.name.as_deref() == Some(name));
+        let is_about =
+            |event: &Event| event.regarding.as_ref().is_some_and(|about| about.name.as_deref() == Some(name));
         all.into_iter().filter(is_about).collect()
     }
 
@@ -325,3 +327,16 @@ pub(crate) fn client_id(registration: &AppRegistration) -> String {
     registration.status.as_ref().and_then(|status| status.client_id.clone()).expect("a client ID")
 }
 
+/// A time that is after every second in which something was minted until now.
+pub(crate) async fn pass_of_a_second() -> Timestamp {
+    let second = Timestamp::now().as_second();
+    eventually_within(SOON, "the next second", async || {
+        let now = Timestamp::now().as_second();
+        if now > second {
+            Timestamp::from_second(now).map_err(|error| error.to_string())
+        } else {
+            Err("not yet".into())
+        }
+    })
+    .await
+}
