@@ -82,7 +82,9 @@ pub(crate) fn is_slow(plan: &Plan) -> bool {
     })
 }
 
-/// Mints what the plan orders and takes its steps, until the first failure; what is revoked is dropped all the same.
+/// Mints what the plan orders and takes its steps, until the first failure. Beyond it, Secrets get their attempt all the
+/// same unless the ledger did not take up what they shall show: they do not depend on each other, and what is revoked is
+/// dropped after one attempt to publish its successor, whatever came of it.
 pub(crate) async fn apply(ctx: &Context, snapshot: &Snapshot, plan: &Plan, slot: Option<Slot>) -> Outcome {
     let mut outcome = Outcome::default();
     if plan.steps.is_empty() {
@@ -99,14 +101,23 @@ pub(crate) async fn apply(ctx: &Context, snapshot: &Snapshot, plan: &Plan, slot:
     for (entry, minted) in &minted {
         outcome.minted.insert(entry.clone(), minted.known());
     }
+    let mut is_accepted = outcome.failure.is_none();
     let mut writer = Writer { ctx, snapshot, plan, minted, entry: None };
     for (index, step) in plan.steps.iter().enumerate() {
-        let halted = outcome.failure.is_some() || !outcome.stale.is_empty();
-        let unconditional = matches!(step, Step::Retire(retire) if retire.is_unconditional());
-        if halted && !unconditional {
+        let is_halted = outcome.failure.is_some() || !outcome.stale.is_empty();
+        let is_taken = match step {
+            Step::Accept(_) | Step::Remove(_) => !is_halted,
+            Step::Publish(_) => is_accepted,
+            Step::Retire(retire) => !is_halted || retire.is_unconditional(),
+        };
+        if !is_taken {
             continue;
         }
-        match writer.take(step, &mut outcome).await {
+        let taken = writer.take(step, &mut outcome).await;
+        if matches!(step, Step::Accept(_)) {
+            is_accepted = taken.is_ok();
+        }
+        match taken {
             Ok(()) => outcome.done.push(index),
             Err(Refused::Stale(stale)) => outcome.stale.push(stale),
             Err(Refused::Failed(failure)) => outcome.failure = outcome.failure.or(Some(failure)),
@@ -220,16 +231,15 @@ impl Writer<'_> {
     }
 
     async fn retire(&mut self, retire: &Retire) -> Result<(), Refused> {
-        let (version, mut entry) = match self.entry.take() {
-            Some(written) => written,
-            None => {
-                let Some(version) = retire.resource_version.clone() else {
-                    // What this plan was to write first was not written: the next plan drops.
-                    return Ok(());
-                };
-                let plan::facts::LedgerFact::Held { entry, .. } = &self.snapshot.facts.ledger else { return Ok(()) };
-                (version, (**entry).clone())
-            }
+        let (version, mut entry) = if let Some(written) = self.entry.take() {
+            written
+        } else {
+            let Some(version) = retire.resource_version.clone() else {
+                // What this plan was to write first was not written: the next plan drops.
+                return Ok(());
+            };
+            let plan::facts::LedgerFact::Held { entry, .. } = &self.snapshot.facts.ledger else { return Ok(()) };
+            (version, (**entry).clone())
         };
         for name in &retire.entries {
             entry.credentials.remove(name);

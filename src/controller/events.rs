@@ -81,6 +81,7 @@ fn event(registration: &AppRegistration, notice: Notice, now: jiff::Timestamp) -
     while note.len() > LONGEST_NOTE_BYTES {
         note.pop();
     }
+    // A generateName that ends with a dot is refused.
     Event {
         metadata: ObjectMeta {
             generate_name: Some(format!("{}-", meta.name.as_deref().unwrap_or("registration"))),

@@ -86,7 +86,7 @@ pub(crate) async fn snapshot(ctx: &Context, object: &ObjectName, sight: &Sight) 
     let live = read_secrets(ctx, object, &sight.look.secrets).await?;
     let keys = ctx.keys.load_full();
     let state = ctx.state();
-    let mut snapshot = gather(&state.world, &registration, &keys, live, ctx);
+    let mut snapshot = gather(&state.world, &registration, &keys, &live, ctx);
     snapshot.facts.registration.confirmed = sight.look.registration;
     Ok(Seen::Snapshot(Box::new(snapshot)))
 }
@@ -95,7 +95,7 @@ fn gather(
     world: &World,
     registration: &Arc<AppRegistration>,
     keys: &Arc<Keys>,
-    live: BTreeMap<String, Option<Secret>>,
+    live: &BTreeMap<String, Option<Secret>>,
     ctx: &Context,
 ) -> Snapshot {
     let facts_of = registration_fact(registration);
@@ -261,9 +261,10 @@ fn ledger_fact(world: &World, registration: &Registration, ctx: &Context) -> Led
         Some(LedgerObject::Entry { entry: Ok(entry), .. }) if is_former(entry) => {
             return held(&derived, entry, Standing::Former);
         }
-        Some(LedgerObject::Entry { entry: Ok(_), .. }) => return LedgerFact::Taken,
         Some(LedgerObject::Entry { entry: Err(problem), .. }) => return LedgerFact::Unreadable(problem.clone()),
-        Some(LedgerObject::System(_) | LedgerObject::Other) => return LedgerFact::Taken,
+        Some(LedgerObject::Entry { entry: Ok(_), .. } | LedgerObject::System(_) | LedgerObject::Other) => {
+            return LedgerFact::Taken;
+        }
         None => {}
     }
     if let Some(problem) = unreadable {

@@ -33,13 +33,13 @@ struct StatusBody<'a> {
 /// meanwhile brings the registration back.
 pub(crate) async fn publish(
     ctx: &Context,
-    object: &ObjectName,
     snapshot: &Snapshot,
     plan: &Plan,
     outcome: &Outcome,
     now: Timestamp,
 ) -> Result<(), Error> {
     let facts = &snapshot.facts;
+    let object = &ObjectName::new(&facts.registration.namespace, &facts.registration.name);
     let status = match &outcome.failure {
         Some(failure) => plan::after_failure(facts, plan, failure, crate::rotation::whole_seconds(now)),
         None => filled(plan.status.clone(), outcome),
@@ -170,7 +170,7 @@ fn log(snapshot: &Snapshot, plan: &Plan, failure: Option<&Failure>) {
     match failure {
         None => tracing::info!(registration = name, steps, reasons, "reconciled"),
         Some(failure) => {
-            tracing::warn!(registration = name, steps, reasons, problem = failure.message, "not reconciled")
+            tracing::warn!(registration = name, steps, reasons, problem = failure.message, "not reconciled");
         }
     }
 }

@@ -404,7 +404,7 @@ async fn reconcile(ctx: &Context, object: &ObjectName, waiting: &AtomicUsize) ->
             continue;
         }
         remember(ctx, object, &snapshot, &plan, &outcome);
-        if let Err(error) = report::publish(ctx, object, &snapshot, &plan, &outcome, now).await {
+        if let Err(error) = report::publish(ctx, &snapshot, &plan, &outcome, now).await {
             return failed(object, &error.chain());
         }
         return if outcome.failure.is_some() { Next::Again } else { Next::Wake(plan.wake) };
@@ -459,12 +459,13 @@ fn remember(ctx: &Context, object: &ObjectName, snapshot: &Snapshot, plan: &Plan
     if outcome.failure.is_some() {
         return;
     }
-    // What was read live and needs no writing holds what its annotations say.
+    // What was read live and needs no writing holds what its annotations say, unless the plan doubts it.
     for (name, secret) in &facts.secrets {
         let is_written = plan.steps.iter().any(|step| matches!(step, Step::Publish(publish) if publish.name == *name));
         if let SecretFact::Ours(ours) = secret
             && secret.is_live()
             && !is_written
+            && !plan.doubtful.contains(name)
             && let Ok(version) = ours.resource_version.parse()
         {
             state.world.verify(&ObjectName::new(&facts.registration.namespace, name), version);

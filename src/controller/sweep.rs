@@ -96,7 +96,7 @@ pub(crate) async fn run(ctx: &Context, registrations: watch::Receiver<Health>, l
             None => Duration::MAX,
         };
         tokio::select! {
-            () = sleep(pause.min(Duration::from_secs(3600))) => {}
+            () = sleep(pause.min(Duration::from_hours(1))) => {}
             () = ctx.sweep_due.notified() => {}
         }
     }

@@ -3,6 +3,8 @@
 //! [`check`] prints each pass, then the requests that it all cost. It also holds every end to be a fixpoint: the same
 //! decision later, up to the next wake, does nothing and reports the same.
 
+#![expect(clippy::needless_raw_string_hashes, reason = "expect-test writes them")]
+
 use expect_test::{Expect, expect};
 use jiff::{SignedDuration, Timestamp};
 

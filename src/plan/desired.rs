@@ -14,7 +14,7 @@ use super::facts::{Environment, Registration};
 
 /// One credential entry as it shall be.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Desired {
+pub(super) struct Desired {
     /// The entry's name.
     pub name: String,
     /// The Secret it is written to.
@@ -35,7 +35,7 @@ pub struct Desired {
 
 /// What a credential is made of.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Settings {
+pub(super) enum Settings {
     /// A client secret.
     ClientSecret,
     /// A certificate.
@@ -56,7 +56,7 @@ pub enum Settings {
 
 /// The entries, and what stands in the way of some.
 #[derive(Clone, Debug, Default)]
-pub struct Resolved {
+pub(super) struct Resolved {
     /// The entries that can be acted on.
     pub entries: Vec<Desired>,
     /// The names of all entries of the spec, also of those that cannot: what is misspelt is not removed.
@@ -70,7 +70,7 @@ pub struct Resolved {
 impl Settings {
     /// The kind.
     #[must_use]
-    pub const fn kind(&self) -> Kind {
+    pub(super) const fn kind(&self) -> Kind {
         match self {
             Self::ClientSecret => Kind::ClientSecret,
             Self::Certificate { .. } => Kind::Certificate,
@@ -81,7 +81,12 @@ impl Settings {
 
 /// Resolves the entries of a registration.
 #[must_use]
-pub fn resolve(registration: &Registration, environment: &Environment, grant: &Grant, now: Timestamp) -> Resolved {
+pub(super) fn resolve(
+    registration: &Registration,
+    environment: &Environment,
+    grant: &Grant,
+    now: Timestamp,
+) -> Resolved {
     let mut resolved = Resolved::default();
     let common = Common {
         now,
@@ -174,8 +179,8 @@ impl Common<'_> {
                 Problem::new(Reason::PolicyDenied, format!("{} {item} is not granted", path(field)))
             }),
         );
-        let rotate = self.marks(&self.rotate, entry.rotate_minted_before.as_deref(), &entry.name, problems);
-        let revoke = self.marks(&self.revoke, entry.revoke_minted_before.as_deref(), &entry.name, problems);
+        let rotate = marks(&self.rotate, entry.rotate_minted_before.as_deref(), &entry.name, problems);
+        let revoke = marks(&self.revoke, entry.revoke_minted_before.as_deref(), &entry.name, problems);
         Ok(Desired {
             name: entry.name.clone(),
             secret: api::secret_name(entry, &self.registration.name),
@@ -220,30 +225,29 @@ impl Common<'_> {
         }
     }
 
-    /// The watermarks of an entry: its own, the spec's, the annotations'.
-    fn marks(
-        &self,
-        common: &[(Option<String>, Timestamp)],
-        own: Option<&str>,
-        entry: &str,
-        problems: &mut Vec<Problem>,
-    ) -> Vec<Timestamp> {
-        let own = own.and_then(|text| match api::parse_time(text) {
-            Ok(time) => Some(rotation::whole_seconds_up(time)),
-            Err(error) => {
-                let message = format!("spec.credentials[{entry}]: a watermark {error}");
-                problems.push(Problem::new(Reason::InvalidSpec, message));
-                None
-            }
-        });
-        let common = common.iter().filter(|(of, _)| of.as_deref().is_none_or(|of| of == entry)).map(|(_, time)| *time);
-        common.chain(own).collect()
-    }
-
     /// The latest that has come: one that is still to come must not hold up a revocation that is due.
     fn latest(&self, marks: &[Timestamp]) -> Option<Timestamp> {
         marks.iter().filter(|mark| **mark <= self.now).max().copied()
     }
+}
+
+/// The watermarks of an entry: its own, the spec's, the annotations'.
+fn marks(
+    common: &[(Option<String>, Timestamp)],
+    own: Option<&str>,
+    entry: &str,
+    problems: &mut Vec<Problem>,
+) -> Vec<Timestamp> {
+    let own = own.and_then(|text| match api::parse_time(text) {
+        Ok(time) => Some(rotation::whole_seconds_up(time)),
+        Err(error) => {
+            let message = format!("spec.credentials[{entry}]: a watermark {error}");
+            problems.push(Problem::new(Reason::InvalidSpec, message));
+            None
+        }
+    });
+    let common = common.iter().filter(|(of, _)| of.as_deref().is_none_or(|of| of == entry)).map(|(_, time)| *time);
+    common.chain(own).collect()
 }
 
 /// The two watermarks.
@@ -255,7 +259,7 @@ enum Watermark {
 
 /// The latest `revokeMintedBefore` that is meant for the whole registration and has come.
 #[must_use]
-pub fn revoked_before(registration: &Registration, now: Timestamp) -> Option<Timestamp> {
+pub(super) fn revoked_before(registration: &Registration, now: Timestamp) -> Option<Timestamp> {
     watermarks(registration, Watermark::Revoke, &mut Vec::new())
         .into_iter()
         .filter(|(entry, time)| entry.is_none() && *time <= now)

@@ -18,7 +18,7 @@ const LIMIT_GRACE: SignedDuration = SignedDuration::from_mins(10);
 
 /// What shall happen to one entry.
 #[derive(Clone, Debug, Default)]
-pub struct Verdict {
+pub(super) struct Verdict {
     /// What is minted.
     pub mint: Option<Mint>,
     /// What the Secret shall show: fields by name; empty if the entry has nothing to show.
@@ -44,11 +44,11 @@ pub struct Verdict {
 }
 
 /// What stands in the way of minting for an entry whatever its reason; `None` if nothing does.
-pub type Obstacle = Option<Problem>;
+pub(super) type Obstacle = Option<Problem>;
 
 /// The verdict on one entry.
 #[must_use]
-pub fn decide(view: &View<'_>, obstacle: Obstacle) -> Verdict {
+pub(super) fn decide(view: &View<'_>, obstacle: Obstacle) -> Verdict {
     match view.desired.settings {
         Settings::ClientSecret | Settings::Certificate { .. } => revisioned(view, obstacle),
         Settings::AccessToken { .. } => token(view, obstacle),
@@ -289,13 +289,12 @@ fn room(view: &View<'_>) -> Room {
     let shown = [view.current(), view.previous()].map(|r| r.map(|r| r.revision));
     let old_enough = rotation::add(view.now, -LIMIT_GRACE);
     let spare = || live.iter().filter(|r| !shown.contains(&Some(r.revision)));
-    match spare().filter(|r| r.minted_at < old_enough).min_by_key(|r| r.revision) {
-        Some(oldest) => Room::Free { evict: Some(oldest.revision) },
-        None => {
-            let ends = live.iter().map(|r| r.not_after).min();
-            let matures = spare().map(|r| rotation::add(r.minted_at, LIMIT_GRACE + SignedDuration::from_secs(1))).min();
-            Room::Full { until: earliest([ends, matures]).unwrap_or(view.now) }
-        }
+    if let Some(oldest) = spare().filter(|r| r.minted_at < old_enough).min_by_key(|r| r.revision) {
+        Room::Free { evict: Some(oldest.revision) }
+    } else {
+        let ends = live.iter().map(|r| r.not_after).min();
+        let matures = spare().map(|r| rotation::add(r.minted_at, LIMIT_GRACE + SignedDuration::from_secs(1))).min();
+        Room::Full { until: earliest([ends, matures]).unwrap_or(view.now) }
     }
 }
 

@@ -140,7 +140,7 @@ pub(super) fn auth_methods(facts: &Facts) -> Vec<TokenEndpointAuthMethod> {
     if entries.is_empty() {
         return vec![TokenEndpointAuthMethod::None];
     }
-    let mut methods: Vec<_> = entries.iter().filter_map(|entry| entry.kind()).filter_map(default_method).collect();
+    let mut methods: Vec<_> = entries.iter().filter_map(crate::api::Entry::kind).filter_map(default_method).collect();
     methods.sort_unstable();
     methods.dedup();
     methods

@@ -124,6 +124,7 @@ pub struct TokenOrder {
 
 /// One write.
 #[derive(Clone, Debug, PartialEq)]
+#[expect(clippy::large_enum_variant, reason = "a plan has a handful of steps")]
 pub enum Step {
     /// The ledger takes up what is about to be published (A).
     Accept(Accept),
@@ -271,7 +272,7 @@ pub fn decide(facts: &Facts, now: Timestamp) -> Plan {
             return Plan::looking_at(Look { registration: true, ..Look::default() });
         }
         Err(ledger::Blocked::Read(secrets)) => return Plan::looking_at(Look { secrets, ..Look::default() }),
-        Err(ledger::Blocked::Problem(problem)) => return blocked(facts, problem, now),
+        Err(ledger::Blocked::Problem(problem)) => return blocked(facts, &problem, now),
     };
     let draft = Draft::of(facts, &client, now);
     let plan = draft.plan(facts, &client, now);
@@ -462,9 +463,9 @@ impl Publish {
 }
 
 /// A registration of which nothing can be decided: what exists stays as it is.
-fn blocked(facts: &Facts, problem: Problem, now: Timestamp) -> Plan {
+fn blocked(facts: &Facts, problem: &Problem, now: Timestamp) -> Plan {
     let after = if problem.reason == Reason::ClientIDTaken { TRY_TAKEN_AGAIN } else { LOOK_AGAIN };
-    Plan { status: status::blocked(facts, &problem, now), wake: Some(rotation::add(now, after)), ..Plan::default() }
+    Plan { status: status::blocked(facts, problem, now), wake: Some(rotation::add(now, after)), ..Plan::default() }
 }
 
 /// From when on tokens of an entry are accepted, by the ledger.

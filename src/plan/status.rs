@@ -174,16 +174,15 @@ fn conditions(
         Some(_) | None => (Reason::Progressing, "credentials are being made".to_owned()),
     };
     wanted.push((ConditionType::Ready, ready.is_ready, reason, message));
-    match &approval.denied {
-        Some(message) => wanted.push((ConditionType::Approved, false, Reason::PolicyDenied, message.clone())),
-        None => {
-            let notes = if approval.notes.is_empty() {
-                "all that is asked for is granted".to_owned()
-            } else {
-                approval.notes.join("; ")
-            };
-            wanted.push((ConditionType::Approved, true, Reason::Granted, notes));
-        }
+    if let Some(message) = &approval.denied {
+        wanted.push((ConditionType::Approved, false, Reason::PolicyDenied, message.clone()));
+    } else {
+        let notes = if approval.notes.is_empty() {
+            "all that is asked for is granted".to_owned()
+        } else {
+            approval.notes.join("; ")
+        };
+        wanted.push((ConditionType::Approved, true, Reason::Granted, notes));
     }
     if let Some(problem) = problem {
         let type_ = if is_stalled(problem.reason) { ConditionType::Stalled } else { ConditionType::Reconciling };

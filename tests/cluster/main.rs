@@ -12,15 +12,21 @@
 #[path = "../harness/mod.rs"]
 mod harness;
 
+mod applied;
 mod chart;
 mod conflicts;
 mod control_plane;
+mod crashes;
 mod deletion;
 mod examples;
 mod foreign;
 mod hand_edits;
+mod outages;
 mod processes;
+mod rbac;
 mod registration;
+mod requests;
 mod rotation;
 mod rules;
 mod stage;
+mod two_controllers;

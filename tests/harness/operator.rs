@@ -77,7 +77,7 @@ impl<'a> Operator<'a> {
 
     /// Sets what both programs log from now on.
     pub fn log(&mut self, filter: &str) {
-        self.log_filter = filter.to_owned();
+        filter.clone_into(&mut self.log_filter);
     }
 
     /// The issuer identifier.
