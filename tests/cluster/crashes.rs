@@ -42,7 +42,8 @@ async fn a_controller_killed_before_or_after_any_write_ends_where_an_undisturbed
                 cases += 1;
                 let blow = Blow { k, side, then: Then::Kill };
                 let case = format!("{workload}: killed {side:?} of {}", undisturbed.writes[k]);
-                failures.extend(bench.compare(workload, blow, &undisturbed).await.err().map(|e| format!("{case}: {e:#}")));
+                failures
+                    .extend(bench.compare(workload, blow, &undisturbed).await.err().map(|e| format!("{case}: {e:#}")));
             }
         }
     }
@@ -245,8 +246,7 @@ impl<'a> Bench<'a> {
     async fn rotate(&self, namespace: &str) -> Result<Timestamp> {
         let mark = next_second().await;
         change(&self.client, namespace, NAME, &json!({"rotateMintedBefore": mark.to_string()})).await?;
-        let is_short = registrations::read(&self.client, namespace, NAME).await?["spec"]["credentials"][0]
-            ["effectiveDuration"]
+        let is_short = registrations::read(&self.client, namespace, NAME).await?["spec"]["credentials"][0]["effectiveDuration"]
             == "20s";
         if is_short {
             eventually_within(SOON, "the status shows the rotation", async || {
@@ -335,7 +335,8 @@ fn is_of(request: &Request, namespace: &str) -> bool {
 }
 
 fn shown(request: &Request) -> String {
-    let place = if request.path.contains(LEDGER) { "ledger" } else { request.path.rsplit('/').next().unwrap_or_default() };
+    let place =
+        if request.path.contains(LEDGER) { "ledger" } else { request.path.rsplit('/').next().unwrap_or_default() };
     format!("{} {place}", request.method)
 }
 

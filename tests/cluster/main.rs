@@ -15,6 +15,7 @@ mod harness;
 mod chart;
 mod control_plane;
 mod crashes;
+mod observer;
 mod outages;
 mod processes;
 mod examples;

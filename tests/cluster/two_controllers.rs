@@ -9,7 +9,10 @@ use jiff::Timestamp;
 use serde_json::json;
 
 use crate::harness::{
-    ControlPlane, Observer, Operator, Proxy, Request, eventually::holds, eventually_within, operator::LEDGER,
+    ControlPlane, Observer, Operator, Proxy, Request,
+    eventually::holds,
+    eventually_within,
+    operator::LEDGER,
     registrations::{self, change, create, settled},
 };
 
@@ -27,7 +30,8 @@ async fn two_controllers_at_once_publish_one_value_per_revision_and_come_to_rest
     let mut operator = Operator::install(&plane, BINARY, &[]).await.unwrap();
     let [one, other] = [Proxy::start(&plane).await.unwrap(), Proxy::start(&plane).await.unwrap()];
     // Started together: they make keys and certificate authority at the same time, too.
-    let controllers = [operator.start_controller(&one).await.unwrap(), operator.start_controller(&other).await.unwrap()];
+    let controllers =
+        [operator.start_controller(&one).await.unwrap(), operator.start_controller(&other).await.unwrap()];
     for controller in &controllers {
         controller.ready().await.unwrap();
     }
@@ -133,7 +137,8 @@ async fn quiet(proxies: [&Proxy; 2]) -> Asked {
             last = (count(), Instant::now());
         }
         holds(last.1.elapsed() >= QUIET, || {
-            let tail: Vec<_> = proxies.iter().flat_map(|p| writes(p).into_iter().rev().take(5)).map(|r| r.to_string()).collect();
+            let tail: Vec<_> =
+                proxies.iter().flat_map(|p| writes(p).into_iter().rev().take(5)).map(|r| r.to_string()).collect();
             format!("{} writes, the last\n{}", last.0, tail.join("\n"))
         })
     })
