@@ -24,6 +24,7 @@ mod deletion;
 mod examples;
 mod foreign;
 mod hand_edits;
+mod observer;
 mod outages;
 mod processes;
 mod rbac;
