@@ -16,6 +16,7 @@ mod chart;
 mod control_plane;
 mod processes;
 mod examples;
+mod hostile;
 mod rbac;
 mod registration;
 mod requests;
