@@ -12,8 +12,10 @@
 #[path = "../harness/mod.rs"]
 mod harness;
 
+mod canary;
 mod chart;
 mod control_plane;
+mod needles;
 mod processes;
 mod examples;
 mod hostile;
