@@ -137,7 +137,7 @@ fn fraction(bound: SignedDuration, identity: Identity<'_>) -> SignedDuration {
         .fold(OFFSET, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(PRIME));
     let mixed = (hash ^ (hash >> 32)).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 44;
     // Twenty bits: a millionth of the bound is finer than any schedule needs, and the product cannot overflow.
-    let millis = bound.as_millis().max(0) * i128::from(mixed) >> 20;
+    let millis = (bound.as_millis().max(0) * i128::from(mixed)) >> 20;
     SignedDuration::from_millis(i64::try_from(millis).unwrap_or(0))
 }
 

@@ -38,7 +38,7 @@ pub fn inspect(entry: &str, is_empty: bool, claims: Option<Claims>) -> Shown {
     if is_empty {
         return Shown::AccessToken(Err(Held::Nothing));
     }
-    let ours = claims.filter(|claims| claims.jti.split('~').next() == Some(entry));
+    let ours = claims.filter(|claims| claims.jti.split_once('~').is_some_and(|(of, _)| of == entry));
     Shown::AccessToken(ours.ok_or(Held::Unknown).map(|claims| ShownToken {
         shape: shape(&Asked {
             issuer: &claims.issuer,

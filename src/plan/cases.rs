@@ -3,15 +3,17 @@
 //! [`check`] prints each pass, then the requests that it all cost. It also holds every end to be a fixpoint: the same
 //! decision later, up to the next wake, does nothing and reports the same.
 
+#![expect(clippy::needless_raw_string_hashes, reason = "expect-test writes them")]
+
 use expect_test::{Expect, expect};
 use jiff::{SignedDuration, Timestamp};
 
 use super::facts::Facts;
 use super::model::{Memory, Stored, UID, World, at};
-use super::{Look, Plan, decide};
+use super::{Failure, Look, Plan, after_failure, decide};
 use crate::api::{
     AccessToken, AppRegistrationSpec, AuthorizationServerRef, Certificate, ClientSecret, CustomerScope,
-    CustomerScopeType, DeletionPolicy, Entry, KeyType, SecretTemplate, names,
+    CustomerScopeType, DeletionPolicy, Entry, KeyType, Reason, SecretTemplate, names,
 };
 use crate::credential::field;
 use crate::ledger::{self, Unreadable};
@@ -240,14 +242,21 @@ fn assert_is_fixpoint(case: &Case, rest: &Plan, now: Timestamp) {
             let plan = case.decided(later);
             assert!(plan.is_at_rest(), "at {later}, before the wake:\n{plan}");
             assert_eq!(plan.status, rest.status, "the status moves with time alone, at {later}");
-            assert_eq!(plan.wake.filter(|_| rest_is_unobstructed(rest)), rest.wake.filter(|_| rest_is_unobstructed(rest)));
+            assert_eq!(
+                plan.wake.filter(|_| rest_is_unobstructed(rest)),
+                rest.wake.filter(|_| rest_is_unobstructed(rest))
+            );
         }
     }
     let mut memory = Memory::default();
     let mut world = case.world.clone();
     if rest_is_unobstructed(rest) {
         world.requests.clear();
-        assert!(world.converge(&mut memory, now).is_empty() && world.requests.is_empty(), "a restart costs {:?}", world.requests);
+        assert!(
+            world.converge(&mut memory, now).is_empty() && world.requests.is_empty(),
+            "a restart costs {:?}",
+            world.requests
+        );
     }
 }
 
@@ -257,7 +266,10 @@ fn rest_is_unobstructed(rest: &Plan) -> bool {
 
 #[test]
 fn a_registration_with_a_name_alone_gets_a_client_secret_and_a_token_without_a_read() {
-    check(applied("billing"), "2026-01-01", expect![[r#"
+    check(
+        applied("billing"),
+        "2026-01-01",
+        expect![[r#"
         mint clientSecret `default` revision 1  2026-01-01T00:00:00Z … 2026-04-01T00:00:00Z  FirstMint
         mint accessToken `token`  2026-01-01T00:00:00Z … 2026-01-01T01:00:00Z  FirstMint
         accept 0c1e4b6e-6d8a-4f6e-9a55-1d3c0e6f7a10 (create)  FirstMint
@@ -269,12 +281,16 @@ fn a_registration_with_a_name_alone_gets_a_client_secret_and_a_token_without_a_r
         Approved=True Granted
         wake 2026-01-01T00:35:02Z
         = POST ledger, POST Secret billing, POST Secret billing-token, PUT status
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]
 fn a_foreign_secret_of_the_same_name_is_left_alone_and_the_rest_is_made() {
-    check(applied("billing").with_foreign_secret("billing"), "2026-01-01", expect![[r#"
+    check(
+        applied("billing").with_foreign_secret("billing"),
+        "2026-01-01",
+        expect![[r#"
         mint accessToken `token`  2026-01-01T00:00:00Z … 2026-01-01T01:00:00Z  FirstMint
         accept 0c1e4b6e-6d8a-4f6e-9a55-1d3c0e6f7a10 (create)  FirstMint
         publish billing-token (create)  FirstMint
@@ -284,33 +300,45 @@ fn a_foreign_secret_of_the_same_name_is_left_alone_and_the_rest_is_made() {
         Stalled=True SecretConflict: spec.credentials[default].secretName: the Secret billing exists and is not this registration's; delete it, or choose another name
         wake 2026-01-01T00:05:00Z
         = POST ledger, POST Secret billing-token, PUT status
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]
 fn a_public_client_is_a_ledger_entry_and_nothing_else() {
-    check(applied("billing").asking(vec![]), "2026-01-01", expect![[r#"
+    check(
+        applied("billing").asking(vec![]),
+        "2026-01-01",
+        expect![[r#"
         accept 0c1e4b6e-6d8a-4f6e-9a55-1d3c0e6f7a10 (create)  FirstMint
         Ready=True Issued
         Approved=True Granted
         wake never
         = POST ledger, PUT status
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]
 fn at_rest_nothing_is_asked_for() {
-    check(issued("billing", "2026-01-01").lives("90d").renew_before("30d"), "2026-01-20", expect![[r#"
+    check(
+        issued("billing", "2026-01-01").lives("90d").renew_before("30d"),
+        "2026-01-20",
+        expect![[r#"
         Ready=True Issued
         Approved=True Granted
         wake 2026-02-25T03:22:44Z
         = nothing
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]
 fn rotates_a_client_secret_inside_its_renewal_window() {
-    check(issued("billing", "2026-01-01").lives("90d").renew_before("30d"), "2026-03-05", expect![[r#"
+    check(
+        issued("billing", "2026-01-01").lives("90d").renew_before("30d"),
+        "2026-03-05",
+        expect![[r#"
         look at Secret billing
         --
         mint clientSecret `web` revision 2  2026-03-05T00:00:00Z … 2026-06-03T00:00:00Z  RenewalDue
@@ -322,25 +350,33 @@ fn rotates_a_client_secret_inside_its_renewal_window() {
         Approved=True Granted
         wake 2026-04-30T10:58:55Z
         = GET Secret billing, PUT ledger, PUT Secret billing, PUT status
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]
 fn a_scheduled_rotation_ends_at_the_old_ones_end_without_a_write() {
     let case = issued("billing", "2026-01-01").lives("90d").renew_before("30d").later("2026-03-01");
-    check(case, "2026-04-02", expect![[r#"
+    check(
+        case,
+        "2026-04-02",
+        expect![[r#"
         Ready=True Issued
         Approved=True Granted
         wake 2026-04-26T10:58:55Z
         = nothing
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]
 fn a_forced_rotation_keeps_the_old_one_for_the_overlap() {
     let case = issued("billing", "2026-01-01").lives("90d").renew_before("10d").later("2026-01-05");
     let case = case.edited(|spec| spec.rotate_minted_before = Some("2026-01-05T12:00:00Z".into()));
-    check(case, "2026-01-05T12:00:00Z", expect![[r#"
+    check(
+        case,
+        "2026-01-05T12:00:00Z",
+        expect![[r#"
         look at Secret billing
         --
         mint clientSecret `web` revision 2  2026-01-05T12:00:00Z … 2026-04-05T12:00:00Z  RotationRequested
@@ -352,14 +388,18 @@ fn a_forced_rotation_keeps_the_old_one_for_the_overlap() {
         Approved=True Granted
         wake 2026-01-24T12:00:00Z
         = GET Secret billing, PUT ledger, PUT Secret billing, PUT status
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]
 fn after_the_overlap_the_secret_is_written_without_the_old_one_and_then_it_leaves_the_ledger() {
     let case = issued("billing", "2026-01-01").lives("90d").renew_before("10d").later("2026-01-05");
     let case = case.edited(|spec| spec.rotate_minted_before = Some("2026-01-05T12:00:00Z".into()));
-    check(case.later("2026-01-05T12:00:00Z"), "2026-01-25T00:00:00Z", expect![[r#"
+    check(
+        case.later("2026-01-05T12:00:00Z"),
+        "2026-01-25T00:00:00Z",
+        expect![[r#"
         look at Secret billing
         --
         publish billing (replace)  OverlapEnded
@@ -369,18 +409,24 @@ fn after_the_overlap_the_secret_is_written_without_the_old_one_and_then_it_leave
         Approved=True Granted
         wake 2026-03-22T22:58:55Z
         = GET Secret billing, PUT Secret billing, PUT ledger, PUT status
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]
 fn a_rotation_that_was_honoured_is_not_repeated() {
-    let case = issued("billing", "2026-01-01").edited(|spec| spec.rotate_minted_before = Some("2026-01-01T00:00:00Z".into()));
-    check(case, "2026-01-05", expect![[r#"
+    let case =
+        issued("billing", "2026-01-01").edited(|spec| spec.rotate_minted_before = Some("2026-01-01T00:00:00Z".into()));
+    check(
+        case,
+        "2026-01-05",
+        expect![[r#"
         Ready=True Issued
         Approved=True Granted
         wake 2026-02-25T03:22:44Z
         = PUT status
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]
@@ -388,7 +434,10 @@ fn a_shortened_duration_makes_the_renewal_due() {
     let case = issued("billing", "2026-01-01").lives("365d").edited(|spec| {
         entries(spec)[0].effective_duration = Some("30d".into());
     });
-    check(case, "2026-01-25", expect![[r#"
+    check(
+        case,
+        "2026-01-25",
+        expect![[r#"
         look at Secret billing
         --
         mint clientSecret `web` revision 2  2026-01-25T00:00:00Z … 2026-02-24T00:00:00Z  DurationShortened
@@ -400,7 +449,8 @@ fn a_shortened_duration_makes_the_renewal_due() {
         Approved=True Granted
         wake 2026-02-07T00:00:00Z
         = GET Secret billing, PUT ledger, PUT Secret billing, PUT status
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]
@@ -408,29 +458,42 @@ fn a_lengthened_duration_extends_nothing_already_out() {
     let case = issued("billing", "2026-01-01").lives("30d").renew_before("10d").edited(|spec| {
         entries(spec)[0].effective_duration = Some("365d".into());
     });
-    check(case, "2026-01-05", expect![[r#"
+    check(
+        case,
+        "2026-01-05",
+        expect![[r#"
         Ready=True Issued
         Approved=True Granted
         wake 2026-01-19T09:07:35Z
         = PUT status
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]
 fn a_watermark_in_the_future_sets_a_wake_and_nothing_else() {
-    let case = issued("billing", "2026-01-01").edited(|spec| spec.revoke_minted_before = Some("2026-01-20T00:00:00Z".into()));
-    check(case, "2026-01-10", expect![[r#"
+    let case =
+        issued("billing", "2026-01-01").edited(|spec| spec.revoke_minted_before = Some("2026-01-20T00:00:00Z".into()));
+    check(
+        case,
+        "2026-01-10",
+        expect![[r#"
         Ready=True Issued
         Approved=True Granted
         wake 2026-01-20T00:00:00Z
         = PUT status
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]
 fn a_revocation_adds_the_new_one_publishes_it_alone_and_drops_the_old() {
-    let case = issued("billing", "2026-01-01").edited(|spec| spec.revoke_minted_before = Some("2026-01-10T00:00:00Z".into()));
-    check(case, "2026-01-10", expect![[r#"
+    let case =
+        issued("billing", "2026-01-01").edited(|spec| spec.revoke_minted_before = Some("2026-01-10T00:00:00Z".into()));
+    check(
+        case,
+        "2026-01-10",
+        expect![[r#"
         look at Secret billing
         --
         mint clientSecret `web` revision 2  2026-01-10T00:00:00Z … 2026-04-10T00:00:00Z  RevocationRequested
@@ -442,7 +505,8 @@ fn a_revocation_adds_the_new_one_publishes_it_alone_and_drops_the_old() {
         Approved=True Granted
         wake 2026-03-07T10:58:55Z
         = GET Secret billing, PUT ledger, PUT Secret billing, PUT ledger, PUT status
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]
@@ -451,7 +515,10 @@ fn a_revocation_of_one_entry_leaves_the_others_alone() {
     other.secret_name = Some("billing-batch".into());
     let case = issued_with("billing", "2026-01-01", vec![client_secret("web"), other])
         .edited(|spec| entries(spec)[1].revoke_minted_before = Some("2026-01-10T00:00:00Z".into()));
-    check(case, "2026-01-10", expect![[r#"
+    check(
+        case,
+        "2026-01-10",
+        expect![[r#"
         look at Secret billing-batch
         --
         mint clientSecret `batch` revision 2  2026-01-10T00:00:00Z … 2026-04-10T00:00:00Z  RevocationRequested
@@ -463,13 +530,18 @@ fn a_revocation_of_one_entry_leaves_the_others_alone() {
         Approved=True Granted
         wake 2026-02-25T03:22:44Z
         = GET Secret billing-batch, PUT ledger, PUT Secret billing-batch, PUT ledger, PUT status
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]
 fn an_annotation_rotates_all_entries() {
-    let case = issued("billing", "2026-01-01").annotated(names::ROTATE_MINTED_BEFORE_ANNOTATION, "2026-01-10T01:00:00+01:00");
-    check(case, "2026-01-10", expect![[r#"
+    let case =
+        issued("billing", "2026-01-01").annotated(names::ROTATE_MINTED_BEFORE_ANNOTATION, "2026-01-10T01:00:00+01:00");
+    check(
+        case,
+        "2026-01-10",
+        expect![[r#"
         look at Secret billing
         --
         mint clientSecret `web` revision 2  2026-01-10T00:00:00Z … 2026-04-10T00:00:00Z  RotationRequested
@@ -481,7 +553,8 @@ fn an_annotation_rotates_all_entries() {
         Approved=True Granted
         wake 2026-02-18T00:00:00Z
         = GET Secret billing, PUT ledger, PUT Secret billing, PUT status
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]
@@ -490,7 +563,10 @@ fn an_annotation_revokes_one_entry_by_name() {
     other.secret_name = Some("billing-batch".into());
     let case = issued_with("billing", "2026-01-01", vec![client_secret("web"), other])
         .annotated(names::REVOKE_MINTED_BEFORE_ANNOTATION, "batch=2026-01-10T00:00:00Z, web=2026-02-01T00:00:00Z");
-    check(case, "2026-01-10", expect![[r#"
+    check(
+        case,
+        "2026-01-10",
+        expect![[r#"
         look at Secret billing-batch
         --
         mint clientSecret `batch` revision 2  2026-01-10T00:00:00Z … 2026-04-10T00:00:00Z  RevocationRequested
@@ -502,7 +578,8 @@ fn an_annotation_revokes_one_entry_by_name() {
         Approved=True Granted
         wake 2026-02-01T00:00:00Z
         = GET Secret billing-batch, PUT ledger, PUT Secret billing-batch, PUT ledger, PUT status
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]
@@ -511,7 +588,10 @@ fn a_revocation_that_has_come_is_not_held_up_by_a_later_one() {
         spec.revoke_minted_before = Some("2026-01-10T00:00:00Z".into());
         entries(spec)[0].revoke_minted_before = Some("2026-06-01T00:00:00Z".into());
     });
-    check(case, "2026-01-10", expect![[r#"
+    check(
+        case,
+        "2026-01-10",
+        expect![[r#"
         look at Secret billing
         --
         mint clientSecret `web` revision 2  2026-01-10T00:00:00Z … 2026-04-10T00:00:00Z  RevocationRequested
@@ -523,18 +603,24 @@ fn a_revocation_that_has_come_is_not_held_up_by_a_later_one() {
         Approved=True Granted
         wake 2026-03-07T10:58:55Z
         = GET Secret billing, PUT ledger, PUT Secret billing, PUT ledger, PUT status
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]
 fn a_watermark_within_a_second_comes_with_the_next_whole_second() {
-    let case = issued("billing", "2026-01-01").edited(|spec| spec.rotate_minted_before = Some("2026-01-10T00:00:00.5Z".into()));
-    check(case, "2026-01-10T00:00:00Z", expect![[r#"
+    let case = issued("billing", "2026-01-01")
+        .edited(|spec| spec.rotate_minted_before = Some("2026-01-10T00:00:00.5Z".into()));
+    check(
+        case,
+        "2026-01-10T00:00:00Z",
+        expect![[r#"
         Ready=True Issued
         Approved=True Granted
         wake 2026-01-10T00:00:01Z
         = PUT status
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]
@@ -542,7 +628,10 @@ fn a_revocation_drops_even_where_nothing_can_be_minted() {
     let case = issued("billing", "2026-01-01")
         .with_secret("billing", |secret| secret.immutable = true)
         .edited(|spec| spec.revoke_minted_before = Some("2026-01-10T00:00:00Z".into()));
-    check(case, "2026-01-10", expect![[r#"
+    check(
+        case,
+        "2026-01-10",
+        expect![[r#"
         look at Secret billing
         --
         accept 0c1e4b6e-6d8a-4f6e-9a55-1d3c0e6f7a10 (replace)  SpecChanged
@@ -554,19 +643,24 @@ fn a_revocation_drops_even_where_nothing_can_be_minted() {
         --
         look at Secret billing
         = GET Secret billing, PUT ledger, PUT ledger, PUT status, GET Secret billing
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]
 fn a_malformed_watermark_is_named_and_does_nothing() {
     let case = issued("billing", "2026-01-01").annotated(names::REVOKE_MINTED_BEFORE_ANNOTATION, "web=yesterday");
-    check(case, "2026-01-10", expect![[r#"
+    check(
+        case,
+        "2026-01-10",
+        expect![[r#"
         Ready=True Issued
         Approved=True Granted
         Stalled=True InvalidSpec: appreg.dev/revoke-minted-before is not an RFC 3339 time with an offset, such as 2026-11-22T07:00:00Z or 2026-11-22T08:00:00+01:00
         wake 2026-02-25T03:22:44Z
         = PUT status
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]
@@ -574,7 +668,10 @@ fn an_unknown_value_is_replaced_and_nothing_is_shown_as_previous() {
     let case = issued("billing", "2026-01-01").with_secret("billing", |secret| {
         secret.data.insert(field::CLIENT_SECRET.into(), "by hand".into());
     });
-    check(case, "2026-01-10", expect![[r#"
+    check(
+        case,
+        "2026-01-10",
+        expect![[r#"
         look at Secret billing
         --
         mint clientSecret `web` revision 2  2026-01-10T00:00:00Z … 2026-04-10T00:00:00Z  SecretChanged
@@ -585,7 +682,8 @@ fn an_unknown_value_is_replaced_and_nothing_is_shown_as_previous() {
         Approved=True Granted
         wake 2026-02-18T00:00:00Z
         = GET Secret billing, PUT ledger, PUT Secret billing, PUT status
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]
@@ -601,7 +699,10 @@ fn an_older_value_put_back_by_hand_is_current_and_the_newer_one_gets_its_overlap
         .with_secret("billing", |secret| {
             secret.data.insert(field::CLIENT_SECRET.into(), old);
         });
-    check(case, "2026-02-20", expect![[r#"
+    check(
+        case,
+        "2026-02-20",
+        expect![[r#"
         look at Secret billing
         --
         publish billing (replace)  SecretChanged
@@ -610,7 +711,8 @@ fn an_older_value_put_back_by_hand_is_current_and_the_newer_one_gets_its_overlap
         Approved=True Granted
         wake 2026-04-17T12:00:00Z
         = GET Secret billing, PUT Secret billing, PUT status
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]
@@ -618,7 +720,10 @@ fn a_removed_field_is_minted_anew() {
     let case = issued("billing", "2026-01-01").with_secret("billing", |secret| {
         secret.data.remove(field::CLIENT_SECRET);
     });
-    check(case, "2026-01-10", expect![[r#"
+    check(
+        case,
+        "2026-01-10",
+        expect![[r#"
         look at Secret billing
         --
         mint clientSecret `web` revision 2  2026-01-10T00:00:00Z … 2026-04-10T00:00:00Z  FieldMissing
@@ -629,7 +734,8 @@ fn a_removed_field_is_minted_anew() {
         Approved=True Granted
         wake 2026-02-18T00:00:00Z
         = GET Secret billing, PUT ledger, PUT Secret billing, PUT status
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]
@@ -637,7 +743,10 @@ fn a_removed_public_field_is_written_again_with_the_value_that_is_held() {
     let case = issued("billing", "2026-01-01").with_secret("billing", |secret| {
         secret.data.remove(field::TOKEN_ENDPOINT);
     });
-    check(case, "2026-01-10", expect![[r#"
+    check(
+        case,
+        "2026-01-10",
+        expect![[r#"
         look at Secret billing
         --
         publish billing (replace)  FieldMissing
@@ -646,7 +755,8 @@ fn a_removed_public_field_is_written_again_with_the_value_that_is_held() {
         Approved=True Granted
         wake 2026-02-25T03:22:44Z
         = GET Secret billing, PUT Secret billing, PUT status
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]
@@ -655,7 +765,10 @@ fn stripped_marks_are_written_again_with_the_value_that_is_held() {
         secret.labels.clear();
         secret.annotations.clear();
     });
-    check(case, "2026-01-10", expect![[r#"
+    check(
+        case,
+        "2026-01-10",
+        expect![[r#"
         look at Secret billing
         --
         publish billing (replace)  FieldMissing
@@ -664,13 +777,17 @@ fn stripped_marks_are_written_again_with_the_value_that_is_held() {
         Approved=True Granted
         wake 2026-02-25T03:22:44Z
         = GET Secret billing, PUT Secret billing, PUT status
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]
 fn a_stripped_owner_is_written_again() {
     let case = issued("billing", "2026-01-01").with_secret("billing", |secret| secret.controller = None);
-    check(case, "2026-01-10", expect![[r#"
+    check(
+        case,
+        "2026-01-10",
+        expect![[r#"
         look at Secret billing
         --
         publish billing (replace)  FieldMissing
@@ -679,13 +796,17 @@ fn a_stripped_owner_is_written_again() {
         Approved=True Granted
         wake 2026-02-25T03:22:44Z
         = GET Secret billing, PUT Secret billing, PUT status
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]
 fn an_immutable_secret_needs_a_person() {
     let case = issued("billing", "2026-01-01").with_secret("billing", |secret| secret.immutable = true);
-    check(case, "2026-01-10", expect![[r#"
+    check(
+        case,
+        "2026-01-10",
+        expect![[r#"
         look at Secret billing
         --
         Ready=True Issued
@@ -695,13 +816,18 @@ fn an_immutable_secret_needs_a_person() {
         --
         look at Secret billing
         = GET Secret billing, PUT status, GET Secret billing
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]
 fn a_secret_of_another_type_needs_a_person() {
-    let case = issued("billing", "2026-01-01").with_secret("billing", |secret| secret.type_ = "kubernetes.io/tls".into());
-    check(case, "2026-03-25", expect![[r#"
+    let case =
+        issued("billing", "2026-01-01").with_secret("billing", |secret| secret.type_ = "kubernetes.io/tls".into());
+    check(
+        case,
+        "2026-03-25",
+        expect![[r#"
         look at Secret billing
         --
         Ready=True Issued
@@ -711,12 +837,16 @@ fn a_secret_of_another_type_needs_a_person() {
         --
         look at Secret billing
         = GET Secret billing, PUT status, GET Secret billing
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]
 fn a_deleted_secret_is_made_with_the_next_revision() {
-    check(issued("billing", "2026-01-01").with_secret_deleted("billing"), "2026-01-10", expect![[r#"
+    check(
+        issued("billing", "2026-01-01").with_secret_deleted("billing"),
+        "2026-01-10",
+        expect![[r#"
         look at Secret billing
         --
         mint clientSecret `web` revision 2  2026-01-10T00:00:00Z … 2026-04-10T00:00:00Z  SecretDeleted
@@ -727,13 +857,17 @@ fn a_deleted_secret_is_made_with_the_next_revision() {
         Approved=True Granted
         wake 2026-02-18T00:00:00Z
         = GET Secret billing, PUT ledger, POST Secret billing, PUT status
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]
 fn a_lost_ledger_makes_everything_anew_and_trusts_nothing() {
     let case = issued_with("billing", "2026-01-01", vec![client_secret("web"), token("api", &[])]).with_ledger_lost();
-    check(case, "2026-01-01T00:10:00Z", expect![[r#"
+    check(
+        case,
+        "2026-01-01T00:10:00Z",
+        expect![[r#"
         look at Secret billing
         --
         mint clientSecret `web` revision 1  2026-01-01T00:10:00Z … 2026-04-01T00:10:00Z  FirstMint
@@ -747,13 +881,18 @@ fn a_lost_ledger_makes_everything_anew_and_trusts_nothing() {
         Approved=True Granted
         wake 2026-01-01T00:46:12Z
         = GET Secret billing, POST ledger, PUT Secret billing, PUT Secret billing-token, PUT status
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]
 fn a_restored_registration_takes_up_its_entry_after_its_uid_was_confirmed() {
-    let case = issued("billing", "2026-01-01").with_uid("restored").with_secret("billing", |secret| secret.controller = None);
-    check(case, "2026-01-10", expect![[r#"
+    let case =
+        issued("billing", "2026-01-01").with_uid("restored").with_secret("billing", |secret| secret.controller = None);
+    check(
+        case,
+        "2026-01-10",
+        expect![[r#"
         look at Secret billing
         --
         look at the registration
@@ -765,15 +904,20 @@ fn a_restored_registration_takes_up_its_entry_after_its_uid_was_confirmed() {
         Approved=True Granted
         wake 2026-02-24T13:45:47Z
         = GET Secret billing, GET registration, PUT ledger, PUT Secret billing, PUT status
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]
 fn a_recreated_registration_takes_over_the_name_of_a_chosen_client_id_and_nothing_else() {
-    let case = issued("billing", "2026-01-01").spec(|spec| spec.client_id = Some("shop.billing".into())).with_uid("recreated");
+    let case =
+        issued("billing", "2026-01-01").spec(|spec| spec.client_id = Some("shop.billing".into())).with_uid("recreated");
     let mut case = case;
     case.world.secrets.clear();
-    check(case, "2026-01-10", expect![[r#"
+    check(
+        case,
+        "2026-01-10",
+        expect![[r#"
         look at the registration
         --
         mint clientSecret `web` revision 1  2026-01-10T00:00:00Z … 2026-04-10T00:00:00Z  FirstMint
@@ -784,14 +928,18 @@ fn a_recreated_registration_takes_over_the_name_of_a_chosen_client_id_and_nothin
         Approved=True Granted
         wake 2026-03-03T04:09:21Z
         = GET registration, PUT ledger, POST Secret billing, PUT status
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]
 fn a_recreated_registration_without_a_chosen_id_is_a_new_client() {
     let mut case = issued("billing", "2026-01-01").with_uid("recreated");
     case.world.secrets.clear();
-    check(case, "2026-01-10", expect![[r#"
+    check(
+        case,
+        "2026-01-10",
+        expect![[r#"
         mint clientSecret `web` revision 1  2026-01-10T00:00:00Z … 2026-04-10T00:00:00Z  FirstMint
         accept recreated (create)  FirstMint
         publish billing (create)  FirstMint
@@ -800,12 +948,14 @@ fn a_recreated_registration_without_a_chosen_id_is_a_new_client() {
         Approved=True Granted
         wake 2026-03-03T04:09:21Z
         = POST ledger, POST Secret billing, PUT status
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]
 fn a_recreated_registration_with_another_chosen_id_does_not_take_over_the_old_one() {
-    let mut case = issued("billing", "2026-01-01").spec(|spec| spec.client_id = Some("shop.billing".into())).with_uid("recreated");
+    let mut case =
+        issued("billing", "2026-01-01").spec(|spec| spec.client_id = Some("shop.billing".into())).with_uid("recreated");
     case.world.secrets.clear();
     check_decision(
         case.edited(|spec| spec.client_id = Some("shop.other".into())),
@@ -848,23 +998,33 @@ fn a_recreated_registration_with_another_chosen_id_does_not_take_over_the_old_on
 fn a_client_id_of_somebody_else_is_taken() {
     let alter = |facts: &mut Facts| facts.ledger = super::facts::LedgerFact::Taken;
     let case = applied("billing").spec(|spec| spec.client_id = Some("shop.billing".into()));
-    check_decision(case, "2026-01-01", alter, expect![[r#"
+    check_decision(
+        case,
+        "2026-01-01",
+        alter,
+        expect![[r#"
         Ready=False ClientIDTaken: spec.clientID: shop.billing belongs to another registration; choose another one
         Approved=True Granted
         Stalled=True ClientIDTaken: spec.clientID: shop.billing belongs to another registration; choose another one
         wake 2026-01-01T01:00:00Z
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]
 fn an_unreadable_ledger_entry_is_never_written() {
     let alter = |facts: &mut Facts| facts.ledger = super::facts::LedgerFact::Unreadable(Unreadable::UnknownVersion(2));
-    check_decision(issued("billing", "2026-01-01"), "2026-03-25", alter, expect![[r#"
+    check_decision(
+        issued("billing", "2026-01-01"),
+        "2026-03-25",
+        alter,
+        expect![[r#"
         Ready=True Issued
         Approved=True Granted
         Stalled=True LedgerUnreadable: the ledger entry cannot be used: the field ledger.json has version 2, this program knows version 1; restore it from a backup, or delete it to start anew
         wake 2026-03-25T00:05:00Z
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]
@@ -874,14 +1034,18 @@ fn a_removed_entry_leaves_its_secret_first_and_then_the_ledger() {
     let case = issued_with("billing", "2026-01-01", vec![client_secret("web"), batch]).edited(|spec| {
         entries(spec).pop();
     });
-    check(case, "2026-01-10", expect![[r#"
+    check(
+        case,
+        "2026-01-10",
+        expect![[r#"
         remove Secret billing-batch
         retire `batch` EntryRemoved
         Ready=True Issued
         Approved=True Granted
         wake 2026-02-25T03:22:44Z
         = DELETE Secret billing-batch, PUT ledger, PUT status
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]
@@ -891,7 +1055,10 @@ fn a_removed_entry_leaves_the_secret_that_it_shared() {
         .edited(|spec| {
             entries(spec).remove(0);
         });
-    check(case, "2026-01-10", expect![[r#"
+    check(
+        case,
+        "2026-01-10",
+        expect![[r#"
         look at Secret billing
         --
         publish billing (replace)  EntryRemoved
@@ -902,13 +1069,17 @@ fn a_removed_entry_leaves_the_secret_that_it_shared() {
         Approved=True Granted
         wake 2026-02-21T06:27:32Z
         = GET Secret billing, PUT Secret billing, PUT ledger, PUT status
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]
 fn an_entry_that_is_removed_and_added_under_another_kind_is_a_new_one() {
     let case = issued("billing", "2026-01-01").edited(|spec| entries(spec)[0] = certificate("web", &[]));
-    check(case, "2026-01-10", expect![[r#"
+    check(
+        case,
+        "2026-01-10",
+        expect![[r#"
         look at Secret billing
         --
         mint certificate `web` revision 1  2026-01-10T00:00:00Z … 2026-04-10T00:00:00Z  FirstMint
@@ -920,7 +1091,8 @@ fn an_entry_that_is_removed_and_added_under_another_kind_is_a_new_one() {
         Approved=True Granted
         wake 2026-03-06T03:22:44Z
         = GET Secret billing, PUT ledger, PUT Secret billing, PUT status
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]
@@ -928,7 +1100,10 @@ fn what_another_kind_had_under_the_name_goes_even_where_the_new_kind_cannot_be_m
     let case = issued("billing", "2026-01-01")
         .edited(|spec| entries(spec)[0] = certificate("web", &[]))
         .environment(|environment| environment.authorities = crate::signer::ca::CaIndex::default());
-    check(case, "2026-01-10", expect![[r#"
+    check(
+        case,
+        "2026-01-10",
+        expect![[r#"
         accept 0c1e4b6e-6d8a-4f6e-9a55-1d3c0e6f7a10 (replace)  GrantChanged
         publish billing (replace)  EntryRemoved
         retire `web` EntryRemoved
@@ -937,7 +1112,8 @@ fn what_another_kind_had_under_the_name_goes_even_where_the_new_kind_cannot_be_m
         Reconciling=True ServerUnavailable: there is no certificate authority yet
         wake 2026-01-10T00:05:00Z
         = PUT ledger, PUT Secret billing, PUT ledger, PUT status
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]
@@ -945,7 +1121,10 @@ fn what_a_policy_allows_is_granted_and_the_rest_waits() {
     let case = applied("billing")
         .spec(|spec| spec.scopes = vec!["orders:read".into(), "admin".into()])
         .environment(|environment| environment.policy.scopes = vec!["orders:*".into()]);
-    check(case, "2026-01-01", expect![[r#"
+    check(
+        case,
+        "2026-01-01",
+        expect![[r#"
         mint clientSecret `default` revision 1  2026-01-01T00:00:00Z … 2026-04-01T00:00:00Z  FirstMint
         mint accessToken `token`  2026-01-01T00:00:00Z … 2026-01-01T01:00:00Z  FirstMint
         accept 0c1e4b6e-6d8a-4f6e-9a55-1d3c0e6f7a10 (create)  FirstMint
@@ -958,13 +1137,17 @@ fn what_a_policy_allows_is_granted_and_the_rest_waits() {
         Stalled=True PolicyDenied: not granted: spec.scopes admin
         wake 2026-01-01T00:35:02Z
         = POST ledger, POST Secret billing, POST Secret billing-token, PUT status
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]
 fn a_token_asks_for_a_scope_that_is_not_granted() {
     let case = applied("billing").asking(vec![token("api", &["admin"])]);
-    check(case, "2026-01-01", expect![[r#"
+    check(
+        case,
+        "2026-01-01",
+        expect![[r#"
         mint accessToken `api`  2026-01-01T00:00:00Z … 2026-01-01T01:00:00Z  FirstMint
         accept 0c1e4b6e-6d8a-4f6e-9a55-1d3c0e6f7a10 (create)  FirstMint
         publish billing-token (create)  FirstMint
@@ -974,19 +1157,24 @@ fn a_token_asks_for_a_scope_that_is_not_granted() {
         Stalled=True PolicyDenied: spec.credentials[api].accessToken.scopes admin is not granted
         wake 2026-01-01T00:37:10Z
         = POST ledger, POST Secret billing-token, PUT status
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]
 fn a_client_id_outside_the_policy_is_refused_before_anything_is_written() {
     let case = applied("billing").spec(|spec| spec.client_id = Some("bank.billing".into()));
-    check(case, "2026-01-01", expect![[r#"
+    check(
+        case,
+        "2026-01-01",
+        expect![[r#"
         Ready=False PolicyDenied: spec.clientID: bank.billing is not allowed by policy/default, which allows {namespace}.*
         Approved=False PolicyDenied: spec.clientID: bank.billing is not allowed by policy/default, which allows {namespace}.*
         Stalled=True PolicyDenied: spec.clientID: bank.billing is not allowed by policy/default, which allows {namespace}.*
         wake 2026-01-01T00:05:00Z
         = PUT status
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]
@@ -996,13 +1184,17 @@ fn a_takeover_of_a_client_id_outside_the_policy_is_refused() {
         .with_uid("recreated")
         .environment(|environment| environment.policy.client_ids = vec!["other.*".into()]);
     case.world.secrets.clear();
-    check(case, "2026-01-10", expect![[r#"
+    check(
+        case,
+        "2026-01-10",
+        expect![[r#"
         Ready=False PolicyDenied: spec.clientID: shop.billing is not allowed by policy/default, which allows other.*
         Approved=False PolicyDenied: spec.clientID: shop.billing is not allowed by policy/default, which allows other.*
         Stalled=True PolicyDenied: spec.clientID: shop.billing is not allowed by policy/default, which allows other.*
         wake 2026-01-10T00:05:00Z
         = PUT status
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]
@@ -1010,7 +1202,10 @@ fn a_kind_outside_the_policy_is_not_begun_but_what_exists_goes_on() {
     let case = issued("billing", "2026-01-01")
         .environment(|environment| environment.policy.kinds = vec![])
         .edited(|spec| entries(spec).push(token("api", &[])));
-    check(case, "2026-03-25", expect![[r#"
+    check(
+        case,
+        "2026-03-25",
+        expect![[r#"
         look at Secret billing
         --
         mint clientSecret `web` revision 2  2026-03-25T00:00:00Z … 2026-06-23T00:00:00Z  RenewalDue
@@ -1023,7 +1218,8 @@ fn a_kind_outside_the_policy_is_not_begun_but_what_exists_goes_on() {
         Stalled=True PolicyDenied: spec.credentials[api]: the kind accessToken is not allowed by policy/default
         wake 2026-05-20T10:58:55Z
         = GET Secret billing, PUT ledger, PUT Secret billing, PUT status
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]
@@ -1044,7 +1240,10 @@ fn at_the_limit_the_oldest_that_nobody_shows_makes_room() {
     for day in 2..=8 {
         case = case.with_secret_deleted("billing").later(&format!("2026-01-{day:02}"));
     }
-    check(case.with_secret_deleted("billing"), "2026-01-09", expect![[r#"
+    check(
+        case.with_secret_deleted("billing"),
+        "2026-01-09",
+        expect![[r#"
         look at Secret billing
         --
         mint clientSecret `web` revision 9  2026-01-09T00:00:00Z … 2027-01-09T00:00:00Z  SecretDeleted
@@ -1055,7 +1254,8 @@ fn at_the_limit_the_oldest_that_nobody_shows_makes_room() {
         Approved=True Granted
         wake 2026-06-16T04:00:00Z
         = GET Secret billing, PUT ledger, POST Secret billing, PUT status
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]
@@ -1064,32 +1264,43 @@ fn at_the_limit_with_nothing_old_enough_the_operator_waits() {
     for minute in 1..=7 {
         case = case.with_secret_deleted("billing").later(&format!("2026-01-01T00:0{minute}:00Z"));
     }
-    check(case.with_secret_deleted("billing"), "2026-01-01T00:09:00Z", expect![[r#"
+    check(
+        case.with_secret_deleted("billing"),
+        "2026-01-01T00:09:00Z",
+        expect![[r#"
         Ready=False MintLimited: web has 8 live revisions
         Approved=True Granted
         Reconciling=True MintLimited: web has 8 live revisions
         wake 2026-01-01T00:10:01Z
         = PUT status
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]
 fn a_clock_that_is_behind_mints_nothing() {
     let case = issued("billing", "2026-01-10").with_secret_deleted("billing");
-    check(case, "2026-01-09", expect![[r#"
+    check(
+        case,
+        "2026-01-09",
+        expect![[r#"
         Ready=False ClockBehind: the operator's clock is behind: the ledger has a credential minted at 2026-01-10T00:00:00Z
         Approved=True Granted
         Reconciling=True ClockBehind: the operator's clock is behind: the ledger has a credential minted at 2026-01-10T00:00:00Z
         wake 2026-01-09T00:05:00Z
         = PUT status
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]
 fn a_certificate_has_its_own_secret() {
     let mut mtls = certificate("mtls", &["billing.shop.svc", "bank.example"]);
     mtls.secret_name = Some("billing-mtls".into());
-    check(applied("billing").asking(vec![mtls]), "2026-01-01", expect![[r#"
+    check(
+        applied("billing").asking(vec![mtls]),
+        "2026-01-01",
+        expect![[r#"
         mint certificate `mtls` revision 1  2026-01-01T00:00:00Z … 2026-04-01T00:00:00Z  FirstMint
         accept 0c1e4b6e-6d8a-4f6e-9a55-1d3c0e6f7a10 (create)  FirstMint
         publish billing-mtls (create)  FirstMint
@@ -1100,7 +1311,8 @@ fn a_certificate_has_its_own_secret() {
         Stalled=True PolicyDenied: spec.credentials[mtls].certificate.dnsNames bank.example is not granted
         wake 2026-02-21T06:27:32Z
         = POST ledger, POST Secret billing-mtls, PUT status
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]
@@ -1110,7 +1322,10 @@ fn a_certificate_is_rotated_and_the_old_one_leaves_after_the_overlap() {
         .renew_before("10d")
         .edited(|spec| spec.rotate_minted_before = Some("2026-01-05T00:00:00Z".into()))
         .later("2026-01-05");
-    check(case, "2026-01-25", expect![[r#"
+    check(
+        case,
+        "2026-01-25",
+        expect![[r#"
         look at Secret billing
         --
         retire `mtls` revision 1 OverlapEnded
@@ -1118,7 +1333,8 @@ fn a_certificate_is_rotated_and_the_old_one_leaves_after_the_overlap() {
         Approved=True Granted
         wake 2026-03-18T00:37:01Z
         = GET Secret billing, PUT ledger, PUT status
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]
@@ -1127,7 +1343,10 @@ fn other_dns_names_or_another_key_make_another_certificate() {
         entries(spec)[0].certificate =
             Some(Certificate { key_type: Some(KeyType::Rsa2048), dns_names: vec!["billing.shop.svc".into()] });
     });
-    check(case, "2026-01-10", expect![[r#"
+    check(
+        case,
+        "2026-01-10",
+        expect![[r#"
         look at Secret billing
         --
         mint certificate `mtls` revision 2  2026-01-10T00:00:00Z … 2026-04-10T00:00:00Z  SpecChanged
@@ -1139,7 +1358,8 @@ fn other_dns_names_or_another_key_make_another_certificate() {
         Approved=True Granted
         wake 2026-02-18T00:00:00Z
         = GET Secret billing, PUT ledger, PUT Secret billing, PUT status
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]
@@ -1147,7 +1367,10 @@ fn a_certificate_with_the_key_of_another_is_replaced() {
     let case = issued_with("billing", "2026-01-01", vec![certificate("mtls", &[])]).with_secret("billing", |secret| {
         secret.data.insert(field::PRIVATE_KEY.into(), "key 99".into());
     });
-    check(case, "2026-01-10", expect![[r#"
+    check(
+        case,
+        "2026-01-10",
+        expect![[r#"
         look at Secret billing
         --
         mint certificate `mtls` revision 2  2026-01-10T00:00:00Z … 2026-04-10T00:00:00Z  SecretChanged
@@ -1159,13 +1382,17 @@ fn a_certificate_with_the_key_of_another_is_replaced() {
         Approved=True Granted
         wake 2026-02-18T00:00:00Z
         = GET Secret billing, PUT ledger, PUT Secret billing, PUT status
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]
 fn a_token_refresh_is_one_put() {
     let case = issued_with("billing", "2026-01-01", vec![token("api", &[])]);
-    check(case, "2026-01-01T00:45:00Z", expect![[r#"
+    check(
+        case,
+        "2026-01-01T00:45:00Z",
+        expect![[r#"
         mint accessToken `api`  2026-01-01T00:45:00Z … 2026-01-01T01:45:00Z  TokenDue
         publish billing-token (replace)  TokenDue
           access_token ← minted for `api`
@@ -1173,7 +1400,8 @@ fn a_token_refresh_is_one_put() {
         Approved=True Granted
         wake 2026-01-01T01:22:45Z
         = PUT Secret billing-token
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]
@@ -1188,7 +1416,10 @@ fn a_token_is_signed_again_when_its_key_is_no_longer_published() {
         };
         environment.keys = crate::signer::Index::default().with(key);
     });
-    check(case, "2026-01-01T00:05:00Z", expect![[r#"
+    check(
+        case,
+        "2026-01-01T00:05:00Z",
+        expect![[r#"
         mint accessToken `api`  2026-01-01T00:05:00Z … 2026-01-01T01:05:00Z  KeyUnpublished
         publish billing-token (replace)  KeyUnpublished
           access_token ← minted for `api`
@@ -1196,14 +1427,18 @@ fn a_token_is_signed_again_when_its_key_is_no_longer_published() {
         Approved=True Granted
         wake 2026-01-01T00:44:12Z
         = PUT Secret billing-token
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]
 fn another_grant_is_recorded_and_the_token_says_it() {
     let case = issued_with("billing", "2026-01-01", vec![token("api", &[])])
         .edited(|spec| spec.scopes = vec!["orders:read".into()]);
-    check(case, "2026-01-01T00:05:00Z", expect![[r#"
+    check(
+        case,
+        "2026-01-01T00:05:00Z",
+        expect![[r#"
         mint accessToken `api`  2026-01-01T00:05:00Z … 2026-01-01T01:05:00Z  GrantChanged
         accept 0c1e4b6e-6d8a-4f6e-9a55-1d3c0e6f7a10 (replace)  GrantChanged
         publish billing-token (replace)  GrantChanged
@@ -1212,14 +1447,18 @@ fn another_grant_is_recorded_and_the_token_says_it() {
         Approved=True Granted
         wake 2026-01-01T00:44:12Z
         = PUT ledger, PUT Secret billing-token, PUT status
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]
 fn a_revoked_token_is_signed_again_and_the_watermark_is_in_the_ledger() {
     let case = issued_with("billing", "2026-01-01", vec![token("api", &[])])
         .edited(|spec| entries(spec)[0].revoke_minted_before = Some("2026-01-01T00:05:00Z".into()));
-    check(case, "2026-01-01T00:05:00Z", expect![[r#"
+    check(
+        case,
+        "2026-01-01T00:05:00Z",
+        expect![[r#"
         mint accessToken `api`  2026-01-01T00:05:00Z … 2026-01-01T01:05:00Z  RevocationRequested
         accept 0c1e4b6e-6d8a-4f6e-9a55-1d3c0e6f7a10 (replace)  RevocationRequested
         publish billing-token (replace)  RevocationRequested
@@ -1228,7 +1467,8 @@ fn a_revoked_token_is_signed_again_and_the_watermark_is_in_the_ledger() {
         Approved=True Granted
         wake 2026-01-01T00:44:12Z
         = PUT ledger, PUT Secret billing-token, PUT status
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]
@@ -1236,7 +1476,10 @@ fn a_token_older_than_its_client_is_signed_again() {
     // The ledger entry was lost and made anew, and the pass was cut before the token was published.
     let case = issued_with("billing", "2026-01-01", vec![token("api", &[])])
         .with_ledger(|entry| entry.created_at = at("2026-01-01T00:05:00Z"));
-    check(case, "2026-01-01T00:05:00Z", expect![[r#"
+    check(
+        case,
+        "2026-01-01T00:05:00Z",
+        expect![[r#"
         mint accessToken `api`  2026-01-01T00:05:00Z … 2026-01-01T01:05:00Z  RevocationRequested
         publish billing-token (replace)  RevocationRequested
           access_token ← minted for `api`
@@ -1244,7 +1487,8 @@ fn a_token_older_than_its_client_is_signed_again() {
         Approved=True Granted
         wake 2026-01-01T00:44:12Z
         = PUT Secret billing-token
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]
@@ -1252,7 +1496,10 @@ fn a_token_older_than_a_recorded_revocation_is_signed_again() {
     // The watermark was taken out of the spec after it was recorded and before the token was published.
     let case = issued_with("billing", "2026-01-01", vec![token("api", &[])])
         .with_ledger(|entry| entry.revoked_before = Some(at("2026-01-01T00:05:00Z")));
-    check(case, "2026-01-01T00:05:00Z", expect![[r#"
+    check(
+        case,
+        "2026-01-01T00:05:00Z",
+        expect![[r#"
         mint accessToken `api`  2026-01-01T00:05:00Z … 2026-01-01T01:05:00Z  RevocationRequested
         publish billing-token (replace)  RevocationRequested
           access_token ← minted for `api`
@@ -1260,13 +1507,18 @@ fn a_token_older_than_a_recorded_revocation_is_signed_again() {
         Approved=True Granted
         wake 2026-01-01T00:44:12Z
         = PUT Secret billing-token
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]
 fn a_token_from_a_clock_that_was_ahead_is_signed_again() {
-    let case = issued_with("billing", "2026-01-01", vec![token("api", &[])]).with_ledger(|entry| entry.created_at = at("2025-12-01"));
-    check(case, "2025-12-31T23:30:00Z", expect![[r#"
+    let case = issued_with("billing", "2026-01-01", vec![token("api", &[])])
+        .with_ledger(|entry| entry.created_at = at("2025-12-01"));
+    check(
+        case,
+        "2025-12-31T23:30:00Z",
+        expect![[r#"
         mint accessToken `api`  2025-12-31T23:30:00Z … 2026-01-01T00:30:00Z  TokenDue
         publish billing-token (replace)  TokenDue
           access_token ← minted for `api`
@@ -1274,7 +1526,8 @@ fn a_token_from_a_clock_that_was_ahead_is_signed_again() {
         Approved=True Granted
         wake 2026-01-01T00:08:33Z
         = PUT Secret billing-token
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]
@@ -1282,14 +1535,18 @@ fn without_a_signing_key_a_token_waits() {
     let case = applied("billing")
         .asking(vec![token("api", &[])])
         .environment(|environment| environment.keys = crate::signer::Index::default());
-    check(case, "2026-01-01", expect![[r#"
+    check(
+        case,
+        "2026-01-01",
+        expect![[r#"
         accept 0c1e4b6e-6d8a-4f6e-9a55-1d3c0e6f7a10 (create)  FirstMint
         Ready=False ServerUnavailable: there is no token signing key yet
         Approved=True Granted
         Reconciling=True ServerUnavailable: there is no token signing key yet
         wake 2026-01-01T00:05:00Z
         = POST ledger, PUT status
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]
@@ -1298,13 +1555,17 @@ fn an_entry_of_an_unknown_kind_is_named_and_not_removed() {
         entries(spec).push(Entry { name: "later".into(), ..Entry::default() });
         entries(spec)[0].client_secret = None;
     });
-    check(case, "2026-01-10", expect![[r#"
+    check(
+        case,
+        "2026-01-10",
+        expect![[r#"
         Ready=False InvalidSpec: spec.credentials[web]: name exactly one kind of credential that this version knows
         Approved=True Granted
         Stalled=True InvalidSpec: spec.credentials[web]: name exactly one kind of credential that this version knows
         wake never
         = PUT status
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]
@@ -1312,13 +1573,17 @@ fn an_entry_of_an_unknown_kind_keeps_every_secret_that_may_be_its_own() {
     let mut batch = token("batch", &[]);
     batch.secret_name = None;
     let case = issued_with("billing", "2026-01-01", vec![batch]).edited(|spec| entries(spec)[0].access_token = None);
-    check(case, "2026-01-10", expect![[r#"
+    check(
+        case,
+        "2026-01-10",
+        expect![[r#"
         Ready=False InvalidSpec: spec.credentials[batch]: name exactly one kind of credential that this version knows
         Approved=True Granted
         Stalled=True InvalidSpec: spec.credentials[batch]: name exactly one kind of credential that this version knows
         wake never
         = PUT status
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]
@@ -1326,22 +1591,30 @@ fn an_undecodable_duration_is_named_and_the_entry_stays() {
     let case = issued("billing", "2026-01-01").edited(|spec| {
         entries(spec)[0].effective_duration = Some("P1D".into());
     });
-    check(case, "2026-01-10", expect![[r#"
+    check(
+        case,
+        "2026-01-10",
+        expect![[r#"
         Ready=False InvalidSpec: spec.credentials[web].effectiveDuration is not a duration: write numbers with the units s, m, h, d or w, such as 90d or 1h30m
         Approved=True Granted
         Stalled=True InvalidSpec: spec.credentials[web].effectiveDuration is not a duration: write numbers with the units s, m, h, d or w, such as 90d or 1h30m
         wake never
         = PUT status
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]
 fn an_entry_that_cannot_be_understood_keeps_its_fields_when_its_secret_is_written() {
-    let case = issued_with("billing", "2026-01-01", vec![client_secret("web"), certificate("mtls", &[])]).edited(|spec| {
-        entries(spec)[0].effective_duration = Some("P1D".into());
-        spec.rotate_minted_before = Some("2026-01-10T00:00:00Z".into());
-    });
-    check(case, "2026-01-10", expect![[r#"
+    let case =
+        issued_with("billing", "2026-01-01", vec![client_secret("web"), certificate("mtls", &[])]).edited(|spec| {
+            entries(spec)[0].effective_duration = Some("P1D".into());
+            spec.rotate_minted_before = Some("2026-01-10T00:00:00Z".into());
+        });
+    check(
+        case,
+        "2026-01-10",
+        expect![[r#"
         look at Secret billing
         --
         mint certificate `mtls` revision 2  2026-01-10T00:00:00Z … 2026-04-10T00:00:00Z  RotationRequested
@@ -1355,14 +1628,18 @@ fn an_entry_that_cannot_be_understood_keeps_its_fields_when_its_secret_is_writte
         Stalled=True InvalidSpec: spec.credentials[web].effectiveDuration is not a duration: write numbers with the units s, m, h, d or w, such as 90d or 1h30m
         wake 2026-02-18T00:00:00Z
         = GET Secret billing, PUT ledger, PUT Secret billing, PUT status
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]
 fn another_issuer_is_written_to_every_secret() {
     let case = issued_with("billing", "2026-01-01", vec![client_secret("web"), token("api", &[])])
         .environment(|environment| environment.server.issuer = "https://new.example".into());
-    check(case, "2026-01-01T00:05:00Z", expect![[r#"
+    check(
+        case,
+        "2026-01-01T00:05:00Z",
+        expect![[r#"
         look at Secret billing
         --
         mint accessToken `api`  2026-01-01T00:05:00Z … 2026-01-01T01:05:00Z  GrantChanged
@@ -1374,13 +1651,17 @@ fn another_issuer_is_written_to_every_secret() {
         Approved=True Granted
         wake 2026-01-01T00:44:12Z
         = GET Secret billing, PUT Secret billing, PUT Secret billing-token, PUT status
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]
 fn an_orphan_lets_go_of_its_secret() {
     let case = issued("billing", "2026-01-01").edited(|spec| spec.deletion_policy = Some(DeletionPolicy::Orphan));
-    check(case, "2026-01-10", expect![[r#"
+    check(
+        case,
+        "2026-01-10",
+        expect![[r#"
         look at Secret billing
         --
         accept 0c1e4b6e-6d8a-4f6e-9a55-1d3c0e6f7a10 (replace)  SpecChanged
@@ -1390,7 +1671,8 @@ fn an_orphan_lets_go_of_its_secret() {
         Approved=True Granted
         wake 2026-02-25T03:22:44Z
         = GET Secret billing, PUT ledger, PUT Secret billing, PUT status
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]
@@ -1399,10 +1681,17 @@ fn a_secret_template_is_written_and_cannot_take_our_marks() {
         let pairs = |list: &[(&str, &str)]| list.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
         spec.secret_template = Some(SecretTemplate {
             labels: pairs(&[("team", "shop"), (names::MANAGED_BY_LABEL, "somebody")]),
-            annotations: pairs(&[("note", "x"), (names::PUBLISHED_ANNOTATION, "{}"), (names::CONNECTION_ANNOTATION, "y")]),
+            annotations: pairs(&[
+                ("note", "x"),
+                (names::PUBLISHED_ANNOTATION, "{}"),
+                (names::CONNECTION_ANNOTATION, "y"),
+            ]),
         });
     });
-    check(case, "2026-01-10", expect![[r#"
+    check(
+        case,
+        "2026-01-10",
+        expect![[r#"
         look at Secret billing
         --
         publish billing (replace)  FieldMissing
@@ -1411,7 +1700,8 @@ fn a_secret_template_is_written_and_cannot_take_our_marks() {
         Approved=True Granted
         wake 2026-02-25T03:22:44Z
         = GET Secret billing, PUT Secret billing, PUT status
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]
@@ -1419,33 +1709,46 @@ fn an_unknown_authorization_server_is_named() {
     let case = applied("billing").spec(|spec| {
         spec.authorization_server_ref = Some(AuthorizationServerRef { name: "keycloak".into() });
     });
-    check(case, "2026-01-01", expect![[r#"
+    check(
+        case,
+        "2026-01-01",
+        expect![[r#"
         Ready=False InvalidSpec: spec.authorizationServerRef.name: there is no authorization server keycloak, only default
         Approved=True Granted
         Stalled=True InvalidSpec: spec.authorizationServerRef.name: there is no authorization server keycloak, only default
         wake 2026-01-01T00:05:00Z
         = PUT status
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]
 fn a_restart_reads_and_writes_nothing() {
-    let case = issued_with("billing", "2026-01-01", vec![client_secret("web"), certificate("mtls", &[]), token("api", &[])]);
-    check(case.restarted(), "2026-01-01T00:05:00Z", expect![[r#"
+    let case =
+        issued_with("billing", "2026-01-01", vec![client_secret("web"), certificate("mtls", &[]), token("api", &[])]);
+    check(
+        case.restarted(),
+        "2026-01-01T00:05:00Z",
+        expect![[r#"
         Ready=True Issued
         Approved=True Granted
         wake 2026-01-01T00:37:10Z
         = nothing
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]
 fn customers_stand_in_tokens() {
     let case = issued_with("billing", "2026-01-01", vec![token("api", &[])]).edited(|spec| {
         let customers = vec!["acme".to_owned()];
-        spec.customer_scope = Some(CustomerScope { type_: CustomerScopeType::Customers, customers, groups: Vec::new() });
+        spec.customer_scope =
+            Some(CustomerScope { type_: CustomerScopeType::Customers, customers, groups: Vec::new() });
     });
-    check(case, "2026-01-01T00:05:00Z", expect![[r#"
+    check(
+        case,
+        "2026-01-01T00:05:00Z",
+        expect![[r#"
         mint accessToken `api`  2026-01-01T00:05:00Z … 2026-01-01T01:05:00Z  GrantChanged
         accept 0c1e4b6e-6d8a-4f6e-9a55-1d3c0e6f7a10 (replace)  GrantChanged
         publish billing-token (replace)  GrantChanged
@@ -1454,5 +1757,83 @@ fn customers_stand_in_tokens() {
         Approved=True Granted
         wake 2026-01-01T00:44:12Z
         = PUT ledger, PUT Secret billing-token, PUT status
-    "#]]);
+    "#]],
+    );
+}
+
+#[test]
+fn two_entries_that_would_write_one_field_do_not_fight_over_it() {
+    // The API server refuses them; an object that was stored before it did may still say so.
+    let case = applied("billing").asking(vec![client_secret("web"), client_secret("batch")]);
+    check(
+        case,
+        "2026-01-01",
+        expect![[r#"
+        mint clientSecret `web` revision 1  2026-01-01T00:00:00Z … 2026-04-01T00:00:00Z  FirstMint
+        accept 0c1e4b6e-6d8a-4f6e-9a55-1d3c0e6f7a10 (create)  FirstMint
+        publish billing (create)  FirstMint
+          client_secret ← minted for `web`
+        Ready=True Issued
+        Approved=True Granted
+        Stalled=True InvalidSpec: spec.credentials[web] and [batch] would write the same field of the Secret billing: give one of them a secretName of its own
+        wake 2026-02-25T03:22:44Z
+        = POST ledger, POST Secret billing, PUT status
+    "#]],
+    );
+}
+
+/// What is reported when the first step failed.
+fn check_failure(case: Case, now: &str, reason: Option<Reason>, expected: Expect) {
+    let case = case.settled();
+    let (facts, plan) = (case.facts(&Look::default()), case.decided(at(now)));
+    let failure = Failure { reason, message: "the ledger entry could not be written: 500".into() };
+    let status = after_failure(&facts, &plan, &failure, at(now));
+    let text: String =
+        status.conditions.iter().map(|c| format!("{}={} {}: {}\n", c.type_, c.status, c.reason, c.message)).collect();
+    expected.assert_eq(&text);
+    let mut again = facts;
+    again.registration.status = status.clone();
+    assert_eq!(after_failure(&again, &plan, &failure, at("2026-12-31")), status, "said once");
+}
+
+#[test]
+fn a_first_mint_that_fails_is_not_ready() {
+    check_failure(
+        applied("billing"),
+        "2026-01-01",
+        None,
+        expect![[r#"
+        Ready=False Progressing: the ledger entry could not be written: 500
+        Approved=True Granted: all that is asked for is granted
+        Reconciling=True Progressing: the ledger entry could not be written: 500
+    "#]],
+    );
+}
+
+#[test]
+fn a_rotation_that_fails_stays_ready_and_says_so() {
+    check_failure(
+        issued("billing", "2026-01-01"),
+        "2026-03-05",
+        None,
+        expect![[r#"
+        Ready=True Issued: every credential is accepted
+        Approved=True Granted: all that is asked for is granted
+        Reconciling=True RotationFailing: the ledger entry could not be written: 500
+    "#]],
+    );
+}
+
+#[test]
+fn a_quota_is_named() {
+    check_failure(
+        applied("billing"),
+        "2026-01-01",
+        Some(Reason::QuotaExceeded),
+        expect![[r#"
+        Ready=False QuotaExceeded: the ledger entry could not be written: 500
+        Approved=True Granted: all that is asked for is granted
+        Reconciling=True QuotaExceeded: the ledger entry could not be written: 500
+    "#]],
+    );
 }

@@ -16,7 +16,7 @@ pub struct Connection {
 
 /// The connection of a client. `bundle` is the text of all certificate authorities that are valid now.
 #[must_use]
-pub fn of(
+pub(super) fn of(
     environment: &Environment,
     client_id: &str,
     method: Option<TokenEndpointAuthMethod>,
@@ -47,7 +47,7 @@ impl Connection {
 /// A comparison of the fields as they are. Of the authorities only the one that signs now counts: a new one in the
 /// bundle is carried out by ordinary renewals, not by writing every Secret at once.
 #[must_use]
-pub fn digest(environment: &Environment, fields: &BTreeMap<&str, &str>) -> String {
+pub(super) fn digest(environment: &Environment, fields: &BTreeMap<&str, &str>) -> String {
     let text = |name| fields.get(name).copied().unwrap_or_default();
     let authority = match environment.authorities.all().first() {
         Some(ca) if certificate::contains_ca(text(field::ISSUER_CA), &ca.certificate) => ca.id.as_str(),

@@ -14,7 +14,7 @@ use super::facts::{Environment, Registration};
 
 /// One credential entry as it shall be.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Desired {
+pub(super) struct Desired {
     /// The entry's name.
     pub name: String,
     /// The Secret it is written to.
@@ -35,7 +35,7 @@ pub struct Desired {
 
 /// What a credential is made of.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Settings {
+pub(super) enum Settings {
     /// A client secret.
     ClientSecret,
     /// A certificate.
@@ -56,7 +56,7 @@ pub enum Settings {
 
 /// The entries, and what stands in the way of some.
 #[derive(Clone, Debug, Default)]
-pub struct Resolved {
+pub(super) struct Resolved {
     /// The entries that can be acted on.
     pub entries: Vec<Desired>,
     /// The names of all entries of the spec, also of those that cannot: what is misspelt is not removed.
@@ -70,7 +70,7 @@ pub struct Resolved {
 impl Settings {
     /// The kind.
     #[must_use]
-    pub const fn kind(&self) -> Kind {
+    pub(super) const fn kind(&self) -> Kind {
         match self {
             Self::ClientSecret => Kind::ClientSecret,
             Self::Certificate { .. } => Kind::Certificate,
@@ -81,7 +81,12 @@ impl Settings {
 
 /// Resolves the entries of a registration.
 #[must_use]
-pub fn resolve(registration: &Registration, environment: &Environment, grant: &Grant, now: Timestamp) -> Resolved {
+pub(super) fn resolve(
+    registration: &Registration,
+    environment: &Environment,
+    grant: &Grant,
+    now: Timestamp,
+) -> Resolved {
     let mut resolved = Resolved::default();
     let common = Common {
         now,
@@ -94,11 +99,32 @@ pub fn resolve(registration: &Registration, environment: &Environment, grant: &G
     for entry in registration.spec.effective_credentials().iter() {
         resolved.names.insert(entry.name.clone());
         match common.entry(entry, &mut resolved.problems, &mut resolved.notes) {
-            Ok(desired) => resolved.entries.push(desired),
+            Ok(desired) => match resolved.entries.iter().find(|other| desired.conflicts_with(other)) {
+                None => resolved.entries.push(desired),
+                Some(other) => resolved.problems.push(Problem::new(
+                    Reason::InvalidSpec,
+                    format!(
+                        "spec.credentials[{}] and [{}] would write the same field of the Secret {}: give one of them a \
+                         secretName of its own",
+                        other.name, desired.name, desired.secret
+                    ),
+                )),
+            },
             Err(problem) => resolved.problems.push(problem),
         }
     }
     resolved
+}
+
+impl Desired {
+    /// Whether both cannot stand in the same registration: the API server's rule, for objects that it never asked.
+    /// Neither would find in the Secret what it wrote, and both would mint for ever.
+    fn conflicts_with(&self, other: &Self) -> bool {
+        let shares = |a: &Self, b: &Self| {
+            a.settings.kind() == Kind::ClientSecret && b.settings.kind() == Kind::Certificate && !b.names_its_secret
+        };
+        self.name == other.name || (self.secret == other.secret && !shares(self, other) && !shares(other, self))
+    }
 }
 
 struct Common<'a> {
@@ -142,14 +168,19 @@ impl Common<'_> {
             notes.push(format!("{} is bounded to {to} by policy/{by}", path("effectiveDuration")));
         }
         if renew_before.is_some_and(|before| before >= bounded.duration) {
-            notes.push(format!("{} is not shorter than the effective duration: a third of it is used", path("renewBefore")));
+            notes.push(format!(
+                "{} is not shorter than the effective duration: a third of it is used",
+                path("renewBefore")
+            ));
         }
         let (settings, denied) = self.settings(spec);
-        problems.extend(denied.into_iter().map(|(field, item)| {
-            Problem::new(Reason::PolicyDenied, format!("{} {item} is not granted", path(field)))
-        }));
-        let rotate = self.marks(&self.rotate, entry.rotate_minted_before.as_deref(), &entry.name, problems);
-        let revoke = self.marks(&self.revoke, entry.revoke_minted_before.as_deref(), &entry.name, problems);
+        problems.extend(
+            denied.into_iter().map(|(field, item)| {
+                Problem::new(Reason::PolicyDenied, format!("{} {item} is not granted", path(field)))
+            }),
+        );
+        let rotate = marks(&self.rotate, entry.rotate_minted_before.as_deref(), &entry.name, problems);
+        let revoke = marks(&self.revoke, entry.revoke_minted_before.as_deref(), &entry.name, problems);
         Ok(Desired {
             name: entry.name.clone(),
             secret: api::secret_name(entry, &self.registration.name),
@@ -194,30 +225,29 @@ impl Common<'_> {
         }
     }
 
-    /// The watermarks of an entry: its own, the spec's, the annotations'.
-    fn marks(
-        &self,
-        common: &[(Option<String>, Timestamp)],
-        own: Option<&str>,
-        entry: &str,
-        problems: &mut Vec<Problem>,
-    ) -> Vec<Timestamp> {
-        let own = own.and_then(|text| match api::parse_time(text) {
-            Ok(time) => Some(rotation::whole_seconds_up(time)),
-            Err(error) => {
-                let message = format!("spec.credentials[{entry}]: a watermark {error}");
-                problems.push(Problem::new(Reason::InvalidSpec, message));
-                None
-            }
-        });
-        let common = common.iter().filter(|(of, _)| of.as_deref().is_none_or(|of| of == entry)).map(|(_, time)| *time);
-        common.chain(own).collect()
-    }
-
     /// The latest that has come: one that is still to come must not hold up a revocation that is due.
     fn latest(&self, marks: &[Timestamp]) -> Option<Timestamp> {
         marks.iter().filter(|mark| **mark <= self.now).max().copied()
     }
+}
+
+/// The watermarks of an entry: its own, the spec's, the annotations'.
+fn marks(
+    common: &[(Option<String>, Timestamp)],
+    own: Option<&str>,
+    entry: &str,
+    problems: &mut Vec<Problem>,
+) -> Vec<Timestamp> {
+    let own = own.and_then(|text| match api::parse_time(text) {
+        Ok(time) => Some(rotation::whole_seconds_up(time)),
+        Err(error) => {
+            let message = format!("spec.credentials[{entry}]: a watermark {error}");
+            problems.push(Problem::new(Reason::InvalidSpec, message));
+            None
+        }
+    });
+    let common = common.iter().filter(|(of, _)| of.as_deref().is_none_or(|of| of == entry)).map(|(_, time)| *time);
+    common.chain(own).collect()
 }
 
 /// The two watermarks.
@@ -229,7 +259,7 @@ enum Watermark {
 
 /// The latest `revokeMintedBefore` that is meant for the whole registration and has come.
 #[must_use]
-pub fn revoked_before(registration: &Registration, now: Timestamp) -> Option<Timestamp> {
+pub(super) fn revoked_before(registration: &Registration, now: Timestamp) -> Option<Timestamp> {
     watermarks(registration, Watermark::Revoke, &mut Vec::new())
         .into_iter()
         .filter(|(entry, time)| entry.is_none() && *time <= now)
@@ -254,16 +284,12 @@ fn watermarks(
     problems: &mut Vec<Problem>,
 ) -> Vec<(Option<String>, Timestamp)> {
     let (field, spec, annotation) = match watermark {
-        Watermark::Rotate => (
-            "spec.rotateMintedBefore",
-            &registration.spec.rotate_minted_before,
-            names::ROTATE_MINTED_BEFORE_ANNOTATION,
-        ),
-        Watermark::Revoke => (
-            "spec.revokeMintedBefore",
-            &registration.spec.revoke_minted_before,
-            names::REVOKE_MINTED_BEFORE_ANNOTATION,
-        ),
+        Watermark::Rotate => {
+            ("spec.rotateMintedBefore", &registration.spec.rotate_minted_before, names::ROTATE_MINTED_BEFORE_ANNOTATION)
+        }
+        Watermark::Revoke => {
+            ("spec.revokeMintedBefore", &registration.spec.revoke_minted_before, names::REVOKE_MINTED_BEFORE_ANNOTATION)
+        }
     };
     let annotated = registration.annotations.get(annotation).map(String::as_str).unwrap_or_default();
     let of_annotation = annotated.split(',').map(str::trim).filter(|part| !part.is_empty()).map(|part| {

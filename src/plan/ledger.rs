@@ -55,10 +55,8 @@ pub(super) fn client(facts: &Facts, now: Timestamp) -> Result<Client, Blocked> {
     let server = &facts.environment.server;
     let asked = registration.spec.authorization_server();
     if asked != server.name {
-        let message = format!(
-            "spec.authorizationServerRef.name: there is no authorization server {asked}, only {}",
-            server.name
-        );
+        let message =
+            format!("spec.authorizationServerRef.name: there is no authorization server {asked}, only {}", server.name);
         return Err(Blocked::Problem(Problem::new(Reason::InvalidSpec, message)));
     }
     let wanted = registration.spec.client_id.clone();
@@ -133,7 +131,7 @@ pub(super) fn auth_methods(facts: &Facts) -> Vec<TokenEndpointAuthMethod> {
     if entries.is_empty() {
         return vec![TokenEndpointAuthMethod::None];
     }
-    let mut methods: Vec<_> = entries.iter().filter_map(|entry| entry.kind()).filter_map(default_method).collect();
+    let mut methods: Vec<_> = entries.iter().filter_map(crate::api::Entry::kind).filter_map(default_method).collect();
     methods.sort_unstable();
     methods.dedup();
     methods
@@ -239,11 +237,7 @@ pub(super) fn retire(client: &Client, draft: &Draft, accepts: bool) -> Option<Re
 
 fn owner(facts: &Facts) -> Owner {
     let registration = &facts.registration;
-    Owner {
-        namespace: registration.namespace.clone(),
-        name: registration.name.clone(),
-        uid: registration.uid.clone(),
-    }
+    Owner { namespace: registration.namespace.clone(), name: registration.name.clone(), uid: registration.uid.clone() }
 }
 
 fn client_id_is_denied(facts: &Facts) -> Option<Problem> {

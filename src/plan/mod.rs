@@ -34,11 +34,11 @@ pub use connection::Connection;
 pub use secret::{Reading, contents, hinted_contents, published};
 pub use status::{Failure, after_failure};
 
+use self::ledger::Client;
 use checks::View;
 use desired::Desired;
 use entry::Verdict;
 use facts::{Facts, SecretFact};
-use self::ledger::Client;
 
 /// How long to wait before looking again at what only somebody else can mend and no watch tells of.
 const LOOK_AGAIN: SignedDuration = SignedDuration::from_mins(5);
@@ -57,6 +57,8 @@ pub struct Plan {
     pub steps: Vec<Step>,
     /// The status when every step has succeeded. What only minting makes known is still empty.
     pub status: AppRegistrationStatus,
+    /// Secrets whose annotations do not tell what is the matter with them: they are read again at the next pass.
+    pub doubtful: BTreeSet<String>,
     /// Whether every credential was shown and accepted before the first step.
     pub is_served: bool,
     /// When to look again.
@@ -122,6 +124,7 @@ pub struct TokenOrder {
 
 /// One write.
 #[derive(Clone, Debug, PartialEq)]
+#[expect(clippy::large_enum_variant, reason = "a plan has a handful of steps")]
 pub enum Step {
     /// The ledger takes up what is about to be published (A).
     Accept(Accept),
@@ -268,7 +271,7 @@ pub fn decide(facts: &Facts, now: Timestamp) -> Plan {
         Err(ledger::Blocked::Confirm) => {
             return Plan::looking_at(Look { registration: true, ..Look::default() });
         }
-        Err(ledger::Blocked::Problem(problem)) => return blocked(facts, problem, now),
+        Err(ledger::Blocked::Problem(problem)) => return blocked(facts, &problem, now),
     };
     let draft = Draft::of(facts, &client, now);
     let plan = draft.plan(facts, &client, now);
@@ -309,7 +312,10 @@ impl Draft {
                 uid: &registration.uid,
                 client_id: &client.id,
                 desired,
-                ledger: client.entry().and_then(|entry| entry.credentials.get(&desired.name)).filter(|c| c.kind == kind),
+                ledger: client
+                    .entry()
+                    .and_then(|entry| entry.credentials.get(&desired.name))
+                    .filter(|c| c.kind == kind),
                 secret,
                 shown,
                 keys: &facts.environment.keys,
@@ -349,17 +355,36 @@ impl Draft {
             .iter()
             .filter_map(|(_, verdict)| verdict.wake)
             .chain(self.watermarks_to_come())
-            .chain(self.problems.iter().filter(|p| needs_another_look(p.reason)).map(|_| rotation::add(now, LOOK_AGAIN)))
+            .chain(
+                self.problems.iter().filter(|p| needs_another_look(p.reason)).map(|_| rotation::add(now, LOOK_AGAIN)),
+            )
             .min()
             .map(rotation::whole_seconds_up);
         Plan {
             look: Look::default(),
             status: status::success(facts, client, self, &steps, now),
+            doubtful: self.doubtful(facts, &steps),
             is_served: self.verdicts.iter().all(|(_, verdict)| verdict.is_served),
             mints,
             steps,
             wake,
         }
+    }
+
+    /// Secrets that a person must mend, and those that say of an entry what they do not hold.
+    fn doubtful(&self, facts: &Facts, steps: &[Step]) -> BTreeSet<String> {
+        let is_written = |name: &str| steps.iter().any(|step| matches!(step, Step::Publish(p) if p.name == name));
+        let says = |desired: &Desired| {
+            let secret = facts.secrets.get(&desired.secret).and_then(SecretFact::ours);
+            secret.is_some_and(|secret| published(secret).0.contains_key(&desired.name))
+        };
+        self.verdicts
+            .iter()
+            .filter(|(desired, verdict)| {
+                verdict.is_obstructed || (verdict.published.is_none() && says(desired) && !is_written(&desired.secret))
+            })
+            .map(|(desired, _)| desired.secret.clone())
+            .collect()
     }
 
     fn watermarks_to_come(&self) -> impl Iterator<Item = Timestamp> {
@@ -396,9 +421,13 @@ fn unseen(facts: &Facts) -> BTreeSet<String> {
 fn look(plan: &Plan, facts: &Facts, client: &Client) -> Look {
     let mut secrets = BTreeSet::new();
     let secret_of = |entry: &str| {
-        facts.registration.spec.effective_credentials().iter().find(|e| e.name == entry).map(|e| {
-            crate::api::secret_name(e, &facts.registration.name)
-        })
+        facts
+            .registration
+            .spec
+            .effective_credentials()
+            .iter()
+            .find(|e| e.name == entry)
+            .map(|e| crate::api::secret_name(e, &facts.registration.name))
     };
     if client.entry().is_some() {
         secrets.extend(plan.mints.iter().filter(|mint| mint.revision > 0).filter_map(|mint| secret_of(&mint.entry)));
@@ -433,13 +462,9 @@ impl Publish {
 }
 
 /// A registration of which nothing can be decided: what exists stays as it is.
-fn blocked(facts: &Facts, problem: Problem, now: Timestamp) -> Plan {
+fn blocked(facts: &Facts, problem: &Problem, now: Timestamp) -> Plan {
     let after = if problem.reason == Reason::ClientIDTaken { TRY_TAKEN_AGAIN } else { LOOK_AGAIN };
-    Plan {
-        status: status::blocked(facts, &problem, now),
-        wake: Some(rotation::add(now, after)),
-        ..Plan::default()
-    }
+    Plan { status: status::blocked(facts, problem, now), wake: Some(rotation::add(now, after)), ..Plan::default() }
 }
 
 /// From when on tokens of an entry are accepted, by the ledger.
@@ -464,22 +489,21 @@ fn kind_is_denied(view: &View<'_>, facts: &Facts) -> Option<Problem> {
     let kind = view.desired.settings.kind();
     let policy = &facts.environment.policy;
     (view.ledger.is_none() && !crate::policy::allows_kind(policy, kind)).then(|| {
-        let message = format!("spec.credentials[{}]: the kind {kind} is not allowed by policy/{}", view.desired.name, policy.name);
+        let message = format!(
+            "spec.credentials[{}]: the kind {kind} is not allowed by policy/{}",
+            view.desired.name, policy.name
+        );
         Problem::new(Reason::PolicyDenied, message)
     })
 }
 
 fn authority_is_missing(view: &View<'_>, facts: &Facts) -> Option<Problem> {
     let needs = matches!(view.desired.settings, desired::Settings::Certificate { .. });
-    (needs && facts.environment.authorities.all().is_empty()).then(|| {
-        Problem::new(Reason::ServerUnavailable, "there is no certificate authority yet".to_owned())
-    })
+    (needs && facts.environment.authorities.all().is_empty())
+        .then(|| Problem::new(Reason::ServerUnavailable, "there is no certificate authority yet".to_owned()))
 }
 
 /// Problems whose end no watch tells of.
 const fn needs_another_look(reason: Reason) -> bool {
-    matches!(
-        reason,
-        Reason::SecretConflict | Reason::SecretImmutable | Reason::ServerUnavailable | Reason::ClockBehind
-    )
+    matches!(reason, Reason::SecretConflict | Reason::SecretImmutable | Reason::ServerUnavailable | Reason::ClockBehind)
 }

@@ -19,7 +19,9 @@ use crate::rotation;
 use crate::signer::ca::{CaIndex, CaRecord};
 use crate::signer::{Algorithm, Index, KeyRecord};
 
-use super::facts::{Contents, Environment, Facts, LedgerFact, OurSecret, Owned, Registration, SecretFact, Source, Standing};
+use super::facts::{
+    Contents, Environment, Facts, LedgerFact, OurSecret, Owned, Registration, SecretFact, Source, Standing,
+};
 use super::{LedgerWrite, Look, Order, Plan, Publish, Reading, SecretWrite, Step, Value};
 
 pub(super) const UID: &str = "0c1e4b6e-6d8a-4f6e-9a55-1d3c0e6f7a10";
@@ -100,6 +102,8 @@ pub(super) struct Run {
     ledger_version: Option<u64>,
     versions: BTreeMap<String, u64>,
     failed: bool,
+    /// The resourceVersions of the Secrets that were read live for it.
+    seen: BTreeMap<String, u64>,
     /// The entries whose Secret held something accepted when the pass began.
     served: BTreeSet<String>,
 }
@@ -275,7 +279,8 @@ impl World {
             let key = stored.data.get(field::PRIVATE_KEY).map(String::as_str).unwrap_or_default();
             let mut words = certificate.split(' ').skip(1);
             let fits = words.next() == key.split(' ').nth(1);
-            let revision = reading.ledger.and_then(|l| l.credentials.get(name)).and_then(|c| revision_of(c, certificate));
+            let revision =
+                reading.ledger.and_then(|l| l.credentials.get(name)).and_then(|c| revision_of(c, certificate));
             (*current, *shape) = match revision {
                 _ if certificate.is_empty() && key.is_empty() => (Held::Nothing, String::new()),
                 Some(revision) if fits => (Held::Revision(revision), words.next().unwrap_or_default().to_owned()),
@@ -295,8 +300,7 @@ impl World {
         if let Some((version, entry)) = self.ledger.values().find(|(_, e)| e.owner.uid == registration.uid) {
             return held(*version, entry, Standing::Ours);
         }
-        let is_former =
-            |e: &Entry| e.owner.namespace == registration.namespace && e.owner.name == registration.name;
+        let is_former = |e: &Entry| e.owner.namespace == registration.namespace && e.owner.name == registration.name;
         let wanted = registration.spec.client_id.as_deref().unwrap_or(&registration.uid);
         match self.ledger.get(&ledger::name(&self.environment.server.name, wanted)) {
             Some((version, entry)) if is_former(entry) => return held(*version, entry, Standing::Former),
@@ -311,7 +315,9 @@ impl World {
     }
 
     /// Begins to carry out a plan.
-    pub(super) fn begin(&mut self, plan: Plan, now: Timestamp) -> Run {
+    pub(super) fn begin(&mut self, plan: Plan, look: &Look, now: Timestamp) -> Run {
+        let seen =
+            look.secrets.iter().filter_map(|name| Some((name.clone(), self.secrets.get(name)?.version))).collect();
         let minted = plan.mints.iter().map(|mint| (mint.entry.clone(), self.mint(&plan, mint))).collect();
         Run {
             plan,
@@ -320,6 +326,7 @@ impl World {
             ledger_version: None,
             versions: BTreeMap::new(),
             failed: false,
+            seen,
             served: self.served(now),
         }
     }
@@ -352,10 +359,14 @@ impl World {
                 let shape = crate::credential::certificate::shape(*key_type, dns_names);
                 let value = format!("certificate {number} {shape}");
                 let cert_sha256 = Digest::of(value.as_bytes());
-                let verifier = CertificateVerifier { spki_sha256: cert_sha256, cert_sha256, jwk: serde_json::Value::Null };
+                let verifier =
+                    CertificateVerifier { spki_sha256: cert_sha256, cert_sha256, jwk: serde_json::Value::Null };
                 Material {
                     revision: revision(None, Verifier::Certificate(verifier)),
-                    fields: BTreeMap::from([(field::CERTIFICATE, value), (field::PRIVATE_KEY, format!("key {number}"))]),
+                    fields: BTreeMap::from([
+                        (field::CERTIFICATE, value),
+                        (field::PRIVATE_KEY, format!("key {number}")),
+                    ]),
                 }
             }
             Order::AccessToken(order) => {
@@ -394,7 +405,11 @@ impl World {
                 Ok(())
             }
             Step::Retire(retire) => {
-                if run.failed && !retire.is_unconditional() { Ok(()) } else { self.retire(run, retire) }
+                if run.failed && !retire.is_unconditional() {
+                    Ok(())
+                } else {
+                    self.retire(run, retire)
+                }
             }
         };
         self.observe(now);
@@ -562,10 +577,8 @@ impl World {
     /// Ends a pass that went through: the report.
     pub(super) fn report(&mut self, run: &Run, memory: &mut Memory) -> bool {
         let status = self.reported(run);
-        for secret in &status.secrets {
-            if let Ok(version) = secret.resource_version.parse() {
-                memory.known.insert(secret.name.clone(), version);
-            }
+        for (name, version) in run.seen.iter().filter(|(name, _)| !run.plan.doubtful.contains(*name)) {
+            memory.known.insert(name.clone(), *version);
         }
         for (name, version) in &run.versions {
             memory.known.insert(name.clone(), *version);
@@ -613,7 +626,7 @@ impl World {
                 continue;
             }
             let was_at_rest = plan.is_at_rest();
-            let mut run = self.begin(plan, now);
+            let mut run = self.begin(plan, &look, now);
             while self.step(&mut run, now) == Progress::More {}
             assert!(!run.failed, "nobody else writes");
             let reported = self.report(&run, memory);
@@ -623,7 +636,10 @@ impl World {
             }
             look = Look::default();
         }
-        panic!("no rest after {MOST_PASSES} passes: {}", plans.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"));
+        panic!(
+            "no rest after {MOST_PASSES} passes: {}",
+            plans.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")
+        );
     }
 
     /// Takes note of reads.
@@ -673,7 +689,12 @@ impl World {
     }
 
     fn accepted(&self) -> BTreeSet<Digest> {
-        self.ledger.values().flat_map(|(_, e)| e.credentials.values()).flat_map(|c| &c.revisions).map(digest_of).collect()
+        self.ledger
+            .values()
+            .flat_map(|(_, e)| e.credentials.values())
+            .flat_map(|c| &c.revisions)
+            .map(digest_of)
+            .collect()
     }
 
     /// Notes what applications can read now.
@@ -715,7 +736,8 @@ impl World {
         for (value, seen) in &self.record.seen {
             let left = before.contains(&seen.digest) && !accepted.contains(&seen.digest);
             let end = seen.replaced_at.map_or(seen.not_after, |at| seen.not_after.min(rotation::add(at, seen.overlap)));
-            let is_promised = now < end && self.registration.spec.effective_credentials().iter().any(|e| e.name == seen.entry);
+            let is_promised =
+                now < end && self.registration.spec.effective_credentials().iter().any(|e| e.name == seen.entry);
             assert!(
                 !left || !is_promised || self.record.excused.contains(&seen.digest),
                 "S1: {value} was promised until {end} and left at {now} by {step}"
@@ -727,23 +749,79 @@ impl World {
                 matches!(step, Step::Retire(r) if r.revisions.iter().any(|(e, _, why)| e == entry && *why == Reason::Revoked))
             });
             let is_wanted = self.registration.spec.effective_credentials().iter().any(|e| {
-                e.name == *entry && self.entry().is_some_and(|l| l.credentials.get(entry).is_some_and(|c| Some(c.kind) == e.kind()))
+                e.name == *entry
+                    && self.entry().is_some_and(|l| l.credentials.get(entry).is_some_and(|c| Some(c.kind) == e.kind()))
             });
             assert!(was_revoked || !is_wanted, "S2: `{entry}` holds nothing accepted after {step} at {now}");
         }
     }
 
     /// S9: what a revocation applies to is not accepted once the controller is at rest.
-    pub(super) fn assert_revoked(&self, mark: Timestamp, now: Timestamp) {
+    pub(super) fn assert_revoked(&self, of: Option<&str>, mark: Timestamp, now: Timestamp) {
         if mark > now {
             return;
         }
         let Some(entry) = self.entry() else { return };
-        for (name, credential) in &entry.credentials {
+        for (name, credential) in entry.credentials.iter().filter(|(name, _)| of.is_none_or(|of| of == *name)) {
             for revision in credential.revisions.iter().filter(|r| !r.is_expired(now)) {
                 assert!(revision.minted_at >= mark, "S9: `{name}` revision {} was revoked", revision.revision);
             }
         }
+    }
+
+    /// S2: every entry of the spec has something accepted in its Secret, tokens included.
+    pub(super) fn assert_served(&self, now: Timestamp) {
+        let served = self.served(now);
+        for entry in self.registration.spec.effective_credentials().iter() {
+            let is_served = match entry.kind() {
+                Some(Kind::AccessToken) => {
+                    let secret = self.secrets.get(&api::secret_name(entry, &self.registration.name));
+                    let claims = secret.and_then(|s| self.tokens.get(s.data.get(field::ACCESS_TOKEN)?));
+                    let from = self.entry().and_then(|l| {
+                        let of_entry = l.credentials.get(&entry.name).and_then(|c| c.revoked_before);
+                        Some(l.created_at).max(l.revoked_before).max(of_entry)
+                    });
+                    claims.is_some_and(|c| {
+                        rotation::is_valid(c.issued_at, c.not_after, now) && from.is_none_or(|from| from <= c.issued_at)
+                    })
+                }
+                Some(Kind::ClientSecret | Kind::Certificate) => served.contains(&entry.name),
+                None => true,
+            };
+            assert!(is_served, "S2: `{}` holds nothing accepted at {now}", entry.name);
+        }
+    }
+
+    /// Whether the registration's controller would write this Secret.
+    pub(super) fn is_ours(&self, name: &str) -> bool {
+        self.secrets.get(name).is_some_and(|secret| secret.owned(&self.registration).is_some())
+    }
+
+    /// How it ended, without what differs from one minting to the next: values, numbers, times.
+    pub(super) fn end(&self) -> String {
+        use std::fmt::Write as _;
+        let mut text = String::new();
+        for (name, secret) in &self.secrets {
+            let published = Published::parse(secret.annotations.get(names::PUBLISHED_ANNOTATION).map(String::as_str));
+            let _ = writeln!(text, "{name} {} {:?} {:?}", secret.type_, secret.controller, secret.labels);
+            let _ = writeln!(text, "  {:?} {:?}", secret.annotations.keys(), published.0.keys());
+            for (field, value) in &secret.data {
+                let minted = ["client secret ", "certificate ", "key ", "token "].iter().any(|m| value.starts_with(m));
+                let _ =
+                    writeln!(text, "  {field} {}", if minted || field == field::EXPIRES_AT { "minted" } else { value });
+            }
+        }
+        if let Some(entry) = self.entry() {
+            let _ = writeln!(text, "{:?} {:?} {:?}", entry.client_id, entry.grant, entry.revoked_before);
+            for (name, credential) in &entry.credentials {
+                let _ = writeln!(text, "  {name} {} {:?}", credential.kind, credential.revoked_before);
+            }
+        }
+        for condition in &self.registration.status.conditions {
+            let _ =
+                writeln!(text, "{} {} {} {}", condition.type_, condition.status, condition.reason, condition.message);
+        }
+        text
     }
 }
 

@@ -1,6 +1,6 @@
 //! Facts and plan → the status: what a person, kstatus and `kubectl wait` read.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
@@ -62,7 +62,7 @@ pub(super) fn success(
         authorization_server: Some(server(facts)),
         granted: Some(granted(draft)),
         credentials,
-        secrets: secrets(facts, draft, steps),
+        secrets: secrets(facts, draft, steps, &draft.doubtful(facts, steps)),
         next_transition_time: next.first().copied().map(StatusTime::from),
         conditions: conditions(facts, &before.conditions, &approved(draft), &ready(is_ready, draft), now),
     }
@@ -79,12 +79,16 @@ pub(super) fn blocked(facts: &Facts, problem: &Problem, now: Timestamp) -> AppRe
     status.observed_generation = Some(registration.generation);
     status.authorization_server = Some(server(facts));
     status.next_transition_time = None;
-    let was_ready = !status.credentials.is_empty() && status.credentials.iter().all(|credential| {
-        credential.kind == Some(Kind::AccessToken)
-            || credential.current.as_ref().and_then(|r| r.not_after).is_some_and(|end| now < end.timestamp())
-    });
+    let was_ready = !status.credentials.is_empty()
+        && status.credentials.iter().all(|credential| {
+            credential.kind == Some(Kind::AccessToken)
+                || credential.current.as_ref().and_then(|r| r.not_after).is_some_and(|end| now < end.timestamp())
+        });
     let ready = Ready { is_ready: was_ready, problem: Some(problem.clone()) };
-    let approval = Approval { denied: (problem.reason == Reason::PolicyDenied).then(|| problem.message.clone()), notes: Vec::new() };
+    let approval = Approval {
+        denied: (problem.reason == Reason::PolicyDenied).then(|| problem.message.clone()),
+        notes: Vec::new(),
+    };
     status.conditions = conditions(facts, &registration.status.conditions, &approval, &ready, now);
     status
 }
@@ -106,10 +110,8 @@ pub fn after_failure(facts: &Facts, plan: &Plan, failure: &Failure, now: Timesta
         problem: Some(Problem::new(reason, failure.message.clone())),
     };
     let approved = plan.status.conditions.iter().find(|c| c.type_ == ConditionType::Approved.as_str());
-    let approval = Approval {
-        denied: approved.filter(|c| c.status == "False").map(|c| c.message.clone()),
-        notes: Vec::new(),
-    };
+    let approval =
+        Approval { denied: approved.filter(|c| c.status == "False").map(|c| c.message.clone()), notes: Vec::new() };
     status.conditions = conditions(facts, &before.conditions, &approval, &ready, now);
     status
 }
@@ -140,15 +142,13 @@ struct Approval {
 
 fn ready(is_ready: bool, draft: &Draft) -> Ready {
     // What needs a person is said first: it would otherwise hide behind what mends itself.
-    let problem = draft
-        .problems
-        .iter()
-        .find(|problem| is_stalled(problem.reason))
-        .or_else(|| draft.problems.first())
-        .cloned();
-    let denied = draft.decision.denied.first().map(|_| {
-        Problem::new(Reason::PolicyDenied, approved(draft).denied.unwrap_or_default())
-    });
+    let problem =
+        draft.problems.iter().find(|problem| is_stalled(problem.reason)).or_else(|| draft.problems.first()).cloned();
+    let denied = draft
+        .decision
+        .denied
+        .first()
+        .map(|_| Problem::new(Reason::PolicyDenied, approved(draft).denied.unwrap_or_default()));
     Ready { is_ready, problem: problem.or(denied) }
 }
 
@@ -178,16 +178,15 @@ fn conditions(
         Some(_) | None => (Reason::Progressing, "credentials are being made".to_owned()),
     };
     wanted.push((ConditionType::Ready, ready.is_ready, reason, message));
-    match &approval.denied {
-        Some(message) => wanted.push((ConditionType::Approved, false, Reason::PolicyDenied, message.clone())),
-        None => {
-            let notes = if approval.notes.is_empty() {
-                "all that is asked for is granted".to_owned()
-            } else {
-                approval.notes.join("; ")
-            };
-            wanted.push((ConditionType::Approved, true, Reason::Granted, notes));
-        }
+    if let Some(message) = &approval.denied {
+        wanted.push((ConditionType::Approved, false, Reason::PolicyDenied, message.clone()));
+    } else {
+        let notes = if approval.notes.is_empty() {
+            "all that is asked for is granted".to_owned()
+        } else {
+            approval.notes.join("; ")
+        };
+        wanted.push((ConditionType::Approved, true, Reason::Granted, notes));
     }
     if let Some(problem) = problem {
         let type_ = if is_stalled(problem.reason) { ConditionType::Stalled } else { ConditionType::Reconciling };
@@ -237,7 +236,7 @@ fn granted(draft: &Draft) -> Granted {
 
 /// The Secrets that hold more than access tokens, with the resourceVersion that was seen to be in order. Those that the
 /// plan writes get theirs from the answer.
-fn secrets(facts: &Facts, draft: &Draft, steps: &[Step]) -> Vec<SecretStatus> {
+fn secrets(facts: &Facts, draft: &Draft, steps: &[Step], doubtful: &BTreeSet<String>) -> Vec<SecretStatus> {
     let mut names: Vec<&str> = draft
         .verdicts
         .iter()
@@ -247,18 +246,10 @@ fn secrets(facts: &Facts, draft: &Draft, steps: &[Step]) -> Vec<SecretStatus> {
     names.sort_unstable();
     names.dedup();
     let is_written = |name: &str| steps.iter().any(|step| matches!(step, Step::Publish(p) if p.name == name));
-    // One that a person must mend, or that says of an entry what it does not hold, is read again.
-    let is_in_order = |name: &str| {
-        let said = facts.secrets.get(name).and_then(|secret| secret.ours()).map(super::published).unwrap_or_default();
-        draft.verdicts.iter().filter(|(desired, _)| desired.secret == name).all(|(desired, verdict)| {
-            let is_true = verdict.published.is_some() || !said.0.contains_key(&desired.name);
-            !verdict.is_obstructed && (is_true || is_written(name))
-        })
-    };
     let version = |name: &str| facts.secrets.get(name)?.ours().map(|secret| secret.resource_version.clone());
     names
         .into_iter()
-        .filter(|name| is_in_order(name))
+        .filter(|name| !doubtful.contains(*name))
         .filter_map(|name| match version(name) {
             Some(version) => Some(SecretStatus { name: name.to_owned(), resource_version: version }),
             None if is_written(name) => Some(SecretStatus { name: name.to_owned(), ..SecretStatus::default() }),

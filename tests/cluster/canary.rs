@@ -55,9 +55,15 @@ async fn no_credential_is_in_anything_that_the_operator_says() {
     places.extend(files(plane.directory()));
 
     let needles = observer.needles(&plane);
-    println!("{} values, {} places, {} bytes", needles.len(), places.len(), places.iter().map(|p| p.1.len()).sum::<usize>());
+    println!(
+        "{} values, {} places, {} bytes",
+        needles.len(),
+        places.len(),
+        places.iter().map(|p| p.1.len()).sum::<usize>()
+    );
     assert!(needles.len() > 25, "only {} values were collected", needles.len());
-    for expected in ["controller-1.log", "token-service-2.log", "audit.log", "metrics", "environ", "Events", "describe"] {
+    for expected in ["controller-1.log", "token-service-2.log", "audit.log", "metrics", "environ", "Events", "describe"]
+    {
         let found = places.iter().find(|(name, _)| name.contains(expected));
         assert!(found.is_some_and(|(_, text)| text.len() > 100), "{expected} was not looked at");
     }
@@ -65,7 +71,9 @@ async fn no_credential_is_in_anything_that_the_operator_says() {
     assert!(String::from_utf8_lossy(&logged[0].1).contains("DEBUG appreg::"), "the log is not at trace");
     let leaks: Vec<_> = places
         .iter()
-        .flat_map(|(name, text)| needles.found_in(text).into_iter().map(move |(value, at)| format!("{value} in {name} at {at}")))
+        .flat_map(|(name, text)| {
+            needles.found_in(text).into_iter().map(move |(value, at)| format!("{value} in {name} at {at}"))
+        })
         .collect();
     assert!(leaks.is_empty(), "{leaks:#?}");
 }
@@ -126,7 +134,8 @@ async fn what_goes_wrong(plane: &ControlPlane, shop: &str) {
     create(plane, shop, "invalid", invalid).await;
     says(plane, (shop, "invalid"), "InvalidSpec").await;
 
-    let foreign = json!({"metadata": {"name": "foreign"}, "stringData": {"client_secret": "somebody else's own value"}});
+    let foreign =
+        json!({"metadata": {"name": "foreign"}, "stringData": {"client_secret": "somebody else's own value"}});
     let foreign: Secret = serde_json::from_value(foreign).unwrap();
     secrets(plane, shop).create(&PostParams::default(), &foreign).await.unwrap();
     create(plane, shop, "foreign", json!({})).await;
@@ -176,7 +185,9 @@ async fn what_clients_send(plane: &ControlPlane, shop: &str, observer: &Observer
         http.post(endpoint).bearer_auth(value).form(&[grant]),
         http.post(endpoint).header("authorization", format!("Basic {value}")).form(&[grant]),
         http.post(endpoint).header("x-credential", value).body(big),
-        http.post(endpoint).header("content-type", "application/json").body(format!("{{\"client_secret\":\"{value}\"}}")),
+        http.post(endpoint)
+            .header("content-type", "application/json")
+            .body(format!("{{\"client_secret\":\"{value}\"}}")),
         http.put(endpoint).body(value.to_owned()),
     ] {
         // Refused, each in its way; a connection that is closed meanwhile is an answer, too.
@@ -189,7 +200,9 @@ async fn what_clients_send(plane: &ControlPlane, shop: &str, observer: &Observer
 async fn revision(plane: &ControlPlane, shop: &str, number: u64) {
     until(plane, (shop, "all"), &format!("is at revision {number}"), |all| {
         let credentials = all.status.as_ref().map(|status| status.credentials.as_slice()).unwrap_or_default();
-        credentials.iter().any(|c| c.name == "web" && c.current.as_ref().is_some_and(|current| current.revision == number))
+        credentials
+            .iter()
+            .any(|c| c.name == "web" && c.current.as_ref().is_some_and(|current| current.revision == number))
     })
     .await;
     secret(plane, (shop, "all"), "has a value", |secret| fields(secret).contains_key("client_secret")).await;
@@ -243,7 +256,8 @@ impl Observer {
         for file in std::fs::read_dir(plane.directory()).unwrap() {
             let path = file.unwrap().path();
             let name = path.file_name().unwrap().to_string_lossy().into_owned();
-            if name.ends_with(".kubeconfig") && (name.starts_with("controller-") || name.starts_with("token-service-")) {
+            if name.ends_with(".kubeconfig") && (name.starts_with("controller-") || name.starts_with("token-service-"))
+            {
                 let kubeconfig: Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
                 needles.token("a service account's token", kubeconfig["users"][0]["user"]["token"].as_str().unwrap());
             }

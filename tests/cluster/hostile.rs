@@ -171,7 +171,10 @@ async fn a_registration_that_cannot_be_understood_says_so_and_the_others_go_on()
     api.create(&PostParams::default(), &object(&shop, "later-kind", &kind)).await.unwrap();
     for name in ["strange", "before", "later-kind"] {
         let told = stalled(&plane, &shop, name, "InvalidSpec").await;
-        assert!(told.contains(if name == "later-kind" { "credentials[web]" } else { "cannot be understood" }), "{told}");
+        assert!(
+            told.contains(if name == "later-kind" { "credentials[web]" } else { "cannot be understood" }),
+            "{told}"
+        );
     }
     create(&plane, &shop, "after", json!({})).await;
     in_order(&plane, &shop, "after").await;
@@ -387,7 +390,14 @@ const TIMES: Odd<'_> = (
         "0000-01-01T00:00:00Z",
         "2026-01-01T00:00:00.123456789+14:00",
     ],
-    &["2016-12-31T23:59:60Z", "2026-02-30T00:00:00Z", "2026-01-01T24:00:00Z", "2026-01-01T00:00:00+99:99", "2026-01-01", "now"],
+    &[
+        "2016-12-31T23:59:60Z",
+        "2026-02-30T00:00:00Z",
+        "2026-01-01T24:00:00Z",
+        "2026-01-01T00:00:00+99:99",
+        "2026-01-01",
+        "now",
+    ],
 );
 const ANNOTATIONS: Odd<'_> = (
     &[
@@ -437,7 +447,13 @@ const KEY_TYPES: Odd<'_> = (&["ECDSAP256", "ECDSAP384", "Ed25519", "ECDSAP256", 
 const SERVERS: Odd<'_> = (&["default", "keycloak", "appreg"], &["DEFAULT", ""]);
 const TEMPLATE_NAMES: Odd<'_> = (
     &["team.example/owner", "plain", "a..b/name", "xappreg.dev/x", "0.0.0/0"],
-    &["kubernetes.io/x", "app.kubernetes.io/managed-by", "appreg.dev/registration-uid", "argocd.argoproj.io/instance", "/"],
+    &[
+        "kubernetes.io/x",
+        "app.kubernetes.io/managed-by",
+        "appreg.dev/registration-uid",
+        "argocd.argoproj.io/instance",
+        "/",
+    ],
 );
 
 /// A registration that nobody should write.
@@ -458,7 +474,8 @@ fn hostile(random: &mut Random, number: usize, namespace: &str) -> Value {
     }
     let mut spec = json!({"displayName": random.pick(&TEXTS)});
     if random.refused_once_in(8) {
-        spec["displayName"] = random.pick(&[json!(7), json!(null), json!(""), json!("x".repeat(129)), json!([])]).clone();
+        spec["displayName"] =
+            random.pick(&[json!(7), json!(null), json!(""), json!("x".repeat(129)), json!([])]).clone();
     }
     if random.once_in(4) {
         spec["description"] = json!(random.pick(&TEXTS).repeat(16));
@@ -470,7 +487,8 @@ fn hostile(random: &mut Random, number: usize, namespace: &str) -> Value {
     if random.once_in(3) {
         spec["redirectURIs"] = json!([random.odd(URIS)]);
     } else if random.once_in(8) {
-        spec["redirectURIs"] = (0..32).map(|n| json!(format!("https://shop.example/{n}/{}", "y".repeat(1900)))).collect();
+        spec["redirectURIs"] =
+            (0..32).map(|n| json!(format!("https://shop.example/{n}/{}", "y".repeat(1900)))).collect();
     }
     if random.once_in(4) {
         spec["scopes"] = match random.below(4) {
@@ -525,8 +543,11 @@ fn template(random: &mut Random) -> Value {
 }
 
 fn credential(random: &mut Random, number: usize) -> Value {
-    let name =
-        if random.refused_once_in(5) { (*random.pick(&["UPPER", "a.b", "~"])).to_owned() } else { format!("e-{number}") };
+    let name = if random.refused_once_in(5) {
+        (*random.pick(&["UPPER", "a.b", "~"])).to_owned()
+    } else {
+        format!("e-{number}")
+    };
     // Each a Secret of its own, so that something comes of most of them.
     let mut entry = json!({"name": name, "secretName": format!("own-{}-{number}", random.next())});
     let mut durations = DURATIONS;

@@ -12,15 +12,24 @@
 #[path = "../harness/mod.rs"]
 mod harness;
 
+mod applied;
 mod canary;
 mod chart;
+mod conflicts;
 mod control_plane;
-mod needles;
-mod processes;
+mod crashes;
+mod deletion;
 mod examples;
+mod foreign;
+mod hand_edits;
 mod hostile;
+mod needles;
+mod outages;
+mod processes;
 mod rbac;
 mod registration;
 mod requests;
+mod rotation;
 mod rules;
-mod applied;
+mod stage;
+mod two_controllers;

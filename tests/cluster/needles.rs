@@ -17,8 +17,8 @@ const LISTED_PART: usize = 28;
 const HINT: usize = 8;
 /// A PKCS#8 private key on P-256 begins with this (RFC 5958, RFC 5915); the key's 32 bytes follow.
 const P256: [u8; 36] = [
-    0x30, 0x81, 0x87, 0x02, 0x01, 0x00, 0x30, 0x13, 0x06, 0x07, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x02, 0x01, 0x06, 0x08, 0x2a,
-    0x86, 0x48, 0xce, 0x3d, 0x03, 0x01, 0x07, 0x04, 0x6d, 0x30, 0x6b, 0x02, 0x01, 0x01, 0x04, 0x20,
+    0x30, 0x81, 0x87, 0x02, 0x01, 0x00, 0x30, 0x13, 0x06, 0x07, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x02, 0x01, 0x06, 0x08,
+    0x2a, 0x86, 0x48, 0xce, 0x3d, 0x03, 0x01, 0x07, 0x04, 0x6d, 0x30, 0x6b, 0x02, 0x01, 0x01, 0x04, 0x20,
 ];
 
 /// The parts of all values that must not be found, each with what it is a part of.
@@ -137,7 +137,8 @@ fn of_a_private_key_the_private_half_is_found_and_the_public_one_is_not() {
     assert!(!needles.found_in(key.serialize_pem().replace('\n', "").as_bytes()).is_empty());
     assert!(!needles.found_in(key.serialize_pem().as_bytes()).is_empty(), "with its line breaks");
     assert!(!needles.found_in(format!("{:?}", key.serialized_der()).as_bytes()).is_empty());
-    let public = [BASE64_STANDARD.encode(key.public_key_raw()), hexadecimal(key.public_key_raw()), key.public_key_pem()];
+    let public =
+        [BASE64_STANDARD.encode(key.public_key_raw()), hexadecimal(key.public_key_raw()), key.public_key_pem()];
     for public in public {
         assert!(needles.found_in(public.as_bytes()).is_empty());
     }
@@ -146,7 +147,8 @@ fn of_a_private_key_the_private_half_is_found_and_the_public_one_is_not() {
 #[test]
 fn of_a_token_the_signature_is_found_and_its_claims_are_not() {
     let claims = BASE64_URL_SAFE_NO_PAD.encode(r#"{"client_id":"storefront","jti":"api~x"}"#);
-    let signature = BASE64_URL_SAFE_NO_PAD.encode(std::array::from_fn::<u8, 64, _>(|n| u8::try_from(n * 3 % 251).unwrap()));
+    let signature =
+        BASE64_URL_SAFE_NO_PAD.encode(std::array::from_fn::<u8, 64, _>(|n| u8::try_from(n * 3 % 251).unwrap()));
     let mut needles = Needles::default();
     needles.token("api", &format!("eyJhbGciOiJFUzI1NiJ9.{claims}.{signature}"));
     assert!(needles.found_in(claims.as_bytes()).is_empty());

@@ -11,12 +11,12 @@ use kube::api::{DeleteParams, ListParams};
 use kube::{Api, ResourceExt};
 use serde_json::json;
 
-use crate::harness::operator::{LEDGER, NAMESPACE};
-use crate::harness::{AuditEvent, ControlPlane, Operator, eventually, eventually::holds, eventually_within};
 use crate::applied::{
     self, BINARY, audited, controller_user, create, fields, in_order, registrations, secret, secrets,
     token_service_user, until,
 };
+use crate::harness::operator::{LEDGER, NAMESPACE};
+use crate::harness::{AuditEvent, ControlPlane, Operator, eventually, eventually::holds, eventually_within};
 
 use std::time::Duration;
 
@@ -44,9 +44,7 @@ async fn the_operator_uses_every_right_that_the_chart_gives_it_and_no_other() {
     controller.process.terminate(Duration::from_secs(15)).await.unwrap();
     let controller = operator.controller(&plane).await.unwrap();
 
-    for (account, user) in
-        [("appreg-controller", controller_user()), ("appreg-token-service", token_service_user())]
-    {
+    for (account, user) in [("appreg-controller", controller_user()), ("appreg-token-service", token_service_user())] {
         let granted = granted(&plane, account).await;
         let requests = plane.audit().of_since(&user, mark).await.unwrap();
         assert!(!granted.is_empty() && !requests.is_empty(), "{account}");
@@ -199,9 +197,7 @@ async fn rules(plane: &ControlPlane, namespace: &str, role: &RoleRef) -> Vec<Pol
 
 fn names(subjects: Option<&[Subject]>, account: &str) -> bool {
     subjects.into_iter().flatten().any(|subject| {
-        subject.kind == "ServiceAccount"
-            && subject.name == account
-            && subject.namespace.as_deref() == Some(NAMESPACE)
+        subject.kind == "ServiceAccount" && subject.name == account && subject.namespace.as_deref() == Some(NAMESPACE)
     })
 }
 

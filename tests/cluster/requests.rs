@@ -7,11 +7,11 @@ use kube::ResourceExt;
 use kube::api::DeleteParams;
 use serde_json::json;
 
-use crate::harness::operator::LEDGER;
-use crate::harness::{AuditEvent, ControlPlane, Mark, Operator, eventually, eventually_within};
 use crate::applied::{
     self, BINARY, asked, audited, controller_user, create, fields, in_order, registrations, secrets, until,
 };
+use crate::harness::operator::LEDGER;
+use crate::harness::{AuditEvent, ControlPlane, Mark, Operator, eventually, eventually_within};
 
 /// How long nothing may follow after the last request of a pass. Whatever a pass causes by its own writes, the watches
 /// bring back within milliseconds.
@@ -139,7 +139,12 @@ async fn two_hundred_registrations_at_rest_cost_nothing_and_a_restart_costs_list
     let requests = cost.since(mark).await;
     assert_eq!(
         sorted(requests),
-        ["list appregistrations", "list secrets", "list secrets in the controller's namespace", "list secrets in the ledger"]
+        [
+            "list appregistrations",
+            "list secrets",
+            "list secrets in the controller's namespace",
+            "list secrets in the ledger"
+        ]
     );
     let events = plane.audit().of_since(&controller_user(), mark).await.unwrap();
     let watches = events.iter().filter(|event| event.verb == "watch").count();
@@ -169,8 +174,11 @@ impl Cost<'_> {
 
     async fn soon(&self, mark: Mark) -> Vec<String> {
         let events: Vec<AuditEvent> = self.plane.audit().of_since(&controller_user(), mark).await.unwrap();
-        let places =
-            [(self.shop, ""), (LEDGER, " in the ledger"), (crate::harness::operator::NAMESPACE, " in the controller's namespace")];
+        let places = [
+            (self.shop, ""),
+            (LEDGER, " in the ledger"),
+            (crate::harness::operator::NAMESPACE, " in the controller's namespace"),
+        ];
         let plain = |request: String| {
             places.iter().fold(request, |text, (name, said)| text.replace(&format!(" in {name}"), said))
         };

@@ -7,5 +7,6 @@ mod chart;
 mod crd;
 mod examples;
 mod fake_api;
+mod reconcile;
 mod token_service;
 mod watch;
