@@ -134,6 +134,7 @@ fn record(measured: &Measured, sign: f64, figures: &mut Figures) -> Result<f64> 
     figures.add("CPU per request (user and system), µs", 1, cpu);
     figures.add("bare ES256 signature, same minute and core, µs", 1, sign);
     figures.add(RATIO, 2, cpu / sign);
+    figures.add("tokens per second of the server's CPU time", 0, outcome.answers as f64 / outcome.server_cpu);
     figures.add("share of its core that the server used", 2, outcome.server_cpu / outcome.seconds);
     figures.add("share of its time that the generator was busy (void above 0.8)", 2, outcome.busy);
     Ok(rate)

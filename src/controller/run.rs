@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use futures::future::join_all;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Secret;
 use kube::Api;
@@ -147,12 +148,14 @@ impl Controller {
                     }
                 }
                 let (registrations, ledger) = (receivers[0].clone(), receivers[1].clone());
+                let recovery = join_all(receivers.into_iter().map(|receiver| recovery(&ctx, receiver)));
                 let upkeep = upkeep(&ctx);
                 let sweep = sweep::run(&ctx, registrations, ledger);
                 let drive = drive(&ctx, concurrency, &stop);
                 tokio::select! {
                     () = upkeep => {}
                     () = sweep => {}
+                    _ = recovery => {}
                     () = drive => {}
                 }
             }
@@ -238,8 +241,7 @@ fn spawn_watch(
         }
         "secrets" => {
             let api: Api<PartialObjectMeta<Secret>> = Api::all(client);
-            let mut selection =
-                Selection::labelled(&format!("{}={}", names::MANAGED_BY_LABEL, names::MANAGED_BY));
+            let mut selection = Selection::labelled(&format!("{}={}", names::MANAGED_BY_LABEL, names::MANAGED_BY));
             // Ledger entries carry the same label and have a watch of their own.
             selection.fields = Some(format!("type!={}", names::LEDGER_SECRET_TYPE));
             let watch = Watch { name, api, selection };
@@ -262,6 +264,24 @@ fn spawn_watch(
                 watch.run(objects::ledger_object, apply, health, stop).await;
             });
         }
+    }
+}
+
+/// Has what failed tried again whenever a watch is healthy again: after an outage nothing waits for its time, which may
+/// be minutes away.
+async fn recovery(ctx: &Context, mut health: watch::Receiver<Health>) {
+    loop {
+        let is_over = async {
+            health.wait_for(|health| !health.healthy).await?;
+            health.wait_for(|health| health.healthy).await?;
+            Ok::<_, watch::error::RecvError>(())
+        };
+        if is_over.await.is_err() {
+            // The watch has ended because the program stops, which is not ours to hasten.
+            pending::<()>().await;
+        }
+        ctx.state().schedule.retry_failed();
+        ctx.work.notify_one();
     }
 }
 
@@ -301,8 +321,9 @@ async fn drive(ctx: &Arc<Context>, concurrency: usize, stop: &CancellationToken)
             ctx.metrics.registrations.set(count);
             state.schedule.next_wake()
         };
-        let until_wake = next_wake
-            .map_or(TICK, |wake| Duration::try_from(wake.duration_since(ctx.clock.now())).unwrap_or_default().min(TICK));
+        let until_wake = next_wake.map_or(TICK, |wake| {
+            Duration::try_from(wake.duration_since(ctx.clock.now())).unwrap_or_default().min(TICK)
+        });
         let ended = async {
             match passes.join_next().await {
                 Some(ended) => ended,
@@ -404,7 +425,7 @@ async fn reconcile(ctx: &Context, object: &ObjectName, waiting: &AtomicUsize) ->
             continue;
         }
         remember(ctx, object, &snapshot, &plan, &outcome);
-        if let Err(error) = report::publish(ctx, object, &snapshot, &plan, &outcome, now).await {
+        if let Err(error) = report::publish(ctx, &snapshot, &plan, &outcome, now).await {
             return failed(object, &error.chain());
         }
         return if outcome.failure.is_some() { Next::Again } else { Next::Wake(plan.wake) };
@@ -459,12 +480,13 @@ fn remember(ctx: &Context, object: &ObjectName, snapshot: &Snapshot, plan: &Plan
     if outcome.failure.is_some() {
         return;
     }
-    // What was read live and needs no writing holds what its annotations say.
+    // What was read live and needs no writing holds what its annotations say, unless the plan doubts it.
     for (name, secret) in &facts.secrets {
         let is_written = plan.steps.iter().any(|step| matches!(step, Step::Publish(publish) if publish.name == *name));
         if let SecretFact::Ours(ours) = secret
             && secret.is_live()
             && !is_written
+            && !plan.doubtful.contains(name)
             && let Ok(version) = ours.resource_version.parse()
         {
             state.world.verify(&ObjectName::new(&facts.registration.namespace, name), version);

@@ -358,8 +358,8 @@ async fn an_upgrade_and_a_new_installation_go_on_with_the_registrations_and_the_
     assert_eq!(uids().await, before);
 }
 
-/// Whether somebody may do something; `resource` with its subresource, as in a role.
-async fn may(client: &Client, user: &str, verb: &str, group: &str, resource: &str, namespace: &str) -> bool {
+/// Whether somebody may do something; the resource as its group and its name with subresource, as in a role.
+async fn may(client: &Client, user: &str, verb: &str, (group, resource): (&str, &str), namespace: &str) -> bool {
     let (resource, subresource) = resource.split_once('/').unwrap_or((resource, ""));
     let review = SubjectAccessReview {
         spec: SubjectAccessReviewSpec {
@@ -397,8 +397,8 @@ async fn each_account_and_each_person_may_do_what_is_meant_for_them_and_no_more(
     }
     // The cluster's role "edit" is put together after "view".
     eventually("the aggregated roles are there", async || {
-        let both = may(&client, "editer", "get", "appreg.dev", "appregistrations", "default").await
-            && may(&client, "editer", "create", "appreg.dev", "appregistrations", "default").await;
+        let both = may(&client, "editer", "get", ("appreg.dev", "appregistrations"), "default").await
+            && may(&client, "editer", "create", ("appreg.dev", "appregistrations"), "default").await;
         holds(both, || "not yet".to_owned())
     })
     .await;
@@ -438,7 +438,7 @@ async fn each_account_and_each_person_may_do_what_is_meant_for_them_and_no_more(
     ] {
         let mut found = Vec::new();
         for verb in ["get", "list", "watch", "create", "update", "patch", "delete", "deletecollection", "escalate"] {
-            if may(&client, user, verb, group, resource, namespace).await {
+            if may(&client, user, verb, (group, resource), namespace).await {
                 found.push(verb);
             }
         }

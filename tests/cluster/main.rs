@@ -5,16 +5,35 @@
 #![allow(
     clippy::disallowed_methods,
     clippy::expect_used,
+    clippy::print_stderr,
+    clippy::print_stdout,
     clippy::unwrap_used,
-    reason = "a broken expectation is a failed test; deadlines need the clock"
+    reason = "a broken expectation is a failed test; deadlines need the clock; what was \
+              seen is printed"
 )]
 
 #[path = "../harness/mod.rs"]
 mod harness;
 
+mod applied;
+mod canary;
 mod chart;
+mod conflicts;
 mod control_plane;
-mod processes;
+mod crashes;
+mod deletion;
 mod examples;
+mod foreign;
+mod hand_edits;
+mod hostile;
+mod needles;
+mod observer;
+mod outages;
+mod processes;
+mod rbac;
 mod registration;
+mod requests;
+mod rotation;
 mod rules;
+mod stage;
+mod two_controllers;

@@ -11,6 +11,10 @@
 //! | [`proxy`] | [`Proxy`]: between a program and the API server; cuts, delays, freezes, answers in its place |
 //! | [`process`] | [`Program`] and [`Process`]: a child that dies with us, its log, its CPU time and memory |
 //! | [`eventually`] | waiting for a condition, with a deadline and a state dump |
+//! | [`operator`] | [`Operator`]: the chart installed, controller and token service as processes |
+//! | [`oauth`] | [`TokenClient`]: asks the token endpoint, shows no secret |
+//! | [`observer`] | [`Observer`]: watches everything and tries every value it ever saw, and tells what was violated |
+//! | [`registrations`] | registrations made, changed and waited for |
 //! | [`credentials`] | the control plane's certificate authority, keys and tokens |
 //!
 //! What it does not do: it downloads and builds nothing (`make control-plane` does), and runs no pods.
@@ -37,9 +41,12 @@ pub mod control_plane;
 pub mod credentials;
 mod directory;
 pub mod eventually;
+pub mod oauth;
+pub mod observer;
 pub mod operator;
 pub mod process;
 pub mod proxy;
+pub mod registrations;
 
 use tokio::sync::OnceCell;
 
@@ -47,6 +54,8 @@ pub use access::Access;
 pub use audit::{AuditEvent, AuditLog, Mark};
 pub use control_plane::{Audit, ControlPlane, Controllers, Options, Output};
 pub use eventually::{eventually, eventually_within};
+pub use oauth::{Answer, TokenClient};
+pub use observer::Observer;
 pub use operator::{Operator, Running};
 pub use process::{Process, Program, Usage};
 pub use proxy::{Fault, Injected, Proxy, Request, Rule, Side};

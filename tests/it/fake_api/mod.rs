@@ -99,7 +99,7 @@ impl FakeApi {
         let applied = {
             let mut world = self.lock();
             let before = world.object(&resource, &place).cloned();
-            world.fill_in(&mut object, before.as_ref());
+            world.fill_in(&mut object, before.as_ref(), "a-person");
             if before.as_ref() == Some(&object) {
                 return object;
             }
@@ -123,7 +123,7 @@ impl FakeApi {
             let Some(before) = world.object(resource, &place).cloned() else { return false };
             let mut object = before.clone();
             edit(&mut object);
-            world.fill_in(&mut object, Some(&before));
+            world.fill_in(&mut object, Some(&before), "a-person");
             if before == object {
                 return true;
             }
