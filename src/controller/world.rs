@@ -294,3 +294,47 @@ pub(crate) fn orphans(world: &World) -> BTreeMap<ObjectName, Arc<Entry>> {
         .map(|(object, entry)| (object.clone(), entry.clone()))
         .collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ledger::{Grant, Owner};
+
+    fn entry_of(uid: &str, version: u64) -> Change<LedgerObject> {
+        let entry = Entry {
+            version: 1,
+            server: "default".into(),
+            client_id: uid.into(),
+            owner: Owner { namespace: "shop".into(), name: uid.into(), uid: uid.into() },
+            created_at: jiff::Timestamp::UNIX_EPOCH,
+            revoked_before: None,
+            deletion_policy: crate::api::DeletionPolicy::Delete,
+            grant: Grant::default(),
+            credentials: BTreeMap::new(),
+            remote: None,
+        };
+        Change::Applied(Item {
+            object: ObjectName::new("ledger", &entry.name()),
+            version,
+            value: LedgerObject::Entry {
+                uid: format!("entry of {uid}"),
+                registration_uid: Some(uid.into()),
+                entry: Ok(Arc::new(entry)),
+            },
+        })
+    }
+
+    #[test]
+    fn only_an_entry_whose_registration_is_not_there_wakes_the_sweep() {
+        let mut world = World::default();
+        let registration =
+            Registered::Unreadable { uid: "present".into(), generation: 1, problem: "none that matters here".into() };
+        world.registrations(Change::Applied(Item {
+            object: ObjectName::new("shop", "present"),
+            version: 1,
+            value: registration,
+        }));
+        assert!(!world.ledger(entry_of("present", 2)).sweep);
+        assert!(world.ledger(entry_of("absent", 3)).sweep);
+    }
+}
