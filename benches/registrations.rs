@@ -134,7 +134,7 @@ async fn operator_round(plane: &ControlPlane, n: usize, concurrency: usize, figu
     let load = Load::now(plane)?;
     let controller = operator.start_controller(plane).await?;
     let times = watch.all_ready(Instant::now()).await.with_context(|| controller.process.log_tail(20))?;
-    load.record(plane, &controller.process, times, n, figures)?;
+    load.record(plane, &controller.process, times, figures)?;
     tokio::time::sleep(ECHO).await;
     let usage = controller.process.usage()?;
     figures.add(CPU, 3, millis(usage.cpu) / float(n));
@@ -182,9 +182,10 @@ struct Load {
     plane: Vec<Duration>,
 }
 
-/// When the first and the last registration were Ready, since the process's start.
+/// When the first and the last of `n` registrations were Ready, since the process's start.
 #[derive(Clone, Copy)]
 struct Times {
+    n: usize,
     first: Duration,
     last: Duration,
 }
@@ -196,20 +197,15 @@ impl Load {
         Ok(Self { machine: Machine::now()?, ours: rig::cpu_of("self")?, plane })
     }
 
-    fn record(
-        &self,
-        plane: &ControlPlane,
-        process: &Process,
-        times: Times,
-        n: usize,
-        figures: &mut Figures,
-    ) -> Result<()> {
+    fn record(&self, plane: &ControlPlane, process: &Process, times: Times, figures: &mut Figures) -> Result<()> {
+        let n = times.n;
         let now = Self::now(plane)?;
-        let used: Vec<Duration> = now.plane.iter().zip(&self.plane).map(|(now, before)| *now - *before).collect();
-        let ours = used.iter().sum::<Duration>() + (now.ours - self.ours) + process.usage()?.cpu;
+        let used: Vec<Duration> =
+            now.plane.iter().zip(&self.plane).map(|(now, before)| now.saturating_sub(*before)).collect();
+        let ours = used.iter().sum::<Duration>() + now.ours.saturating_sub(self.ours) + process.usage()?.cpu;
         figures.add(SECONDS, 2, times.last.as_secs_f64());
         figures.add(RATE, 0, float(n) / times.last.as_secs_f64());
-        figures.add(STEADY_RATE, 0, float(n - 1) / (times.last - times.first).as_secs_f64());
+        figures.add(STEADY_RATE, 0, float(n - 1) / times.last.saturating_sub(times.first).as_secs_f64());
         figures.add(ETCD_CPU, 2, millis(used[0]) / float(n));
         figures.add(SERVER_CPU, 2, millis(used[1]) / float(n));
         figures.add(STRANGERS, 2, self.machine.strangers_since(ours)?);
@@ -271,7 +267,7 @@ impl ReadyWatch {
             bail!("the watch ended with {} of {} Ready", ready.len(), self.n)
         };
         let last = tokio::time::timeout(PATIENCE, wait).await.context("not all Ready in time")??;
-        Ok(Times { first: first.unwrap_or_default(), last })
+        Ok(Times { n: self.n, first: first.unwrap_or_default(), last })
     }
 }
 
@@ -381,7 +377,7 @@ async fn ceiling_round(
         .env("KUBECONFIG", plane.kubeconfig_for_token("ceiling", &token))
         .start()?;
     let times = watch.all_ready(Instant::now()).await.with_context(|| process.log_tail(20))?;
-    load.record(plane, &process, times, n, figures)?;
+    load.record(plane, &process, times, figures)?;
     let usage = process.usage()?;
     figures.add(CPU, 3, millis(usage.cpu) / float(n));
     figures.add(PEAK, 1, megabytes(usage.peak_memory));
@@ -460,7 +456,7 @@ async fn count(n: usize, concurrency: usize, quiet: Duration) -> Result<()> {
     print_requests(&plane, &format!("{} s at rest with {n}", quiet.as_secs()), mark).await?;
     println!(
         "CPU {:.0} ms in {} s; memory {:.1} MB",
-        millis(after.cpu - before.cpu),
+        millis(after.cpu.saturating_sub(before.cpu)),
         quiet.as_secs(),
         megabytes(after.memory)
     );

@@ -2,7 +2,7 @@
 //! `make bench-tokens`.
 //!
 //! The token service is the program as it is shipped, with the chart's rights, on a real control plane; one core is
-//! its own, a load generator has another. ES256, client_secret_basic, TLS 1.3 on connections that stay, 1,000 clients
+//! its own, a load generator has another. ES256, `client_secret_basic`, TLS 1.3 on connections that stay, 1,000 clients
 //! drawn uniformly. The bare signature is measured on the same core in the same minute: rates differ between machines
 //! and hours, the ratio of the two does much less.
 //!
@@ -187,7 +187,7 @@ impl Target {
             ],
         )?;
         // The generator spins: it used a core for as long as it ran.
-        let ours = used()? - before + started.elapsed();
+        let ours = used()?.saturating_sub(before) + started.elapsed();
         Ok(Measured { outcome: serde_json::from_str(&said)?, strangers: machine.strangers_since(ours)? })
     }
 }
@@ -336,6 +336,6 @@ fn sign() -> Result<()> {
         }
         count += 100;
     }
-    println!("{}", (rig::cpu_of("self")? - before).as_secs_f64() * 1e6 / f64::from(count));
+    println!("{}", rig::cpu_of("self")?.saturating_sub(before).as_secs_f64() * 1e6 / f64::from(count));
     Ok(())
 }

@@ -69,7 +69,7 @@ pub(crate) fn run(load: &Load, server_cpu: impl Fn() -> Result<Duration>) -> Res
     generator.forget();
     let (started, before) = (Instant::now(), server_cpu()?);
     generator.until(load, started + Duration::from_secs_f64(load.seconds))?;
-    let (seconds, cpu) = (started.elapsed().as_secs_f64(), server_cpu()? - before);
+    let (seconds, cpu) = (started.elapsed().as_secs_f64(), server_cpu()?.saturating_sub(before));
     generator.latencies.sort_unstable();
     let at = |share: f64| quantile(&generator.latencies, share);
     Ok(Outcome {
@@ -165,13 +165,13 @@ impl Generator {
         while let Some(number) = self.free.pop() {
             let due = match load.pace {
                 Pace::Closed => now,
-                Pace::Open(_) => match self.due.pop_front() {
-                    Some(due) => due,
-                    None => {
+                Pace::Open(_) => {
+                    let Some(due) = self.due.pop_front() else {
                         self.free.push(number);
                         break;
-                    }
-                },
+                    };
+                    due
+                }
             };
             let request = &load.requests[self.next_random() as usize % load.requests.len()];
             self.connections[number].send(request, due)?;

@@ -131,8 +131,8 @@ impl Machine {
     /// Cores that others than we, who used `ours`, kept busy since then.
     pub fn strangers_since(&self, ours: Duration) -> Result<f64> {
         let now = Self::now()?;
-        let busy = (now.busy - self.busy).as_secs_f64() - ours.as_secs_f64();
-        Ok(busy.max(0.0) / (now.at - self.at).as_secs_f64())
+        let busy = now.busy.saturating_sub(self.busy).saturating_sub(ours);
+        Ok(busy.as_secs_f64() / (now.at - self.at).as_secs_f64())
     }
 }
 
