@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use appreg::api::Reason;
 use k8s_openapi::api::core::v1::{Namespace, Secret};
 use kube::api::{DeleteParams, PostParams};
+use kube::core::ObjectMeta;
 use kube::{Api, ResourceExt as _};
 use serde_json::{Value, json};
 
@@ -120,7 +121,7 @@ async fn a_restored_backup_is_adopted_with_client_id_and_client_secret() {
     })
     .await;
     // As a backup tool restores: without uid, resourceVersion and ownerReferences, Secrets before custom resources.
-    let mut restored = Secret { metadata: Default::default(), ..backup.clone() };
+    let mut restored = Secret { metadata: ObjectMeta::default(), ..backup.clone() };
     restored.metadata.name = backup.metadata.name.clone();
     restored.metadata.labels = backup.metadata.labels.clone();
     restored.metadata.annotations = backup.metadata.annotations.clone();
