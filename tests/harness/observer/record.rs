@@ -229,6 +229,7 @@ impl Record {
         }
     }
 
+    #[expect(clippy::too_many_arguments, reason = "five besides itself")]
     fn revision(&mut self, uid: &str, entry: &str, revision: u64, hash: &str, place: &str) {
         let key = (uid.to_owned(), entry.to_owned(), revision);
         if *self.revisions.entry(key).or_insert_with(|| hash.to_owned()) != hash {
