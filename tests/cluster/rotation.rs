@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use appreg::api::{ConditionType, Reason, StatusTime};
+use appreg::api::{ConditionType, Reason};
 use base64::Engine as _;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use futures::future::join_all;
@@ -386,7 +386,7 @@ async fn learn_ends(room: &Room, registration: &str, entry: &str, values: &mut B
     for credential in credentials.filter(|credential| credential.name == entry) {
         for revision in [credential.current, credential.previous].into_iter().flatten() {
             if let Some(value) = values.get_mut(&revision.revision) {
-                value.not_after = revision.not_after.map(StatusTime::timestamp);
+                value.not_after = revision.not_after.map(appreg::api::StatusTime::timestamp);
             }
         }
     }
