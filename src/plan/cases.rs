@@ -4,6 +4,9 @@
 //! decision later, up to the next wake, does nothing and reports the same.
 
 #![expect(clippy::needless_raw_string_hashes, reason = "expect-test writes them")]
+#![expect(clippy::needless_pass_by_value, reason = "a case reads as one sentence")]
+
+use std::fmt::Write as _;
 
 use expect_test::{Expect, expect};
 use jiff::{SignedDuration, Timestamp};
@@ -218,7 +221,8 @@ fn check(case: Case, now: &str, expected: Expect) {
         text = rest.to_string();
     }
     let requests = std::mem::take(&mut case.world.requests);
-    text.push_str(&format!("= {}\n", if requests.is_empty() { "nothing".to_owned() } else { requests.join(", ") }));
+    let requests = if requests.is_empty() { "nothing".to_owned() } else { requests.join(", ") };
+    let _ = writeln!(text, "= {requests}");
     expected.assert_eq(&text);
     assert_is_fixpoint(&case, &rest, now);
 }
@@ -1294,7 +1298,6 @@ fn a_kind_outside_the_policy_is_not_begun_but_what_exists_goes_on() {
 fn a_duration_outside_the_policy_is_bounded_and_it_is_said() {
     let mut case = applied("billing").asking(vec![client_secret("web")]).lives("1000d");
     case.world.environment.policy.client_secret.max = "90d".parse().unwrap();
-    let mut case = case;
     let plans = case.world.converge(&mut case.memory, at("2026-01-01"));
     let approved = plans[0].status.conditions.iter().find(|c| c.type_ == "Approved").unwrap();
     expect!["True Granted"].assert_eq(&format!("{} {}", approved.status, approved.reason));
@@ -1856,8 +1859,10 @@ fn check_failure(case: Case, now: &str, reason: Option<Reason>, expected: Expect
     let (facts, plan) = (case.facts(&Look::default()), case.decided(at(now)));
     let failure = Failure { reason, message: "the ledger entry could not be written: 500".into() };
     let status = after_failure(&facts, &plan, &failure, at(now));
-    let text: String =
-        status.conditions.iter().map(|c| format!("{}={} {}: {}\n", c.type_, c.status, c.reason, c.message)).collect();
+    let text = status
+        .conditions
+        .iter()
+        .fold(String::new(), |text, c| format!("{text}{}={} {}: {}\n", c.type_, c.status, c.reason, c.message));
     expected.assert_eq(&text);
     let mut again = facts;
     again.registration.status = status.clone();

@@ -5,14 +5,18 @@
 #![allow(
     clippy::disallowed_methods,
     clippy::expect_used,
+    clippy::print_stderr,
+    clippy::print_stdout,
     clippy::unwrap_used,
-    reason = "a broken expectation is a failed test; deadlines need the clock"
+    reason = "a broken expectation is a failed test; deadlines need the clock; what was \
+              seen is printed"
 )]
 
 #[path = "../harness/mod.rs"]
 mod harness;
 
 mod applied;
+mod canary;
 mod chart;
 mod conflicts;
 mod control_plane;
@@ -21,6 +25,9 @@ mod deletion;
 mod examples;
 mod foreign;
 mod hand_edits;
+mod hostile;
+mod needles;
+mod observer;
 mod outages;
 mod processes;
 mod rbac;
