@@ -121,16 +121,16 @@ impl Config {
         if !issuer.chars().all(|c| c.is_ascii_graphic() && !matches!(c, '"' | '\\' | '@')) {
             return invalid("server.issuer", "must be plain ASCII without quotes, backslashes and user information");
         }
-        if self.server.access_token_lifetime.signed() > crate::rotation::LONGEST_TOKEN_LIFETIME {
-            return invalid("server.accessTokenLifetime", "must be at most 24h");
+        let lifetime = self.server.access_token_lifetime.signed();
+        if !lifetime.is_positive() || lifetime > crate::rotation::LONGEST_TOKEN_LIFETIME {
+            return invalid("server.accessTokenLifetime", "must be more than 0s and at most 24h");
         }
         for (field, durations) in [
             ("policy.clientSecret", &self.policy.client_secret),
             ("policy.certificate", &self.policy.certificate),
             ("policy.accessToken", &self.policy.access_token),
         ] {
-            let [min, default, max] =
-                [durations.min, durations.default, durations.max].map(LongDuration::signed);
+            let [min, default, max] = [durations.min, durations.default, durations.max].map(LongDuration::signed);
             if !(min.is_positive() && min <= default && default <= max) {
                 return invalid(field, "must have 0 < min ≤ default ≤ max");
             }
@@ -240,6 +240,7 @@ mod tests {
             ("server: {issuer: \"https://a.example/\"}", "server.issuer"),
             ("server: {issuer: \"https://a.example?x\"}", "server.issuer"),
             ("server: {issuer: \"https://a.example\", accessTokenLifetime: 25h}", "server.accessTokenLifetime"),
+            ("server: {issuer: \"https://a.example\", accessTokenLifetime: 0s}", "server.accessTokenLifetime"),
             ("server: {issuer: \"https://a.example\", typo: 1}", "typo"),
             (
                 "server: {issuer: \"https://a.example\"}\npolicy: {certificate: {default: 1d, min: 2d, max: 3d}}",

@@ -189,8 +189,7 @@ pub fn name(server: &str, client_id: &str) -> String {
     context.update(&[0]);
     context.update(client_id.as_bytes());
     let hash = context.finish();
-    let hex: String = hash.as_ref().iter().take(20).map(|byte| format!("{byte:02x}")).collect();
-    format!("client-{hex}")
+    hash.as_ref().iter().take(20).fold("client-".to_owned(), |name, byte| format!("{name}{byte:02x}"))
 }
 
 impl Entry {
@@ -341,7 +340,7 @@ mod tests {
 
     fn hex_of(text: &str) -> String {
         let digest = Digest::of(text.as_bytes());
-        digest.0[..20].iter().map(|b| format!("{b:02x}")).collect()
+        digest.0[..20].iter().fold(String::new(), |hex, byte| format!("{hex}{byte:02x}"))
     }
 
     #[test]

@@ -82,7 +82,9 @@ impl Rhythm {
     #[must_use]
     pub fn renewal_time(&self, identity: Identity<'_>, minted_at: Timestamp, not_after: Timestamp) -> Timestamp {
         let end = not_after.min(self.not_after(minted_at));
-        let lead = self.renew_before + fraction(self.jitter_bound(), identity);
+        // The lifetime it was given counts: a lengthened duration does not make what is out due by a larger jitter.
+        let bound = self.jitter_bound().min(end.duration_since(minted_at) / JITTER_DIVISOR);
+        let lead = self.renew_before + fraction(bound, identity);
         add(end, -lead)
     }
 }
@@ -97,6 +99,14 @@ pub fn add(at: Timestamp, by: SignedDuration) -> Timestamp {
 #[must_use]
 pub fn whole_seconds(at: Timestamp) -> Timestamp {
     Timestamp::from_second(at.as_second()).unwrap_or(at)
+}
+
+/// The next whole second, or the timestamp if it is one: decisions are made on whole seconds, so what comes within a
+/// second comes at its end.
+#[must_use]
+pub fn whole_seconds_up(at: Timestamp) -> Timestamp {
+    let floor = whole_seconds(at);
+    if floor < at { add(floor, SignedDuration::from_secs(1)) } else { floor }
 }
 
 /// Whether a revision is within its validity: `minted_at - 60 s ≤ now < not_after` (rule R1).
@@ -127,7 +137,7 @@ fn fraction(bound: SignedDuration, identity: Identity<'_>) -> SignedDuration {
         .fold(OFFSET, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(PRIME));
     let mixed = (hash ^ (hash >> 32)).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 44;
     // Twenty bits: a millionth of the bound is finer than any schedule needs, and the product cannot overflow.
-    let millis = bound.as_millis().max(0) * i128::from(mixed) >> 20;
+    let millis = (bound.as_millis().max(0) * i128::from(mixed)) >> 20;
     SignedDuration::from_millis(i64::try_from(millis).unwrap_or(0))
 }
 

@@ -9,10 +9,8 @@ use std::collections::BTreeMap;
 use k8s_openapi::ByteString;
 use k8s_openapi::api::core::v1::Secret;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
-use kube::api::{DeleteParams, PostParams, Preconditions, Request};
-use kube::core::PartialObjectMeta;
-use kube::{Api, Resource};
-use serde::Serialize;
+use kube::Api;
+use kube::api::{DeleteParams, Preconditions};
 
 use crate::api::{Reason, names};
 use crate::kubernetes::client::{ANSWER_WITHIN, Error, call};
@@ -24,11 +22,13 @@ use crate::mint::client_secret::MintedClientSecret;
 use crate::mint::slow::Slot;
 use crate::mint::{self, Material};
 use crate::plan::facts::Owned;
-use crate::plan::{self, Accept, Failure, LedgerWrite, Mint, Order, Plan, Publish, Remove, Retire, SecretWrite, Step, Value};
+use crate::plan::{
+    self, Accept, Failure, LedgerWrite, Mint, Order, Plan, Publish, Remove, Retire, SecretWrite, Step, Value,
+};
 
-use super::Context;
-use super::objects::{self, FIELD_MANAGER, LedgerObject};
+use super::objects::{self, LedgerObject};
 use super::observe::Snapshot;
+use super::{Context, requests};
 
 /// What came of a plan.
 #[derive(Debug, Default)]
@@ -163,12 +163,7 @@ async fn mint_all(
     Ok(minted)
 }
 
-fn sign(
-    snapshot: &Snapshot,
-    plan: &Plan,
-    mint: &Mint,
-    order: &plan::TokenOrder,
-) -> Result<Material, mint::Error> {
+fn sign(snapshot: &Snapshot, plan: &Plan, mint: &Mint, order: &plan::TokenOrder) -> Result<Material, mint::Error> {
     let key = snapshot.keys.signing.get(&order.kid).ok_or(mint::Error::NotSigned)?;
     let scope = order.scopes.join(" ");
     let some = |list: &'_ [String]| (!list.is_empty()).then(|| list.to_vec());
@@ -236,16 +231,15 @@ impl Writer<'_> {
     }
 
     async fn retire(&mut self, retire: &Retire) -> Result<(), Refused> {
-        let (version, mut entry) = match self.entry.take() {
-            Some(written) => written,
-            None => {
-                let Some(version) = retire.resource_version.clone() else {
-                    // What this plan was to write first was not written: the next plan drops.
-                    return Ok(());
-                };
-                let plan::facts::LedgerFact::Held { entry, .. } = &self.snapshot.facts.ledger else { return Ok(()) };
-                (version, (**entry).clone())
-            }
+        let (version, mut entry) = if let Some(written) = self.entry.take() {
+            written
+        } else {
+            let Some(version) = retire.resource_version.clone() else {
+                // What this plan was to write first was not written: the next plan drops.
+                return Ok(());
+            };
+            let plan::facts::LedgerFact::Held { entry, .. } = &self.snapshot.facts.ledger else { return Ok(()) };
+            (version, (**entry).clone())
         };
         for name in &retire.entries {
             entry.credentials.remove(name);
@@ -273,7 +267,7 @@ impl Writer<'_> {
             data: Some(BTreeMap::from([(ledger::FIELD.to_owned(), ByteString(entry.to_json()))])),
             ..Secret::default()
         };
-        let written = match write(self.ctx, &object, &secret).await {
+        let written = match requests::write(self.ctx, &object, &secret).await {
             Ok(written) => written,
             Err(error) if error.already_exists() || error.conflict() || error.is_absent(&object.name) => {
                 return Err(Refused::Stale(Stale::Entry(object)));
@@ -327,7 +321,7 @@ impl Writer<'_> {
             data: Some(data),
             ..Secret::default()
         };
-        match write(self.ctx, &object, &secret).await {
+        match requests::write(self.ctx, &object, &secret).await {
             Ok(written) => {
                 let version = version_of(&written);
                 let value = objects::meta(written.metadata);
@@ -375,9 +369,7 @@ impl Writer<'_> {
         match value {
             Value::Text(text) => Some(text.clone().into_bytes()),
             Value::Minted(entry) => self.minted.get(entry).and_then(|minted| minted.field(field)),
-            Value::Held(held) => {
-                self.snapshot.held.secrets.get(&publish.name)?.get(*held).map(|bytes| bytes.0.clone())
-            }
+            Value::Held(held) => self.snapshot.held.secrets.get(&publish.name)?.get(*held).map(|bytes| bytes.0.clone()),
         }
     }
 }
@@ -405,60 +397,14 @@ impl Minted {
         use crate::credential::field as name;
         match self {
             Self::ClientSecret(minted) => Some(minted.material.expose().to_vec()),
-            Self::Certificate(minted) if field == name::CERTIFICATE => Some(minted.certificate_pem.clone().into_bytes()),
+            Self::Certificate(minted) if field == name::CERTIFICATE => {
+                Some(minted.certificate_pem.clone().into_bytes())
+            }
             Self::Certificate(minted) if field == name::PRIVATE_KEY => Some(minted.private_key_pem.expose().to_vec()),
             Self::Certificate(_) => None,
             Self::Token(token) => Some(token.expose().to_vec()),
         }
     }
-}
-
-/// Creates or replaces a Secret; the answer is its metadata alone, so that no value travels back.
-pub(crate) async fn write(
-    ctx: &Context,
-    object: &ObjectName,
-    secret: &Secret,
-) -> Result<PartialObjectMeta<Secret>, Error> {
-    let url = Secret::url_path(&(), Some(&object.namespace));
-    let body = serde_json::to_vec(secret).map_err(|_| Error::Unreadable)?;
-    let name = secret.metadata.resource_version.is_some().then_some(&*object.name);
-    send(ctx, url, name, None, body).await
-}
-
-/// Replaces the status of a registration; the answer is its metadata alone.
-pub(crate) async fn write_status<S: Serialize>(
-    ctx: &Context,
-    object: &ObjectName,
-    body: &S,
-) -> Result<PartialObjectMeta<crate::api::AppRegistration>, Error> {
-    let url = crate::api::AppRegistration::url_path(&(), Some(&object.namespace));
-    let body = serde_json::to_vec(body).map_err(|_| Error::Unreadable)?;
-    send(ctx, url, Some(&object.name), Some("status"), body).await
-}
-
-async fn send<K: serde::de::DeserializeOwned>(
-    ctx: &Context,
-    url: String,
-    name: Option<&str>,
-    subresource: Option<&str>,
-    body: Vec<u8>,
-) -> Result<PartialObjectMeta<K>, Error>
-where
-    PartialObjectMeta<K>: serde::de::DeserializeOwned,
-{
-    let params = PostParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PostParams::default() };
-    let request = Request::new(url);
-    let built = match (name, subresource) {
-        (Some(name), Some(subresource)) => request.replace_subresource(subresource, name, &params, body),
-        (Some(name), None) => request.replace(name, &params, body),
-        (None, _) => request.create(&params, body),
-    };
-    let mut request = built.map_err(|_| Error::Unreadable)?;
-    request.headers_mut().insert(
-        http::header::ACCEPT,
-        http::HeaderValue::from_static("application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1"),
-    );
-    call(ANSWER_WITHIN, ctx.clients.requests.request(request)).await
 }
 
 /// What a refused Secret says of the spec that asked for it.

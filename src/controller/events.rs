@@ -61,11 +61,7 @@ impl Events {
     }
 }
 
-async fn send(
-    clients: Clients,
-    clock: Arc<dyn Clock>,
-    mut waiting: mpsc::Receiver<(Arc<AppRegistration>, Notice)>,
-) {
+async fn send(clients: Clients, clock: Arc<dyn Clock>, mut waiting: mpsc::Receiver<(Arc<AppRegistration>, Notice)>) {
     let mut pace = interval(PACE);
     pace.set_missed_tick_behavior(MissedTickBehavior::Delay);
     while let Some((registration, notice)) = waiting.recv().await {
@@ -85,9 +81,10 @@ fn event(registration: &AppRegistration, notice: Notice, now: jiff::Timestamp) -
     while note.len() > LONGEST_NOTE_BYTES {
         note.pop();
     }
+    // A generateName that ends with a dot is refused.
     Event {
         metadata: ObjectMeta {
-            generate_name: Some(format!("{}.", meta.name.as_deref().unwrap_or("registration"))),
+            generate_name: Some(format!("{}-", meta.name.as_deref().unwrap_or("registration"))),
             namespace: meta.namespace.clone(),
             ..ObjectMeta::default()
         },
@@ -114,5 +111,21 @@ fn event(registration: &AppRegistration, notice: Notice, now: jiff::Timestamp) -
             .to_owned(),
         ),
         ..Event::default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_name_that_the_api_server_is_to_complete_does_not_end_in_a_dot() {
+        let notice =
+            Notice { severity: Severity::Normal, reason: Reason::Adopted, action: "Register", note: String::new() };
+        let mut registration = AppRegistration::new("storefront", crate::api::AppRegistrationSpec::default());
+        registration.metadata.namespace = Some("shop".to_owned());
+        let event = event(&registration, notice, jiff::Timestamp::UNIX_EPOCH);
+        // Validation forgives a trailing dash of a generateName, and nothing else.
+        assert_eq!(event.metadata.generate_name.as_deref(), Some("storefront-"));
     }
 }

@@ -33,7 +33,7 @@ use crate::signer::jwt::PublicKey;
 use crate::signer::{self, Algorithm, Change, Index};
 
 use super::objects::{CA_BUNDLE, CA_KEYS, LedgerObject, SERVING_CERTIFICATE, SIGNING_KEYS};
-use super::{Context, act};
+use super::{Context, requests};
 
 /// The field of `appreg-ca` and of `ca-bundle` that holds the index of certificate authorities.
 const CA_INDEX_FIELD: &str = "cas.json";
@@ -121,14 +121,11 @@ pub(crate) async fn upkeep(ctx: &Context, now: Timestamp) -> Result<Timestamp, P
     bundle(ctx, &authorities, now).await?;
     let (index, signing) = signing_keys(ctx, now).await?;
     let before = ctx.keys.load();
-    let environment = Environment {
-        server: ctx.config.server.clone(),
-        policy: ctx.config.policy.clone(),
-        keys: index,
-        authorities,
-    };
+    let environment =
+        Environment { server: ctx.config.server.clone(), policy: ctx.config.policy.clone(), keys: index, authorities };
     let public = signing.values().filter_map(|key| PublicKey::from_jwk(key.jwk())).collect();
-    let changed = before.environment.keys != environment.keys || before.environment.authorities != environment.authorities;
+    let changed =
+        before.environment.keys != environment.keys || before.environment.authorities != environment.authorities;
     let next = environment.keys.next_transition(now);
     let next_ca = environment.authorities.next_transition();
     if changed {
@@ -216,9 +213,7 @@ async fn signing_keys(ctx: &Context, now: Timestamp) -> Result<(Index, HashMap<S
     let mut fields = held.as_ref().and_then(|secret| secret.data.clone()).unwrap_or_default();
     let mut index = match &held {
         None => Index::default(),
-        Some(_) => {
-            Index::parse(bytes(&fields, signer::INDEX_FIELD)).map_err(|_| Problem::Unreadable(SIGNING_KEYS))?
-        }
+        Some(_) => Index::parse(bytes(&fields, signer::INDEX_FIELD)).map_err(|_| Problem::Unreadable(SIGNING_KEYS))?,
     };
     let mut body = Body::opaque(Fields::new());
     body.annotations = held.as_ref().and_then(|secret| secret.metadata.annotations.clone()).unwrap_or_default();
@@ -390,8 +385,7 @@ async fn put(
         data: Some(body.fields),
         ..Secret::default()
     };
-    let written =
-        act::write(ctx, object, &secret).await.map_err(|source| Problem::Request { what, source })?;
+    let written = requests::write(ctx, object, &secret).await.map_err(|source| Problem::Request { what, source })?;
     tracing::info!(secret = what, "written");
     let version = version_of(&written);
     secret.metadata = written.metadata;

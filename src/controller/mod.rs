@@ -14,6 +14,7 @@ mod metrics;
 mod objects;
 mod observe;
 mod report;
+mod requests;
 mod sweep;
 mod world;
 

@@ -69,6 +69,10 @@ pub(crate) async fn snapshot(ctx: &Context, object: &ObjectName, sight: &Sight) 
                 let problem = problem.clone();
                 return Ok(Seen::Unreadable { generation: *generation, version, problem });
             }
+            // It waits for its dependents (foreground deletion) or for somebody's finalizer: nothing is made for it.
+            Some(Registered::Readable(registration)) if registration.metadata.deletion_timestamp.is_some() => {
+                return Ok(Seen::Gone);
+            }
             Some(Registered::Readable(registration)) => registration.clone(),
         }
     };
@@ -82,7 +86,7 @@ pub(crate) async fn snapshot(ctx: &Context, object: &ObjectName, sight: &Sight) 
     let live = read_secrets(ctx, object, &sight.look.secrets).await?;
     let keys = ctx.keys.load_full();
     let state = ctx.state();
-    let mut snapshot = gather(&state.world, &registration, &keys, live, ctx);
+    let mut snapshot = gather(&state.world, &registration, &keys, &live, ctx);
     snapshot.facts.registration.confirmed = sight.look.registration;
     Ok(Seen::Snapshot(Box::new(snapshot)))
 }
@@ -91,7 +95,7 @@ fn gather(
     world: &World,
     registration: &Arc<AppRegistration>,
     keys: &Arc<Keys>,
-    live: BTreeMap<String, Option<Secret>>,
+    live: &BTreeMap<String, Option<Secret>>,
     ctx: &Context,
 ) -> Snapshot {
     let facts_of = registration_fact(registration);
@@ -257,9 +261,10 @@ fn ledger_fact(world: &World, registration: &Registration, ctx: &Context) -> Led
         Some(LedgerObject::Entry { entry: Ok(entry), .. }) if is_former(entry) => {
             return held(&derived, entry, Standing::Former);
         }
-        Some(LedgerObject::Entry { entry: Ok(_), .. }) => return LedgerFact::Taken,
         Some(LedgerObject::Entry { entry: Err(problem), .. }) => return LedgerFact::Unreadable(problem.clone()),
-        Some(LedgerObject::System(_) | LedgerObject::Other) => return LedgerFact::Taken,
+        Some(LedgerObject::Entry { entry: Ok(_), .. } | LedgerObject::System(_) | LedgerObject::Other) => {
+            return LedgerFact::Taken;
+        }
         None => {}
     }
     if let Some(problem) = unreadable {

@@ -13,11 +13,11 @@ use crate::kubernetes::watch::Item;
 use crate::kubernetes::{ObjectName, version_of};
 use crate::plan::{self, Failure, Plan, Step};
 
-use super::Context;
-use super::act::{self, Outcome};
+use super::act::Outcome;
 use super::events::{Notice, Severity};
 use super::objects::Registered;
 use super::observe::Snapshot;
+use super::{Context, requests};
 
 /// A status as it is sent: name, namespace, resourceVersion and the status alone.
 #[derive(Serialize)]
@@ -33,13 +33,13 @@ struct StatusBody<'a> {
 /// meanwhile brings the registration back.
 pub(crate) async fn publish(
     ctx: &Context,
-    object: &ObjectName,
     snapshot: &Snapshot,
     plan: &Plan,
     outcome: &Outcome,
     now: Timestamp,
 ) -> Result<(), Error> {
     let facts = &snapshot.facts;
+    let object = &ObjectName::new(&facts.registration.namespace, &facts.registration.name);
     let status = match &outcome.failure {
         Some(failure) => plan::after_failure(facts, plan, failure, crate::rotation::whole_seconds(now)),
         None => filled(plan.status.clone(), outcome),
@@ -80,13 +80,13 @@ pub(crate) async fn unreadable(
         conditions: vec![condition(ConditionType::Ready, "False"), condition(ConditionType::Stalled, "True")],
         ..AppRegistrationStatus::default()
     };
-    if ctx.state().world.verified(object) == Some(version) {
+    if ctx.state().world.is_reported(object, version) {
         // Reported already, at this very version.
         return Ok(());
     }
     tracing::warn!(registration = %object, problem, "a registration cannot be understood");
     if let Some(version) = write(ctx, object, &version.to_string(), &status).await? {
-        ctx.state().world.verify(object, version);
+        ctx.state().world.report(object, version);
     }
     Ok(())
 }
@@ -123,7 +123,7 @@ async fn write(
         }),
         status,
     };
-    match act::write_status(ctx, object, &body).await {
+    match requests::write_status(ctx, object, &body).await {
         Ok(written) => Ok(Some(version_of(&written))),
         Err(error) if error.conflict() || error.is_absent(&object.name) => Ok(None),
         Err(error) => Err(error),
@@ -169,7 +169,9 @@ fn log(snapshot: &Snapshot, plan: &Plan, failure: Option<&Failure>) {
     let (steps, reasons) = (plan.steps.len(), reasons.join(","));
     match failure {
         None => tracing::info!(registration = name, steps, reasons, "reconciled"),
-        Some(failure) => tracing::warn!(registration = name, steps, reasons, problem = failure.message, "not reconciled"),
+        Some(failure) => {
+            tracing::warn!(registration = name, steps, reasons, problem = failure.message, "not reconciled");
+        }
     }
 }
 
@@ -197,7 +199,8 @@ fn notices(plan: &Plan, outcome: &Outcome) -> Vec<Notice> {
         .collect();
     for index in &outcome.done {
         match &plan.steps[*index] {
-            Step::Publish(publish) if publish.reason == Reason::FieldMissing => notices.push(Notice {
+            // A hand edit that cost a credential is told by the mint.
+            Step::Publish(publish) if is_repair(publish.reason, plan) => notices.push(Notice {
                 severity: Severity::Warning,
                 reason: publish.reason,
                 action: "Repair",
@@ -221,6 +224,11 @@ fn notices(plan: &Plan, outcome: &Outcome) -> Vec<Notice> {
         }
     }
     notices
+}
+
+fn is_repair(reason: Reason, plan: &Plan) -> bool {
+    reason == Reason::FieldMissing
+        || (reason == Reason::SecretChanged && !plan.mints.iter().any(|mint| mint.reason == reason))
 }
 
 const fn is_told(reason: Reason) -> bool {

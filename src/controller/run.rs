@@ -241,8 +241,7 @@ fn spawn_watch(
         }
         "secrets" => {
             let api: Api<PartialObjectMeta<Secret>> = Api::all(client);
-            let mut selection =
-                Selection::labelled(&format!("{}={}", names::MANAGED_BY_LABEL, names::MANAGED_BY));
+            let mut selection = Selection::labelled(&format!("{}={}", names::MANAGED_BY_LABEL, names::MANAGED_BY));
             // Ledger entries carry the same label and have a watch of their own.
             selection.fields = Some(format!("type!={}", names::LEDGER_SECRET_TYPE));
             let watch = Watch { name, api, selection };
@@ -322,8 +321,9 @@ async fn drive(ctx: &Arc<Context>, concurrency: usize, stop: &CancellationToken)
             ctx.metrics.registrations.set(count);
             state.schedule.next_wake()
         };
-        let until_wake = next_wake
-            .map_or(TICK, |wake| Duration::try_from(wake.duration_since(ctx.clock.now())).unwrap_or_default().min(TICK));
+        let until_wake = next_wake.map_or(TICK, |wake| {
+            Duration::try_from(wake.duration_since(ctx.clock.now())).unwrap_or_default().min(TICK)
+        });
         let ended = async {
             match passes.join_next().await {
                 Some(ended) => ended,
@@ -425,7 +425,7 @@ async fn reconcile(ctx: &Context, object: &ObjectName, waiting: &AtomicUsize) ->
             continue;
         }
         remember(ctx, object, &snapshot, &plan, &outcome);
-        if let Err(error) = report::publish(ctx, object, &snapshot, &plan, &outcome, now).await {
+        if let Err(error) = report::publish(ctx, &snapshot, &plan, &outcome, now).await {
             return failed(object, &error.chain());
         }
         return if outcome.failure.is_some() { Next::Again } else { Next::Wake(plan.wake) };
@@ -480,12 +480,13 @@ fn remember(ctx: &Context, object: &ObjectName, snapshot: &Snapshot, plan: &Plan
     if outcome.failure.is_some() {
         return;
     }
-    // What was read live and needs no writing holds what its annotations say.
+    // What was read live and needs no writing holds what its annotations say, unless the plan doubts it.
     for (name, secret) in &facts.secrets {
         let is_written = plan.steps.iter().any(|step| matches!(step, Step::Publish(publish) if publish.name == *name));
         if let SecretFact::Ours(ours) = secret
             && secret.is_live()
             && !is_written
+            && !plan.doubtful.contains(name)
             && let Ok(version) = ours.resource_version.parse()
         {
             state.world.verify(&ObjectName::new(&facts.registration.namespace, name), version);

@@ -96,7 +96,7 @@ pub(crate) async fn run(ctx: &Context, registrations: watch::Receiver<Health>, l
             None => Duration::MAX,
         };
         tokio::select! {
-            () = sleep(pause.min(Duration::from_secs(3600))) => {}
+            () = sleep(pause.min(Duration::from_hours(1))) => {}
             () = ctx.sweep_due.notified() => {}
         }
     }
@@ -146,8 +146,7 @@ async fn sweep(ctx: &Context, object: &ObjectName, entry: &Entry) -> Result<Verd
 /// Whether the owner does not exist: another uid under its name, or a genuine 404.
 async fn is_gone(ctx: &Context, entry: &Entry) -> Result<bool, Error> {
     let owner = &entry.owner;
-    let api: Api<PartialObjectMeta<AppRegistration>> =
-        Api::namespaced(ctx.clients.requests.clone(), &owner.namespace);
+    let api: Api<PartialObjectMeta<AppRegistration>> = Api::namespaced(ctx.clients.requests.clone(), &owner.namespace);
     match call(ANSWER_WITHIN, api.get(&owner.name)).await {
         Ok(live) => Ok(live.metadata.uid.as_deref().is_some_and(|uid| uid != owner.uid)),
         Err(error) if error.is_absent(&owner.name) => Ok(true),

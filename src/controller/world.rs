@@ -30,6 +30,8 @@ pub(crate) struct World {
     waiting: HashMap<ObjectName, BTreeSet<ObjectName>>,
     /// The resourceVersion at which a Secret was seen to hold what its annotations say.
     verified: HashMap<ObjectName, u64>,
+    /// The resourceVersion at which a registration that cannot be understood was reported.
+    reported: HashMap<ObjectName, u64>,
 }
 
 /// What a change asks for.
@@ -64,7 +66,10 @@ impl World {
                 }
             }
             match after {
-                None => due.gone.push(object),
+                None => {
+                    self.reported.remove(&object);
+                    due.gone.push(object);
+                }
                 Some(after) if after.was_never_reported() => due.new.push(object),
                 Some(_) => due.again.push(object),
             }
@@ -130,6 +135,16 @@ impl World {
         self.verified.get(secret).copied()
     }
 
+    /// Remembers that a registration that cannot be understood was reported at this resourceVersion.
+    pub(crate) fn report(&mut self, registration: &ObjectName, version: u64) {
+        self.reported.insert(registration.clone(), version);
+    }
+
+    /// Whether a registration that cannot be understood was reported at this resourceVersion.
+    pub(crate) fn is_reported(&self, registration: &ObjectName, version: u64) -> bool {
+        self.reported.get(registration) == Some(&version)
+    }
+
     /// Remembers that a registration waits for a client ID.
     pub(crate) fn wait_for(&mut self, entry: ObjectName, registration: ObjectName) {
         self.waiting.entry(entry).or_default().insert(registration);
@@ -146,7 +161,11 @@ impl World {
     }
 
     /// The ledger entries of registrations of this namespace and name, whatever their uid.
-    pub(crate) fn entries_named(&self, namespace: &str, name: &str) -> impl Iterator<Item = (&ObjectName, &LedgerObject)> {
+    pub(crate) fn entries_named(
+        &self,
+        namespace: &str,
+        name: &str,
+    ) -> impl Iterator<Item = (&ObjectName, &LedgerObject)> {
         self.named_entries(self.entries_by_owner.get(&(namespace.to_owned(), name.to_owned())))
     }
 
@@ -171,7 +190,9 @@ impl World {
                     Some(LedgerObject::System(_)) => due.keys = true,
                     Some(LedgerObject::Entry { registration_uid, entry, .. }) => {
                         let entry = entry.as_deref().ok();
-                        for uid in registration_uid.iter().map(String::as_str).chain(entry.map(|e| e.owner.uid.as_str())) {
+                        for uid in
+                            registration_uid.iter().map(String::as_str).chain(entry.map(|e| e.owner.uid.as_str()))
+                        {
                             index(&mut self.entries_by_uid, uid.to_owned(), &object, is_new);
                             due.again.extend(self.uids.get(uid).cloned());
                         }

@@ -52,7 +52,11 @@ mod tests {
             pairs.iter().map(|(k, v)| ((*k).to_owned(), ByteString(v.as_bytes().to_vec()))).collect()
         };
         for (given, current, previous) in [
-            (fields(&[("client_secret", "one"), ("previous_client_secret", "two")]), Held::Revision(1), Held::Revision(2)),
+            (
+                fields(&[("client_secret", "one"), ("previous_client_secret", "two")]),
+                Held::Revision(1),
+                Held::Revision(2),
+            ),
             (fields(&[("client_secret", "three")]), Held::Unknown, Held::Nothing),
             (fields(&[("client_secret", "")]), Held::Nothing, Held::Nothing),
             (fields(&[]), Held::Nothing, Held::Nothing),
@@ -60,6 +64,10 @@ mod tests {
             assert_eq!(inspect(&given, Some(&ledger)), Shown::ClientSecret { current, previous });
         }
         let shown = inspect(&fields(&[("client_secret", "one")]), None);
-        assert_eq!(shown, Shown::ClientSecret { current: Held::Unknown, previous: Held::Nothing }, "no ledger, no trust");
+        assert_eq!(
+            shown,
+            Shown::ClientSecret { current: Held::Unknown, previous: Held::Nothing },
+            "no ledger, no trust"
+        );
     }
 }

@@ -128,9 +128,7 @@ impl Shown {
         let (current, previous) = (held(hint.current), held(hint.previous));
         match kind {
             Kind::ClientSecret => Self::ClientSecret { current, previous },
-            Kind::Certificate => {
-                Self::Certificate { current, previous, shape: hint.shape.clone().unwrap_or_default() }
-            }
+            Kind::Certificate => Self::Certificate { current, previous, shape: hint.shape.clone().unwrap_or_default() },
             Kind::AccessToken => Self::AccessToken(hint.token().ok_or(Held::Nothing)),
         }
     }

@@ -54,6 +54,7 @@ pub enum Error {
 /// Fills the array with random bytes: the program's one source of them.
 fn random<const N: usize>() -> Result<[u8; N], Error> {
     let mut bytes = [0; N];
+    #[expect(clippy::disallowed_methods, reason = "the one rightful call")]
     aws_lc_rs::rand::fill(&mut bytes).map_err(|_| Error::NoEntropy)?;
     Ok(bytes)
 }

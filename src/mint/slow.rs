@@ -63,6 +63,7 @@ mod tests {
         let pool = Pool::new(1);
         let (finish, wait) = mpsc::channel::<()>();
         let work = pool.try_enter().unwrap().run(move || wait.recv().map_err(|_| Error::Interrupted));
+        #[expect(clippy::disallowed_methods, reason = "the test is about work that nobody waits for")]
         let abandoned = tokio::spawn(work);
         tokio::task::yield_now().await;
         abandoned.abort();

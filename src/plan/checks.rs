@@ -14,7 +14,7 @@ use super::facts::SecretFact;
 
 /// What the checks look at: one credential entry, the ledger's word and the Secret's.
 #[derive(Clone, Copy, Debug)]
-pub struct View<'a> {
+pub(super) struct View<'a> {
     /// The time of this plan, in whole seconds.
     pub now: Timestamp,
     /// The registration's uid.
@@ -33,6 +33,8 @@ pub struct View<'a> {
     pub keys: &'a Index,
     /// The issuer of tokens.
     pub issuer: &'a str,
+    /// From when on tokens of this entry are accepted, by the ledger.
+    pub tokens_from: Option<Timestamp>,
     /// The customers that are granted.
     pub customers: &'a [String],
     /// The customer groups that are granted.
@@ -43,7 +45,7 @@ pub struct View<'a> {
 type Check = (Reason, fn(&View<'_>) -> bool);
 
 /// Why a client secret or a certificate is minted, in order.
-pub const REVISIONED: &[Check] = &[
+pub(super) const REVISIONED: &[Check] = &[
     (Reason::FirstMint, nothing_was_minted_yet),
     (Reason::SecretDeleted, secret_is_absent),
     (Reason::FieldMissing, nothing_is_shown),
@@ -57,7 +59,7 @@ pub const REVISIONED: &[Check] = &[
 ];
 
 /// Why an access token is signed, in order.
-pub const TOKEN: &[Check] = &[
+pub(super) const TOKEN: &[Check] = &[
     (Reason::FirstMint, nothing_was_minted_yet),
     (Reason::SecretDeleted, secret_is_absent),
     (Reason::FieldMissing, nothing_is_shown),
@@ -71,7 +73,7 @@ pub const TOKEN: &[Check] = &[
 
 /// The reason of the first check that fires.
 #[must_use]
-pub fn first(view: &View<'_>) -> Option<Reason> {
+pub(super) fn first(view: &View<'_>) -> Option<Reason> {
     let checks = match view.desired.settings {
         Settings::ClientSecret | Settings::Certificate { .. } => REVISIONED,
         Settings::AccessToken { .. } => TOKEN,
@@ -82,7 +84,7 @@ pub fn first(view: &View<'_>) -> Option<Reason> {
 impl<'a> View<'a> {
     /// The revision that the Secret holds, if the ledger has it.
     #[must_use]
-    pub fn current(&self) -> Option<&'a Revision> {
+    pub(super) fn current(&self) -> Option<&'a Revision> {
         match self.shown {
             Shown::ClientSecret { current: Held::Revision(r), .. }
             | Shown::Certificate { current: Held::Revision(r), .. } => self.ledger?.revision(*r),
@@ -92,7 +94,7 @@ impl<'a> View<'a> {
 
     /// The revision that the Secret shows as the one before, if the ledger has it.
     #[must_use]
-    pub fn previous(&self) -> Option<&'a Revision> {
+    pub(super) fn previous(&self) -> Option<&'a Revision> {
         match self.shown {
             Shown::ClientSecret { previous: Held::Revision(r), .. }
             | Shown::Certificate { previous: Held::Revision(r), .. } => self.ledger?.revision(*r),
@@ -102,7 +104,7 @@ impl<'a> View<'a> {
 
     /// The access token that the Secret holds.
     #[must_use]
-    pub fn token(&self) -> Option<&'a ShownToken> {
+    pub(super) fn token(&self) -> Option<&'a ShownToken> {
         match self.shown {
             Shown::AccessToken(token) => token.as_ref().ok(),
             Shown::ClientSecret { .. } | Shown::Certificate { .. } => None,
@@ -111,20 +113,20 @@ impl<'a> View<'a> {
 
     /// When a revision is renewed.
     #[must_use]
-    pub fn renewal_time(&self, revision: u64, minted_at: Timestamp, not_after: Timestamp) -> Timestamp {
+    pub(super) fn renewal_time(&self, revision: u64, minted_at: Timestamp, not_after: Timestamp) -> Timestamp {
         let identity = Identity { uid: self.uid, entry: &self.desired.name, revision };
         self.desired.rhythm.renewal_time(identity, minted_at, not_after)
     }
 
     /// Whether a revocation that has come applies to something minted then.
     #[must_use]
-    pub fn is_revoked(&self, minted_at: Timestamp) -> bool {
+    pub(super) fn is_revoked(&self, minted_at: Timestamp) -> bool {
         self.desired.revoke_before.is_some_and(|mark| rotation::is_before_watermark(minted_at, mark, self.now))
     }
 
     /// The shape that the credential shall have.
     #[must_use]
-    pub fn shape(&self) -> String {
+    pub(super) fn shape(&self) -> String {
         match &self.desired.settings {
             Settings::ClientSecret => String::new(),
             Settings::Certificate { key_type, dns_names } => certificate::shape(*key_type, dns_names),
@@ -199,7 +201,10 @@ fn key_is_unpublished(view: &View<'_>) -> bool {
 }
 
 fn token_revocation_is_requested(view: &View<'_>) -> bool {
-    view.token().is_some_and(|token| view.is_revoked(token.issued_at))
+    // The ledger may say more than the spec: a watermark that was taken out again, a client that was made anew.
+    let from = view.tokens_from.filter(|from| *from <= view.now);
+    view.token()
+        .is_some_and(|token| view.is_revoked(token.issued_at) || from.is_some_and(|from| token.issued_at < from))
 }
 
 fn token_rotation_is_requested(view: &View<'_>) -> bool {
@@ -211,12 +216,14 @@ fn token_shape_differs(view: &View<'_>) -> bool {
 }
 
 fn token_is_due(view: &View<'_>) -> bool {
-    view.token().is_some_and(|token| token_renewal_time(view, token) <= view.now)
+    // One from a clock that was ahead is not accepted yet.
+    let is_from_the_future = |token: &ShownToken| view.now < rotation::add(token.issued_at, -rotation::CLOCK_SKEW);
+    view.token().is_some_and(|token| token_renewal_time(view, token) <= view.now || is_from_the_future(token))
 }
 
 /// When a token is refreshed.
 #[must_use]
-pub fn token_renewal_time(view: &View<'_>, token: &ShownToken) -> Timestamp {
+pub(super) fn token_renewal_time(view: &View<'_>, token: &ShownToken) -> Timestamp {
     view.renewal_time(token.issued_at.as_second().unsigned_abs(), token.issued_at, token.not_after)
 }
 

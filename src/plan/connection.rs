@@ -16,7 +16,7 @@ pub struct Connection {
 
 /// The connection of a client. `bundle` is the text of all certificate authorities that are valid now.
 #[must_use]
-pub fn of(
+pub(super) fn of(
     environment: &Environment,
     client_id: &str,
     method: Option<TokenEndpointAuthMethod>,
@@ -47,10 +47,10 @@ impl Connection {
 /// A comparison of the fields as they are. Of the authorities only the one that signs now counts: a new one in the
 /// bundle is carried out by ordinary renewals, not by writing every Secret at once.
 #[must_use]
-pub fn digest(environment: &Environment, fields: &BTreeMap<&str, &str>) -> String {
+pub(super) fn digest(environment: &Environment, fields: &BTreeMap<&str, &str>) -> String {
     let text = |name| fields.get(name).copied().unwrap_or_default();
     let authority = match environment.authorities.all().first() {
-        Some(ca) if certificate::contains_ca(text(field::ISSUER_CA), &ca.certificate) => ca.id.as_str(),
+        Some(ca) if trusts(environment, text(field::ISSUER_CA)) => ca.id.as_str(),
         Some(_) => "missing",
         None => "none",
     };
@@ -62,4 +62,9 @@ pub fn digest(environment: &Environment, fields: &BTreeMap<&str, &str>) -> Strin
         text(field::TOKEN_ENDPOINT_AUTH_METHOD),
         authority,
     ])
+}
+
+/// Whether a bundle has the authority that signs now; true while there is none.
+pub(super) fn trusts(environment: &Environment, bundle: &str) -> bool {
+    environment.authorities.all().first().is_none_or(|ca| certificate::contains_ca(bundle, &ca.certificate))
 }

@@ -7,14 +7,14 @@ use jiff::{SignedDuration, Timestamp};
 use crate::api::{self, KeyType, Kind, KindSpec, LongDuration, Reason, names};
 use crate::ledger::Grant;
 use crate::policy::{self, Subject};
-use crate::rotation::{LONGEST_DURATION, LONGEST_TOKEN_LIFETIME, Rhythm};
+use crate::rotation::{self, LONGEST_DURATION, LONGEST_TOKEN_LIFETIME, Rhythm};
 
 use super::Problem;
 use super::facts::{Environment, Registration};
 
 /// One credential entry as it shall be.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Desired {
+pub(super) struct Desired {
     /// The entry's name.
     pub name: String,
     /// The Secret it is written to.
@@ -23,17 +23,19 @@ pub struct Desired {
     pub names_its_secret: bool,
     /// Its rhythm.
     pub rhythm: Rhythm,
-    /// What was minted before this time is rotated, once it has come.
+    /// What was minted before this time is rotated: the latest watermark that has come.
     pub rotate_before: Option<Timestamp>,
-    /// What was minted before this time is revoked, once it has come.
+    /// What was minted before this time is revoked: the latest watermark that has come.
     pub revoke_before: Option<Timestamp>,
+    /// The first watermark that is still to come.
+    pub next_watermark: Option<Timestamp>,
     /// What it is made of.
     pub settings: Settings,
 }
 
 /// What a credential is made of.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Settings {
+pub(super) enum Settings {
     /// A client secret.
     ClientSecret,
     /// A certificate.
@@ -54,7 +56,7 @@ pub enum Settings {
 
 /// The entries, and what stands in the way of some.
 #[derive(Clone, Debug, Default)]
-pub struct Resolved {
+pub(super) struct Resolved {
     /// The entries that can be acted on.
     pub entries: Vec<Desired>,
     /// The names of all entries of the spec, also of those that cannot: what is misspelt is not removed.
@@ -68,7 +70,7 @@ pub struct Resolved {
 impl Settings {
     /// The kind.
     #[must_use]
-    pub const fn kind(&self) -> Kind {
+    pub(super) const fn kind(&self) -> Kind {
         match self {
             Self::ClientSecret => Kind::ClientSecret,
             Self::Certificate { .. } => Kind::Certificate,
@@ -79,9 +81,15 @@ impl Settings {
 
 /// Resolves the entries of a registration.
 #[must_use]
-pub fn resolve(registration: &Registration, environment: &Environment, grant: &Grant) -> Resolved {
+pub(super) fn resolve(
+    registration: &Registration,
+    environment: &Environment,
+    grant: &Grant,
+    now: Timestamp,
+) -> Resolved {
     let mut resolved = Resolved::default();
     let common = Common {
+        now,
         registration,
         environment,
         grant,
@@ -91,14 +99,36 @@ pub fn resolve(registration: &Registration, environment: &Environment, grant: &G
     for entry in registration.spec.effective_credentials().iter() {
         resolved.names.insert(entry.name.clone());
         match common.entry(entry, &mut resolved.problems, &mut resolved.notes) {
-            Ok(desired) => resolved.entries.push(desired),
+            Ok(desired) => match resolved.entries.iter().find(|other| desired.conflicts_with(other)) {
+                None => resolved.entries.push(desired),
+                Some(other) => resolved.problems.push(Problem::new(
+                    Reason::InvalidSpec,
+                    format!(
+                        "spec.credentials[{}] and [{}] would write the same field of the Secret {}: give one of them a \
+                         secretName of its own",
+                        other.name, desired.name, desired.secret
+                    ),
+                )),
+            },
             Err(problem) => resolved.problems.push(problem),
         }
     }
     resolved
 }
 
+impl Desired {
+    /// Whether both cannot stand in the same registration: the API server's rule, for objects that it never asked.
+    /// Neither would find in the Secret what it wrote, and both would mint for ever.
+    fn conflicts_with(&self, other: &Self) -> bool {
+        let shares = |a: &Self, b: &Self| {
+            a.settings.kind() == Kind::ClientSecret && b.settings.kind() == Kind::Certificate && !b.names_its_secret
+        };
+        self.name == other.name || (self.secret == other.secret && !shares(self, other) && !shares(other, self))
+    }
+}
+
 struct Common<'a> {
+    now: Timestamp,
     registration: &'a Registration,
     environment: &'a Environment,
     grant: &'a Grant,
@@ -138,19 +168,27 @@ impl Common<'_> {
             notes.push(format!("{} is bounded to {to} by policy/{by}", path("effectiveDuration")));
         }
         if renew_before.is_some_and(|before| before >= bounded.duration) {
-            notes.push(format!("{} is not shorter than the effective duration: a third of it is used", path("renewBefore")));
+            notes.push(format!(
+                "{} is not shorter than the effective duration: a third of it is used",
+                path("renewBefore")
+            ));
         }
         let (settings, denied) = self.settings(spec);
-        problems.extend(denied.into_iter().map(|(field, item)| {
-            Problem::new(Reason::PolicyDenied, format!("{} {item} is not granted", path(field)))
-        }));
+        problems.extend(
+            denied.into_iter().map(|(field, item)| {
+                Problem::new(Reason::PolicyDenied, format!("{} {item} is not granted", path(field)))
+            }),
+        );
+        let rotate = marks(&self.rotate, entry.rotate_minted_before.as_deref(), &entry.name, problems);
+        let revoke = marks(&self.revoke, entry.revoke_minted_before.as_deref(), &entry.name, problems);
         Ok(Desired {
             name: entry.name.clone(),
             secret: api::secret_name(entry, &self.registration.name),
             names_its_secret: entry.secret_name.is_some(),
             rhythm: Rhythm::new(bounded.duration, renew_before),
-            rotate_before: self.latest(&self.rotate, entry.rotate_minted_before.as_deref(), &entry.name, problems),
-            revoke_before: self.latest(&self.revoke, entry.revoke_minted_before.as_deref(), &entry.name, problems),
+            rotate_before: self.latest(&rotate),
+            revoke_before: self.latest(&revoke),
+            next_watermark: rotate.iter().chain(&revoke).filter(|mark| **mark > self.now).min().copied(),
             settings,
         })
     }
@@ -187,29 +225,29 @@ impl Common<'_> {
         }
     }
 
-    /// The latest watermark that applies to an entry: the entry's own, the spec's, the annotations'.
-    fn latest(
-        &self,
-        common: &[(Option<String>, Timestamp)],
-        own: Option<&str>,
-        entry: &str,
-        problems: &mut Vec<Problem>,
-    ) -> Option<Timestamp> {
-        let own = own.and_then(|text| match api::parse_time(text) {
-            Ok(time) => Some(time),
-            Err(error) => {
-                let message = format!("spec.credentials[{entry}]: a watermark {error}");
-                problems.push(Problem::new(Reason::InvalidSpec, message));
-                None
-            }
-        });
-        common
-            .iter()
-            .filter(|(of, _)| of.as_deref().is_none_or(|of| of == entry))
-            .map(|(_, time)| *time)
-            .chain(own)
-            .max()
+    /// The latest that has come: one that is still to come must not hold up a revocation that is due.
+    fn latest(&self, marks: &[Timestamp]) -> Option<Timestamp> {
+        marks.iter().filter(|mark| **mark <= self.now).max().copied()
     }
+}
+
+/// The watermarks of an entry: its own, the spec's, the annotations'.
+fn marks(
+    common: &[(Option<String>, Timestamp)],
+    own: Option<&str>,
+    entry: &str,
+    problems: &mut Vec<Problem>,
+) -> Vec<Timestamp> {
+    let own = own.and_then(|text| match api::parse_time(text) {
+        Ok(time) => Some(rotation::whole_seconds_up(time)),
+        Err(error) => {
+            let message = format!("spec.credentials[{entry}]: a watermark {error}");
+            problems.push(Problem::new(Reason::InvalidSpec, message));
+            None
+        }
+    });
+    let common = common.iter().filter(|(of, _)| of.as_deref().is_none_or(|of| of == entry)).map(|(_, time)| *time);
+    common.chain(own).collect()
 }
 
 /// The two watermarks.
@@ -219,14 +257,24 @@ enum Watermark {
     Revoke,
 }
 
-/// The latest `revokeMintedBefore` that is meant for the whole registration.
+/// The latest `revokeMintedBefore` that is meant for the whole registration and has come.
 #[must_use]
-pub fn revoked_before(registration: &Registration) -> Option<Timestamp> {
+pub(super) fn revoked_before(registration: &Registration, now: Timestamp) -> Option<Timestamp> {
     watermarks(registration, Watermark::Revoke, &mut Vec::new())
         .into_iter()
-        .filter(|(entry, _)| entry.is_none())
+        .filter(|(entry, time)| entry.is_none() && *time <= now)
         .map(|(_, time)| time)
         .max()
+}
+
+/// The first `revokeMintedBefore` for the whole registration that is still to come: it counts without any entry, too.
+#[must_use]
+pub(super) fn next_revocation(registration: &Registration, now: Timestamp) -> Option<Timestamp> {
+    watermarks(registration, Watermark::Revoke, &mut Vec::new())
+        .into_iter()
+        .filter(|(entry, time)| entry.is_none() && *time > now)
+        .map(|(_, time)| time)
+        .min()
 }
 
 /// The watermarks of the spec and the annotations, each for one entry or for all.
@@ -236,16 +284,12 @@ fn watermarks(
     problems: &mut Vec<Problem>,
 ) -> Vec<(Option<String>, Timestamp)> {
     let (field, spec, annotation) = match watermark {
-        Watermark::Rotate => (
-            "spec.rotateMintedBefore",
-            &registration.spec.rotate_minted_before,
-            names::ROTATE_MINTED_BEFORE_ANNOTATION,
-        ),
-        Watermark::Revoke => (
-            "spec.revokeMintedBefore",
-            &registration.spec.revoke_minted_before,
-            names::REVOKE_MINTED_BEFORE_ANNOTATION,
-        ),
+        Watermark::Rotate => {
+            ("spec.rotateMintedBefore", &registration.spec.rotate_minted_before, names::ROTATE_MINTED_BEFORE_ANNOTATION)
+        }
+        Watermark::Revoke => {
+            ("spec.revokeMintedBefore", &registration.spec.revoke_minted_before, names::REVOKE_MINTED_BEFORE_ANNOTATION)
+        }
     };
     let annotated = registration.annotations.get(annotation).map(String::as_str).unwrap_or_default();
     let of_annotation = annotated.split(',').map(str::trim).filter(|part| !part.is_empty()).map(|part| {
@@ -256,7 +300,7 @@ fn watermarks(
     of_spec
         .chain(of_annotation)
         .filter_map(|(origin, entry, text)| match api::parse_time(&text) {
-            Ok(time) => Some((entry, time)),
+            Ok(time) => Some((entry, rotation::whole_seconds_up(time))),
             Err(error) => {
                 problems.push(Problem::new(Reason::InvalidSpec, format!("{origin} {error}")));
                 None

@@ -18,7 +18,7 @@ const LIMIT_GRACE: SignedDuration = SignedDuration::from_mins(10);
 
 /// What shall happen to one entry.
 #[derive(Clone, Debug, Default)]
-pub struct Verdict {
+pub(super) struct Verdict {
     /// What is minted.
     pub mint: Option<Mint>,
     /// What the Secret shall show: fields by name; empty if the entry has nothing to show.
@@ -33,18 +33,22 @@ pub struct Verdict {
     pub evict: Option<u64>,
     /// What stands in the way.
     pub problem: Option<Problem>,
+    /// Whether its Secret cannot be written as it is.
+    pub is_obstructed: bool,
     /// Whether the Secret shows a credential that is accepted now, before any step.
     pub is_served: bool,
+    /// Whether it does after every step.
+    pub will_be_served: bool,
     /// When to look again.
     pub wake: Option<Timestamp>,
 }
 
 /// What stands in the way of minting for an entry whatever its reason; `None` if nothing does.
-pub type Obstacle = Option<Problem>;
+pub(super) type Obstacle = Option<Problem>;
 
 /// The verdict on one entry.
 #[must_use]
-pub fn decide(view: &View<'_>, obstacle: Obstacle) -> Verdict {
+pub(super) fn decide(view: &View<'_>, obstacle: Obstacle) -> Verdict {
     match view.desired.settings {
         Settings::ClientSecret | Settings::Certificate { .. } => revisioned(view, obstacle),
         Settings::AccessToken { .. } => token(view, obstacle),
@@ -67,7 +71,7 @@ fn revisioned(view: &View<'_>, obstacle: Obstacle) -> Verdict {
             }
             (None, Room::Free { evict }) => {
                 verdict.evict = evict;
-                let revision = view.ledger.map_or(1, |ledger| ledger.next_revision);
+                let revision = next_revision(view);
                 minted = Some((reason, revision));
             }
         }
@@ -84,9 +88,8 @@ fn mint(view: &View<'_>, reason: Reason, revision: u64, verdict: &mut Verdict) {
     let rhythm = view.desired.rhythm;
     let not_after = rhythm.not_after(view.now);
     let entry = view.desired.name.clone();
-    let previous = view.current().filter(|old| {
-        is_gentle(reason) && old.is_accepted(view.now) && !view.is_revoked(old.minted_at)
-    });
+    let previous =
+        view.current().filter(|old| is_gentle(reason) && old.is_accepted(view.now) && !view.is_revoked(old.minted_at));
     let order = match &view.desired.settings {
         Settings::ClientSecret => {
             verdict.fields.push((field::CLIENT_SECRET, Value::Minted(entry.clone())));
@@ -111,13 +114,14 @@ fn mint(view: &View<'_>, reason: Reason, revision: u64, verdict: &mut Verdict) {
         not_after: None,
     });
     verdict.publish = Some(reason);
-    verdict.drop = revoked(view, None);
+    let is_evicted = |r: u64| verdict.evict == Some(r);
+    let drop = revoked(view, None).into_iter().filter(|(r, _)| !is_evicted(*r)).collect();
     let overlap_end = rotation::add(view.now, rhythm.overlap());
-    let retires = others(view, None).any(|r| r.not_after > overlap_end && !view.is_revoked(r.minted_at));
-    verdict.wake = earliest([
-        Some(view.renewal_time(revision, view.now, not_after)),
-        retires.then_some(overlap_end),
-    ]);
+    let retires = others(view, None)
+        .any(|r| r.not_after > overlap_end && !view.is_revoked(r.minted_at) && !is_evicted(r.revision));
+    verdict.drop = drop;
+    verdict.wake = earliest([Some(view.renewal_time(revision, view.now, not_after)), retires.then_some(overlap_end)]);
+    verdict.will_be_served = true;
     verdict.mint = Some(Mint { entry, revision, reason, minted_at: view.now, not_after, order });
 }
 
@@ -133,11 +137,16 @@ fn keep(view: &View<'_>, verdict: &mut Verdict) {
         verdict.drop = revoked(view, None);
         return;
     }
+    verdict.will_be_served = verdict.is_served;
     let hint = published(view);
-    let since = hint.as_ref().map_or(view.now, |hint| hint.since);
+    // Of the annotation `since` alone counts, and only if it speaks of this revision: an older value put back by hand
+    // begins its time anew. It was not readable before it was minted, whatever the annotation says.
+    let since = hint.as_ref().filter(|hint| hint.current == Some(current.revision)).map_or(view.now, |hint| hint.since);
+    let since = since.max(current.minted_at);
     let overlap_end = rotation::add(since, view.desired.rhythm.overlap());
-    let mut wake = vec![(verdict.problem.is_none())
-        .then(|| view.renewal_time(current.revision, current.minted_at, current.not_after))];
+    let mut wake = vec![
+        (verdict.problem.is_none()).then(|| view.renewal_time(current.revision, current.minted_at, current.not_after)),
+    ];
     for other in others(view, Some(current.revision)) {
         if view.is_revoked(other.minted_at) || other.not_after <= overlap_end {
             continue;
@@ -191,9 +200,7 @@ fn show(view: &View<'_>, current: u64, since: Timestamp, hint: Option<PublishedE
 }
 
 fn token(view: &View<'_>, obstacle: Obstacle) -> Verdict {
-    let is_served = view
-        .token()
-        .is_some_and(|token| rotation::is_valid(token.issued_at, token.not_after, view.now))
+    let is_served = view.token().is_some_and(|token| rotation::is_valid(token.issued_at, token.not_after, view.now))
         && view.token().is_some_and(|token| view.keys.is_published(&token.kid, view.now));
     let mut verdict = Verdict { is_served, ..Verdict::default() };
     let Settings::AccessToken { scopes, audiences } = &view.desired.settings else { return verdict };
@@ -223,13 +230,16 @@ fn token(view: &View<'_>, obstacle: Obstacle) -> Verdict {
                 customers: view.customers.to_vec(),
                 customer_groups: view.customer_groups.to_vec(),
             });
+            verdict.will_be_served = true;
             verdict.mint = Some(Mint { entry, revision: 0, reason, minted_at: view.now, not_after, order });
         }
         (Some(_), obstacle, _) => {
+            verdict.will_be_served = is_served;
             let no_key = || Problem::new(Reason::ServerUnavailable, "there is no token signing key yet".to_owned());
             verdict.problem = Some(obstacle.unwrap_or_else(no_key));
         }
         (None, _, _) => {
+            verdict.will_be_served = is_served;
             if let Some(token) = view.token() {
                 verdict.wake = Some(checks::token_renewal_time(view, token));
                 verdict.fields = token_fields(Value::Held(field::ACCESS_TOKEN), token.not_after, scope);
@@ -262,10 +272,7 @@ fn token_fields(token: Value, not_after: Timestamp, scope: String) -> Vec<(&'sta
 
 /// Whether the old revision goes on beside the new one. After a hand edit or a revocation it does not.
 const fn is_gentle(reason: Reason) -> bool {
-    matches!(
-        reason,
-        Reason::RenewalDue | Reason::RotationRequested | Reason::DurationShortened | Reason::SpecChanged
-    )
+    matches!(reason, Reason::RenewalDue | Reason::RotationRequested | Reason::DurationShortened | Reason::SpecChanged)
 }
 
 /// Room for one more revision.
@@ -275,22 +282,26 @@ enum Room {
 }
 
 fn room(view: &View<'_>) -> Room {
-    let live: Vec<_> =
-        view.ledger.into_iter().flat_map(|l| &l.revisions).filter(|r| !r.is_expired(view.now)).collect();
+    let live: Vec<_> = view.ledger.into_iter().flat_map(|l| &l.revisions).filter(|r| !r.is_expired(view.now)).collect();
     if live.len() < MOST_LIVE_REVISIONS {
         return Room::Free { evict: None };
     }
     let shown = [view.current(), view.previous()].map(|r| r.map(|r| r.revision));
     let old_enough = rotation::add(view.now, -LIMIT_GRACE);
     let spare = || live.iter().filter(|r| !shown.contains(&Some(r.revision)));
-    match spare().filter(|r| r.minted_at < old_enough).min_by_key(|r| r.revision) {
-        Some(oldest) => Room::Free { evict: Some(oldest.revision) },
-        None => {
-            let ends = live.iter().map(|r| r.not_after).min();
-            let matures = spare().map(|r| rotation::add(r.minted_at, LIMIT_GRACE + SignedDuration::from_secs(1))).min();
-            Room::Full { until: earliest([ends, matures]).unwrap_or(view.now) }
-        }
+    if let Some(oldest) = spare().filter(|r| r.minted_at < old_enough).min_by_key(|r| r.revision) {
+        Room::Free { evict: Some(oldest.revision) }
+    } else {
+        let ends = live.iter().map(|r| r.not_after).min();
+        let matures = spare().map(|r| rotation::add(r.minted_at, LIMIT_GRACE + SignedDuration::from_secs(1))).min();
+        Room::Full { until: earliest([ends, matures]).unwrap_or(view.now) }
     }
+}
+
+/// The number that the next mint takes: never one that stands in the ledger, whatever its counter says.
+fn next_revision(view: &View<'_>) -> u64 {
+    let highest = view.ledger.into_iter().flat_map(|l| &l.revisions).map(|r| r.revision).max().unwrap_or(0);
+    view.ledger.map_or(1, |ledger| ledger.next_revision).max(highest.saturating_add(1))
 }
 
 /// Revisions that a revocation applies to, except one.

@@ -1,5 +1,7 @@
 //! The ledger's side of a plan: whose the client is, what is granted, what the entry shall be, what leaves it.
 
+use std::collections::BTreeSet;
+
 use jiff::Timestamp;
 
 use crate::api::{Kind, Reason, TokenEndpointAuthMethod, names};
@@ -35,6 +37,8 @@ enum Base {
 pub(super) enum Blocked {
     /// The registration's own uid must be confirmed first: another one's entry is about to be written.
     Confirm,
+    /// These Secrets must be read first: their watch may lag behind a restore.
+    Read(BTreeSet<String>),
     /// Something stands in the way.
     Problem(Problem),
 }
@@ -55,10 +59,8 @@ pub(super) fn client(facts: &Facts, now: Timestamp) -> Result<Client, Blocked> {
     let server = &facts.environment.server;
     let asked = registration.spec.authorization_server();
     if asked != server.name {
-        let message = format!(
-            "spec.authorizationServerRef.name: there is no authorization server {asked}, only {}",
-            server.name
-        );
+        let message =
+            format!("spec.authorizationServerRef.name: there is no authorization server {asked}, only {}", server.name);
         return Err(Blocked::Problem(Problem::new(Reason::InvalidSpec, message)));
     }
     let wanted = registration.spec.client_id.clone();
@@ -73,9 +75,18 @@ pub(super) fn client(facts: &Facts, now: Timestamp) -> Result<Client, Blocked> {
             base: Base::Known { resource_version: resource_version.clone(), entry: entry.clone() },
         }),
         LedgerFact::Held { resource_version, entry, standing: Standing::Former } => {
-            let adopts = holds_a_value_of(facts, entry, now);
-            if !adopts && wanted.is_none() {
-                return Ok(Client { id: new_id(), base: Base::New });
+            let is_meant = wanted.as_ref().is_none_or(|wanted| *wanted == entry.client_id);
+            let adopts = is_meant && holds_a_value_of(facts, entry, now);
+            if !adopts {
+                let absent: BTreeSet<_> =
+                    facts.secrets.iter().filter(|(_, s)| !s.is_live()).map(|(n, _)| n.clone()).collect();
+                if is_meant && !absent.is_empty() {
+                    return Err(Blocked::Read(absent));
+                }
+                client_id_is_denied(facts).map_or(Ok(()), |problem| Err(Blocked::Problem(problem)))?;
+                if wanted.is_none() || !is_meant {
+                    return Ok(Client { id: new_id(), base: Base::New });
+                }
             }
             if !registration.confirmed {
                 return Err(Blocked::Confirm);
@@ -110,6 +121,12 @@ pub(super) fn grant(facts: &Facts, client: &Client) -> Decision {
     let before = client.entry().map_or(&none, |entry| &entry.grant);
     let mut decision = policy::evaluate(&registration.spec, subject, &facts.environment.policy, before);
     decision.grant.auth_methods = auth_methods(facts);
+    if registration.spec.effective_credentials().iter().any(|entry| entry.kind().is_none()) {
+        // What an entry of a kind that a later version knows can do is not known here: nothing is taken from it.
+        decision.grant.auth_methods.extend(&before.auth_methods);
+        decision.grant.auth_methods.sort_unstable();
+        decision.grant.auth_methods.dedup();
+    }
     decision
 }
 
@@ -123,7 +140,7 @@ pub(super) fn auth_methods(facts: &Facts) -> Vec<TokenEndpointAuthMethod> {
     if entries.is_empty() {
         return vec![TokenEndpointAuthMethod::None];
     }
-    let mut methods: Vec<_> = entries.iter().filter_map(|entry| entry.kind()).filter_map(default_method).collect();
+    let mut methods: Vec<_> = entries.iter().filter_map(crate::api::Entry::kind).filter_map(default_method).collect();
     methods.sort_unstable();
     methods.dedup();
     methods
@@ -156,7 +173,7 @@ pub(super) fn accept(facts: &Facts, client: &Client, draft: &Draft, now: Timesta
     entry.owner = owner(facts);
     entry.deletion_policy = registration.spec.deletion_policy.unwrap_or_default();
     entry.grant = draft.decision.grant.clone();
-    entry.revoked_before = latest(entry.revoked_before, desired::revoked_before(registration), now);
+    entry.revoked_before = entry.revoked_before.max(desired::revoked_before(registration, now));
     for (desired, verdict) in &draft.verdicts {
         let kind = desired.settings.kind();
         let exists = entry.credentials.get(&desired.name).is_some_and(|credential| credential.kind == kind);
@@ -168,9 +185,9 @@ pub(super) fn accept(facts: &Facts, client: &Client, draft: &Draft, now: Timesta
         }
         let Some(credential) = entry.credentials.get_mut(&desired.name) else { continue };
         if kind == Kind::AccessToken {
-            credential.revoked_before = latest(credential.revoked_before, desired.revoke_before, now);
+            credential.revoked_before = credential.revoked_before.max(desired.revoke_before);
         } else if let Some(mint) = &verdict.mint {
-            credential.next_revision = mint.revision + 1;
+            credential.next_revision = mint.revision.saturating_add(1);
             credential.revisions.retain(|r| !r.is_expired(now) && Some(r.revision) != verdict.evict);
         }
     }
@@ -180,7 +197,11 @@ pub(super) fn accept(facts: &Facts, client: &Client, draft: &Draft, now: Timesta
             if **before == entry {
                 return None;
             }
-            let reason = if before.grant == entry.grant { Reason::SpecChanged } else { Reason::GrantChanged };
+            let reason = match draft.verdicts.iter().find_map(|(_, verdict)| verdict.mint.as_ref()) {
+                Some(mint) => mint.reason,
+                None if before.grant == entry.grant => Reason::SpecChanged,
+                None => Reason::GrantChanged,
+            };
             (LedgerWrite::Replace { resource_version: resource_version.clone() }, reason)
         }
         Base::Adopted { resource_version, .. } => {
@@ -201,8 +222,18 @@ pub(super) fn retire(client: &Client, draft: &Draft, accepts: bool) -> Option<Re
         .iter()
         .flat_map(|(desired, verdict)| verdict.drop.iter().map(|(r, reason)| (desired.name.clone(), *r, *reason)))
         .collect();
-    let entries: Vec<_> =
-        entry.credentials.keys().filter(|name| !draft.resolved.names.contains(*name)).cloned().collect();
+    let is_gone = |name: &str, credential: &Credential| {
+        let now_another = draft.verdicts.iter().find(|(desired, _)| desired.name == name);
+        // What is minted under another kind has replaced it already.
+        !draft.resolved.names.contains(name)
+            || now_another.is_some_and(|(d, verdict)| d.settings.kind() != credential.kind && verdict.mint.is_none())
+    };
+    let entries: Vec<_> = entry
+        .credentials
+        .iter()
+        .filter(|(name, credential)| is_gone(name, credential))
+        .map(|(name, _)| name.clone())
+        .collect();
     if revisions.is_empty() && entries.is_empty() {
         return None;
     }
@@ -215,16 +246,7 @@ pub(super) fn retire(client: &Client, draft: &Draft, accepts: bool) -> Option<Re
 
 fn owner(facts: &Facts) -> Owner {
     let registration = &facts.registration;
-    Owner {
-        namespace: registration.namespace.clone(),
-        name: registration.name.clone(),
-        uid: registration.uid.clone(),
-    }
-}
-
-/// The later of what is recorded and what has come.
-fn latest(recorded: Option<Timestamp>, asked: Option<Timestamp>, now: Timestamp) -> Option<Timestamp> {
-    recorded.max(asked.filter(|asked| *asked <= now))
+    Owner { namespace: registration.namespace.clone(), name: registration.name.clone(), uid: registration.uid.clone() }
 }
 
 fn client_id_is_denied(facts: &Facts) -> Option<Problem> {

@@ -18,6 +18,8 @@ mod status;
 #[cfg(test)]
 mod cases;
 #[cfg(test)]
+mod model;
+#[cfg(test)]
 mod properties;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -29,15 +31,14 @@ use crate::ledger::Entry;
 use crate::rotation::{self, CLOCK_TOLERANCE};
 
 pub use connection::Connection;
-pub use desired::revoked_before;
 pub use secret::{Reading, contents, hinted_contents, published};
 pub use status::{Failure, after_failure};
 
+use self::ledger::Client;
 use checks::View;
 use desired::Desired;
 use entry::Verdict;
 use facts::{Facts, SecretFact};
-use self::ledger::Client;
 
 /// How long to wait before looking again at what only somebody else can mend and no watch tells of.
 const LOOK_AGAIN: SignedDuration = SignedDuration::from_mins(5);
@@ -56,6 +57,8 @@ pub struct Plan {
     pub steps: Vec<Step>,
     /// The status when every step has succeeded. What only minting makes known is still empty.
     pub status: AppRegistrationStatus,
+    /// Secrets whose annotations do not tell what is the matter with them: they are read again at the next pass.
+    pub doubtful: BTreeSet<String>,
     /// Whether every credential was shown and accepted before the first step.
     pub is_served: bool,
     /// When to look again.
@@ -121,6 +124,7 @@ pub struct TokenOrder {
 
 /// One write.
 #[derive(Clone, Debug, PartialEq)]
+#[expect(clippy::large_enum_variant, reason = "a plan has a handful of steps")]
 pub enum Step {
     /// The ledger takes up what is about to be published (A).
     Accept(Accept),
@@ -267,7 +271,8 @@ pub fn decide(facts: &Facts, now: Timestamp) -> Plan {
         Err(ledger::Blocked::Confirm) => {
             return Plan::looking_at(Look { registration: true, ..Look::default() });
         }
-        Err(ledger::Blocked::Problem(problem)) => return blocked(facts, problem, now),
+        Err(ledger::Blocked::Read(secrets)) => return Plan::looking_at(Look { secrets, ..Look::default() }),
+        Err(ledger::Blocked::Problem(problem)) => return blocked(facts, &problem, now),
     };
     let draft = Draft::of(facts, &client, now);
     let plan = draft.plan(facts, &client, now);
@@ -281,13 +286,14 @@ struct Draft {
     decision: crate::policy::Decision,
     verdicts: Vec<(Desired, Verdict)>,
     problems: Vec<Problem>,
+    next_revocation: Option<Timestamp>,
 }
 
 impl Draft {
     fn of(facts: &Facts, client: &Client, now: Timestamp) -> Self {
         let registration = &facts.registration;
         let decision = ledger::grant(facts, client);
-        let resolved = desired::resolve(registration, &facts.environment, &decision.grant);
+        let resolved = desired::resolve(registration, &facts.environment, &decision.grant, now);
         let customers: Vec<_> = decision.grant.customers.keys().cloned().collect();
         let customer_groups: Vec<_> = decision.grant.customer_groups.keys().cloned().collect();
         let clock = clock_is_behind(client, now);
@@ -307,23 +313,33 @@ impl Draft {
                 uid: &registration.uid,
                 client_id: &client.id,
                 desired,
-                ledger: client.entry().and_then(|entry| entry.credentials.get(&desired.name)).filter(|c| c.kind == kind),
+                ledger: client
+                    .entry()
+                    .and_then(|entry| entry.credentials.get(&desired.name))
+                    .filter(|c| c.kind == kind),
                 secret,
                 shown,
                 keys: &facts.environment.keys,
                 issuer: &facts.environment.server.issuer,
+                tokens_from: tokens_from(client, desired),
                 customers: &customers,
                 customer_groups: &customer_groups,
             };
-            let obstacle = secret::obstacle(facts, desired, secret)
+            let unwritable = secret::obstacle(facts, desired, secret);
+            let obstacle = unwritable
+                .clone()
                 .or_else(|| clock.clone())
                 .or_else(|| kind_is_denied(&view, facts))
                 .or_else(|| authority_is_missing(&view, facts));
-            let verdict = entry::decide(&view, obstacle.clone());
+            let mut verdict = entry::decide(&view, obstacle);
+            // Said even while nothing is due: a person has time to mend it before something is.
+            verdict.is_obstructed = unwritable.is_some();
+            verdict.problem = verdict.problem.or(unwritable);
             problems.extend(verdict.problem.clone());
             verdicts.push((desired.clone(), verdict));
         }
-        Self { resolved, decision, verdicts, problems }
+        let next_revocation = desired::next_revocation(registration, now);
+        Self { resolved, decision, verdicts, problems, next_revocation }
     }
 
     fn plan(&self, facts: &Facts, client: &Client, now: Timestamp) -> Plan {
@@ -339,12 +355,16 @@ impl Draft {
             .verdicts
             .iter()
             .filter_map(|(_, verdict)| verdict.wake)
-            .chain(self.watermarks_to_come(now))
-            .chain(self.problems.iter().filter(|p| needs_another_look(p.reason)).map(|_| rotation::add(now, LOOK_AGAIN)))
-            .min();
+            .chain(self.watermarks_to_come())
+            .chain(
+                self.problems.iter().filter(|p| needs_another_look(p.reason)).map(|_| rotation::add(now, LOOK_AGAIN)),
+            )
+            .min()
+            .map(rotation::whole_seconds_up);
         Plan {
             look: Look::default(),
             status: status::success(facts, client, self, &steps, now),
+            doubtful: self.doubtful(facts, &steps),
             is_served: self.verdicts.iter().all(|(_, verdict)| verdict.is_served),
             mints,
             steps,
@@ -352,13 +372,24 @@ impl Draft {
         }
     }
 
-    fn watermarks_to_come(&self, now: Timestamp) -> impl Iterator<Item = Timestamp> {
-        self.resolved
-            .entries
+    /// Secrets that a person must mend, and those that say of an entry what they do not hold.
+    fn doubtful(&self, facts: &Facts, steps: &[Step]) -> BTreeSet<String> {
+        let is_written = |name: &str| steps.iter().any(|step| matches!(step, Step::Publish(p) if p.name == name));
+        let says = |desired: &Desired| {
+            let secret = facts.secrets.get(&desired.secret).and_then(SecretFact::ours);
+            secret.is_some_and(|secret| published(secret).0.contains_key(&desired.name))
+        };
+        self.verdicts
             .iter()
-            .flat_map(|desired| [desired.rotate_before, desired.revoke_before])
-            .flatten()
-            .filter(move |mark| *mark > now)
+            .filter(|(desired, verdict)| {
+                verdict.is_obstructed || (verdict.published.is_none() && says(desired) && !is_written(&desired.secret))
+            })
+            .map(|(desired, _)| desired.secret.clone())
+            .collect()
+    }
+
+    fn watermarks_to_come(&self) -> impl Iterator<Item = Timestamp> {
+        self.resolved.entries.iter().filter_map(|desired| desired.next_watermark).chain(self.next_revocation)
     }
 }
 
@@ -391,9 +422,13 @@ fn unseen(facts: &Facts) -> BTreeSet<String> {
 fn look(plan: &Plan, facts: &Facts, client: &Client) -> Look {
     let mut secrets = BTreeSet::new();
     let secret_of = |entry: &str| {
-        facts.registration.spec.effective_credentials().iter().find(|e| e.name == entry).map(|e| {
-            crate::api::secret_name(e, &facts.registration.name)
-        })
+        facts
+            .registration
+            .spec
+            .effective_credentials()
+            .iter()
+            .find(|e| e.name == entry)
+            .map(|e| crate::api::secret_name(e, &facts.registration.name))
     };
     if client.entry().is_some() {
         secrets.extend(plan.mints.iter().filter(|mint| mint.revision > 0).filter_map(|mint| secret_of(&mint.entry)));
@@ -428,20 +463,24 @@ impl Publish {
 }
 
 /// A registration of which nothing can be decided: what exists stays as it is.
-fn blocked(facts: &Facts, problem: Problem, now: Timestamp) -> Plan {
+fn blocked(facts: &Facts, problem: &Problem, now: Timestamp) -> Plan {
     let after = if problem.reason == Reason::ClientIDTaken { TRY_TAKEN_AGAIN } else { LOOK_AGAIN };
-    Plan {
-        status: status::blocked(facts, &problem, now),
-        wake: Some(rotation::add(now, after)),
-        ..Plan::default()
-    }
+    Plan { status: status::blocked(facts, problem, now), wake: Some(rotation::add(now, after)), ..Plan::default() }
+}
+
+/// From when on tokens of an entry are accepted, by the ledger.
+fn tokens_from(client: &Client, desired: &Desired) -> Option<Timestamp> {
+    let entry = client.entry()?;
+    let of_entry = entry.credentials.get(&desired.name).and_then(|credential| credential.revoked_before);
+    Some(entry.created_at).max(entry.revoked_before).max(of_entry)
 }
 
 /// The clock is over five minutes behind the newest mint: it cannot be believed.
 fn clock_is_behind(client: &Client, now: Timestamp) -> Option<Problem> {
     let newest = client.entry()?.newest_mint()?;
     (now < rotation::add(newest, -CLOCK_TOLERANCE)).then(|| {
-        let message = format!("the operator's clock says {now}, but the ledger has a credential minted at {newest}");
+        // Without the time of this pass: a report that says it would be another one at every pass.
+        let message = format!("the operator's clock is behind: the ledger has a credential minted at {newest}");
         Problem::new(Reason::ClockBehind, message)
     })
 }
@@ -451,22 +490,21 @@ fn kind_is_denied(view: &View<'_>, facts: &Facts) -> Option<Problem> {
     let kind = view.desired.settings.kind();
     let policy = &facts.environment.policy;
     (view.ledger.is_none() && !crate::policy::allows_kind(policy, kind)).then(|| {
-        let message = format!("spec.credentials[{}]: the kind {kind} is not allowed by policy/{}", view.desired.name, policy.name);
+        let message = format!(
+            "spec.credentials[{}]: the kind {kind} is not allowed by policy/{}",
+            view.desired.name, policy.name
+        );
         Problem::new(Reason::PolicyDenied, message)
     })
 }
 
 fn authority_is_missing(view: &View<'_>, facts: &Facts) -> Option<Problem> {
     let needs = matches!(view.desired.settings, desired::Settings::Certificate { .. });
-    (needs && facts.environment.authorities.all().is_empty()).then(|| {
-        Problem::new(Reason::ServerUnavailable, "there is no certificate authority yet".to_owned())
-    })
+    (needs && facts.environment.authorities.all().is_empty())
+        .then(|| Problem::new(Reason::ServerUnavailable, "there is no certificate authority yet".to_owned()))
 }
 
 /// Problems whose end no watch tells of.
 const fn needs_another_look(reason: Reason) -> bool {
-    matches!(
-        reason,
-        Reason::SecretConflict | Reason::SecretImmutable | Reason::ServerUnavailable | Reason::ClockBehind
-    )
+    matches!(reason, Reason::SecretConflict | Reason::SecretImmutable | Reason::ServerUnavailable | Reason::ClockBehind)
 }

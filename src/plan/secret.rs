@@ -38,6 +38,7 @@ pub struct Reading<'a> {
 #[must_use]
 pub fn contents(reading: Reading<'_>, fields: &Fields, claims: impl Fn(&str) -> Option<Claims>) -> Contents {
     let mut contents = Contents { fields: fields.keys().cloned().collect(), ..Contents::default() };
+    let mut is_as_written = true;
     for entry in reading.entries {
         let Some(kind) = entry.kind() else { continue };
         let ledger = reading.ledger.and_then(|l| l.credentials.get(&entry.name)).filter(|c| c.kind == kind);
@@ -49,12 +50,14 @@ pub fn contents(reading: Reading<'_>, fields: &Fields, claims: impl Fn(&str) -> 
                     Shown::Certificate { previous, .. } => previous,
                     Shown::ClientSecret { .. } | Shown::AccessToken(_) => Held::Nothing,
                 };
+                is_as_written &= text(fields, field::CA).is_none_or(|ca| connection::trusts(reading.environment, ca));
                 certificate::inspect(fields, ledger, previous)
             }
             Kind::AccessToken => {
                 let value = fields.get(field::ACCESS_TOKEN).map(|bytes| bytes.0.as_slice()).unwrap_or_default();
                 let of_this_client = |claims: &Claims| reading.ledger.is_some_and(|l| l.client_id == claims.client_id);
                 let claims = text(fields, field::ACCESS_TOKEN).and_then(&claims).filter(of_this_client);
+                is_as_written &= claims.as_ref().is_none_or(|claims| access_token::is_described(fields, claims));
                 access_token::inspect(&entry.name, value.is_empty(), claims)
             }
         };
@@ -69,7 +72,8 @@ pub fn contents(reading: Reading<'_>, fields: &Fields, claims: impl Fn(&str) -> 
         field::ISSUER_CA,
     ];
     let public = public.into_iter().filter_map(|name| Some((name, text(fields, name)?))).collect();
-    contents.connection = connection::digest(reading.environment, &public);
+    // What stands beside a credential counts like the connection: where it was edited, it is written anew.
+    contents.connection = if is_as_written { connection::digest(reading.environment, &public) } else { String::new() };
     contents
 }
 
@@ -142,6 +146,10 @@ pub(super) fn publish(facts: &Facts, client: &Client, draft: &Draft, now: Timest
 pub(super) fn remove(facts: &Facts, _draft: &Draft) -> Vec<Remove> {
     let registration = &facts.registration;
     let entries = registration.spec.effective_credentials();
+    if entries.iter().any(|entry| entry.kind().is_none()) {
+        // Where an entry of a kind that a later version knows has its Secret is not known here.
+        return Vec::new();
+    }
     let wanted: BTreeSet<_> = entries.iter().map(|entry| api::secret_name(entry, &registration.name)).collect();
     facts
         .secrets
@@ -163,7 +171,9 @@ fn publish_one(
     let secret = facts.secrets.get(name).unwrap_or(&super::ABSENT);
     let shown: Vec<_> = verdicts.iter().filter(|(_, verdict)| !verdict.fields.is_empty()).collect();
     let first = verdicts.first()?;
-    if shown.is_empty() || obstacle(facts, &first.0, secret).is_some() {
+    let gone = has_gone_entries(facts, client, name, secret);
+    let is_empty = shown.is_empty() && !(gone && type_of(facts, name) == OPAQUE);
+    if is_empty || obstacle(facts, &first.0, secret).is_some() {
         return None;
     }
     let bundle = facts.environment.authorities.bundle(now);
@@ -176,6 +186,7 @@ fn publish_one(
     let mut fields: BTreeMap<_, _> =
         connection.fields.into_iter().map(|(name, text)| (name, Value::Text(text))).collect();
     let mut published = Published::default();
+    keep_unresolved(facts, name, verdicts, &mut fields, &mut published);
     for (desired, verdict) in &shown {
         fields.extend(verdict.fields.iter().cloned());
         if matches!(desired.settings, Settings::Certificate { .. }) {
@@ -190,6 +201,7 @@ fn publish_one(
     let reason = verdicts
         .iter()
         .find_map(|(_, verdict)| verdict.publish)
+        .or_else(|| gone.then_some(Reason::EntryRemoved))
         .or_else(|| marks.reason(secret.ours()?, &digest, &fields))
         .or_else(|| matches!(secret, SecretFact::Absent(_)).then_some(Reason::SecretDeleted))?;
     marks.annotations.insert(names::PUBLISHED_ANNOTATION.to_owned(), published.to_json());
@@ -205,6 +217,53 @@ fn publish_one(
     Some(Publish { name: name.to_owned(), write, type_, reason, fields, labels, annotations, owned: marks.owned })
 }
 
+/// Whether a Secret says that it holds something of an entry that is no longer in the spec, or is of another kind there.
+fn has_gone_entries(facts: &Facts, client: &Client, name: &str, secret: &SecretFact) -> bool {
+    let registration = &facts.registration;
+    let entries = registration.spec.effective_credentials();
+    let is_gone = |of: &String| {
+        let entry = entries.iter().find(|e| e.name == *of && api::secret_name(e, &registration.name) == name);
+        let recorded = client.entry().and_then(|ledger| ledger.credentials.get(of)).map(|credential| credential.kind);
+        entry.is_none_or(|entry| recorded.is_some_and(|kind| entry.kind().is_some_and(|now| now != kind)))
+    };
+    secret.ours().is_some_and(|secret| self::published(secret).0.keys().any(is_gone))
+}
+
+/// Entries whose settings cannot be understood are not removed: what a Secret holds of them is written again.
+fn keep_unresolved(
+    facts: &Facts,
+    name: &str,
+    verdicts: &[&(Desired, Verdict)],
+    fields: &mut BTreeMap<&'static str, Value>,
+    published: &mut Published,
+) {
+    let registration = &facts.registration;
+    let Some(secret) = facts.secrets.get(name).and_then(SecretFact::ours) else { return };
+    let present = secret.contents.as_ref().map(|contents| contents.fields.as_slice()).unwrap_or_default();
+    for entry in registration.spec.effective_credentials().iter() {
+        let is_resolved = verdicts.iter().any(|(desired, _)| desired.name == entry.name);
+        let Some(kind) = entry.kind() else { continue };
+        if is_resolved || api::secret_name(entry, &registration.name) != name {
+            continue;
+        }
+        // Without a GET the names of the fields are not known: that something is kept makes the plan ask for one.
+        let kept = fields_of(kind).iter().filter(|field| present.is_empty() || present.iter().any(|p| p == *field));
+        fields.extend(kept.map(|field| (*field, Value::Held(field))));
+        if let Some(said) = self::published(secret).0.get(&entry.name) {
+            published.0.insert(entry.name.clone(), said.clone());
+        }
+    }
+}
+
+/// The fields of a kind of credential.
+const fn fields_of(kind: Kind) -> &'static [&'static str] {
+    match kind {
+        Kind::ClientSecret => &[field::CLIENT_SECRET, field::PREVIOUS_CLIENT_SECRET],
+        Kind::Certificate => &[field::CERTIFICATE, field::PRIVATE_KEY, field::CA],
+        Kind::AccessToken => &[field::ACCESS_TOKEN, field::TOKEN_TYPE, field::EXPIRES_AT, field::SCOPE],
+    }
+}
+
 /// What every Secret of a registration carries.
 struct Marks {
     labels: BTreeMap<String, String>,
@@ -215,7 +274,11 @@ struct Marks {
 impl Marks {
     fn of(facts: &Facts, client: &Client) -> Self {
         let registration = &facts.registration;
-        let template = registration.spec.secret_template.clone().unwrap_or_default();
+        let mut template = registration.spec.secret_template.clone().unwrap_or_default();
+        // The API server refuses them; where it did not, ours win and nobody fights over them.
+        let is_ours = |name: &String| name.split('/').next() == Some(names::GROUP);
+        template.labels.retain(|name, _| !is_ours(name));
+        template.annotations.retain(|name, _| !is_ours(name));
         let mut labels = template.labels;
         labels.insert(names::MANAGED_BY_LABEL.to_owned(), names::MANAGED_BY.to_owned());
         labels.insert(names::REGISTRATION_UID_LABEL.to_owned(), registration.uid.clone());

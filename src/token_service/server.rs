@@ -53,7 +53,7 @@ pub struct Limits {
 impl Default for Limits {
     fn default() -> Self {
         Self {
-            connections: 2048,
+            connections: 4096,
             connections_per_address: 256,
             handshake: Duration::from_secs(5),
             header: Duration::from_secs(20),

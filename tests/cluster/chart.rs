@@ -160,6 +160,109 @@ async fn a_bad_value_is_refused_by_its_name() {
     }
 }
 
+/// Every value, as another one than in `values.yaml`, and what must then be seen in the objects.
+const VALUES: &[(&str, &str)] = &[
+    ("fullnameOverride=zebra", "name: zebra-controller"),
+    ("image.repository=registry.example/zebra", "image: \"registry.example/zebra:"),
+    ("image.tag=v9", ":v9@sha256:"),
+    (
+        "image.digest=sha256:0123456789012345678901234567890123456789012345678901234567890123",
+        "@sha256:0123456789012345678901234567890123456789012345678901234567890123\"",
+    ),
+    ("image.pullPolicy=Always", "imagePullPolicy: Always"),
+    ("image.pullSecrets[0].name=registry", "- name: registry\n"),
+    ("crds.install=true", "kind: CustomResourceDefinition"),
+    ("ledger.namespace=kube-public", "--ledger-namespace=kube-public"),
+    ("ledger.createNamespace=true", "kind: Namespace"),
+    ("server.issuer=https://auth.example", "issuer: https://auth.example"),
+    ("server.defaultAudience=https://api.example", "defaultAudience: https://api.example"),
+    ("server.accessTokenLifetime=59m", "accessTokenLifetime: 59m"),
+    ("server.servingNames={auth.internal}", "- auth.internal"),
+    ("server.clusterDomain=cluster.example", "zebra-token-service.default.svc.cluster.example"),
+    ("policy.scopes={scope-1}", "- scope-1"),
+    ("policy.audiences={audience-1}", "- audience-1"),
+    ("policy.customers={customer-1}", "- customer-1"),
+    ("policy.customerGroups={group-1}", "- group-1"),
+    ("policy.redirectURIs={https://redirect.example}", "- https://redirect.example"),
+    ("policy.clientIDs={client-1}", "- client-1"),
+    ("policy.dnsNames={name-1}", "- name-1"),
+    ("policy.kinds={certificate}", "kinds:\n      - certificate\n"),
+    ("policy.clientSecret.min=61s", "min: 61s"),
+    ("policy.clientSecret.default=62d", "default: 62d"),
+    ("policy.clientSecret.max=63d", "max: 63d"),
+    ("policy.certificate.min=64s", "min: 64s"),
+    ("policy.certificate.default=65d", "default: 65d"),
+    ("policy.certificate.max=66d", "max: 66d"),
+    ("policy.accessToken.min=67s", "min: 67s"),
+    ("policy.accessToken.default=68m", "default: 68m"),
+    ("policy.accessToken.max=69m", "max: 69m"),
+    ("controller.concurrency=17", "--concurrency=17"),
+    ("controller.resources.requests.memory=49Mi", "memory: 49Mi"),
+    ("controller.resources.requests.cpu=21m", "cpu: 21m"),
+    ("controller.resources.limits.memory=257Mi", "memory: 257Mi"),
+    ("tokenService.replicas=5", "replicas: 5"),
+    ("tokenService.connections=1000000", "--connections=1000000"),
+    ("tokenService.connectionsPerAddress=257", "--connections-per-address=257"),
+    ("tokenService.serviceAnnotations.topology=near", "topology: near"),
+    ("tokenService.resources.requests.memory=33Mi", "memory: 33Mi"),
+    ("tokenService.resources.requests.cpu=22m", "cpu: 22m"),
+    ("tokenService.resources.limits.memory=193Mi", "memory: 193Mi"),
+    ("pods.bindAddress=[::]", "--listen=[::]:8443"),
+    ("pods.runAsUser=65533", "runAsUser: 65533"),
+    ("pods.nodeSelector.disk=fast", "disk: fast"),
+    ("pods.tolerations[0].operator=Exists", "- operator: Exists"),
+    ("pods.priorityClassName=system-cluster-critical", "priorityClassName: system-cluster-critical"),
+    ("pods.annotations.note=annotated", "note: annotated"),
+    ("pods.labels.team=labelled", "team: labelled"),
+    ("log.filter=warn\\,appreg=debug", "--log-filter=warn,appreg=debug"),
+    ("log.format=text", "--log-format=text"),
+    ("networkPolicy.enabled=true", "kind: NetworkPolicy"),
+    ("networkPolicy.clients[0].ipBlock.cidr=10.1.0.0/16", "cidr: 10.1.0.0/16"),
+    ("networkPolicy.scrapers[0].ipBlock.cidr=10.2.0.0/16", "cidr: 10.2.0.0/16"),
+    ("networkPolicy.apiServerPorts={8444}", "- {port: 8444}"),
+    ("rbac.aggregate=true", "aggregate-to-view"),
+];
+
+/// The paths of all values that are not themselves made of values.
+fn leaves(value: &Value, path: &str, found: &mut BTreeSet<String>) {
+    match value {
+        Value::Object(fields) if !fields.is_empty() => {
+            for (name, value) in fields {
+                let path = if path.is_empty() { name.clone() } else { format!("{path}.{name}") };
+                leaves(value, &path, found);
+            }
+        }
+        _ => assert!(found.insert(path.to_owned())),
+    }
+}
+
+#[tokio::test]
+async fn every_value_has_its_effect_and_all_together_are_accepted_by_the_api_server() {
+    let plane = harness::shared().await;
+    // Namespaces that every cluster has: a dry run makes none.
+    let mut args = vec!["template", "appreg", CHART, "--namespace", "default"];
+    args.extend(VALUES.iter().flat_map(|(set, _)| ["--set", set]));
+    let text = plane.helm(&args).await.unwrap().ok().unwrap();
+    for (set, seen) in VALUES {
+        assert!(text.contains(seen), "{set}: no {seen} in\n{text}");
+    }
+
+    let mut known = BTreeSet::new();
+    let values = std::fs::read_to_string(format!("{CHART}/values.yaml")).unwrap();
+    leaves(&serde_yaml::from_str(&values).unwrap(), "", &mut known);
+    let path = |set: &str| set.split(['=', '[']).next().unwrap_or_default().to_owned();
+    // Of a map with names of the user's own, the table has one.
+    let shown =
+        |leaf: &String| VALUES.iter().any(|(set, _)| path(set) == *leaf || path(set).starts_with(&format!("{leaf}.")));
+    let forgotten: Vec<&String> = known.iter().filter(|leaf| !shown(leaf)).collect();
+    assert!(forgotten.is_empty(), "not in the table: {forgotten:?}");
+
+    let file = plane.directory().join("every-value.yaml");
+    std::fs::write(&file, text).unwrap();
+    let args = ["apply", "--server-side", "--force-conflicts", "--dry-run=server", "-f", &file.to_string_lossy()];
+    plane.kubectl(&args).await.unwrap().ok().unwrap();
+}
+
 #[tokio::test]
 async fn nobody_reaches_the_pods_but_whom_the_network_policies_name() {
     let objects = rendered(&["networkPolicy.scrapers[0].namespaceSelector.matchLabels.team=metrics"]).await;
@@ -255,8 +358,8 @@ async fn an_upgrade_and_a_new_installation_go_on_with_the_registrations_and_the_
     assert_eq!(uids().await, before);
 }
 
-/// Whether somebody may do something; `resource` with its subresource, as in a role.
-async fn may(client: &Client, user: &str, verb: &str, group: &str, resource: &str, namespace: &str) -> bool {
+/// Whether somebody may do something; the resource as its group and its name with subresource, as in a role.
+async fn may(client: &Client, user: &str, verb: &str, (group, resource): (&str, &str), namespace: &str) -> bool {
     let (resource, subresource) = resource.split_once('/').unwrap_or((resource, ""));
     let review = SubjectAccessReview {
         spec: SubjectAccessReviewSpec {
@@ -294,8 +397,8 @@ async fn each_account_and_each_person_may_do_what_is_meant_for_them_and_no_more(
     }
     // The cluster's role "edit" is put together after "view".
     eventually("the aggregated roles are there", async || {
-        let both = may(&client, "editer", "get", "appreg.dev", "appregistrations", "default").await
-            && may(&client, "editer", "create", "appreg.dev", "appregistrations", "default").await;
+        let both = may(&client, "editer", "get", ("appreg.dev", "appregistrations"), "default").await
+            && may(&client, "editer", "create", ("appreg.dev", "appregistrations"), "default").await;
         holds(both, || "not yet".to_owned())
     })
     .await;
@@ -335,7 +438,7 @@ async fn each_account_and_each_person_may_do_what_is_meant_for_them_and_no_more(
     ] {
         let mut found = Vec::new();
         for verb in ["get", "list", "watch", "create", "update", "patch", "delete", "deletecollection", "escalate"] {
-            if may(&client, user, verb, group, resource, namespace).await {
+            if may(&client, user, verb, (group, resource), namespace).await {
                 found.push(verb);
             }
         }

@@ -3,10 +3,13 @@
 use std::{collections::BTreeMap, fs, path::PathBuf};
 
 use appreg::api::{AppRegistration, ConditionType};
+use base64::{Engine as _, prelude::BASE64_URL_SAFE_NO_PAD};
 use k8s_openapi::api::core::v1::Secret;
 use kube::{Api, Client, ResourceExt, api::ListParams};
+use serde_json::Value;
 
-use crate::harness::{ControlPlane, eventually, eventually::holds};
+use crate::applied;
+use crate::harness::{ControlPlane, Operator, TokenClient, eventually, eventually::holds};
 
 /// What comes out of an example.
 pub(crate) struct Expectation {
@@ -106,17 +109,66 @@ fn registration(file: &str) -> AppRegistration {
     serde_yaml::from_str(&fs::read_to_string(directory().join(file)).unwrap()).unwrap()
 }
 
-/// Applies every example to the namespace `default`, and checks what a running operator with the default policy makes
-/// of each.
-#[allow(dead_code, reason = "needs a running operator: the test that starts one calls it")]
-pub(crate) async fn apply_all_and_check(plane: &ControlPlane) {
+/// Every example as a user applies it, in the namespace `default`, with the chart's default policy.
+#[tokio::test(flavor = "multi_thread")]
+async fn each_example_gives_what_it_promises_and_its_credentials_get_a_token() {
+    let plane = ControlPlane::start().await.unwrap();
+    let mut operator = Operator::install(&plane, applied::BINARY, &[]).await.unwrap();
+    let _controller = operator.controller(&plane).await.unwrap();
+    let _token_service = operator.token_service(&plane).await.unwrap();
     for expectation in &EXPECTATIONS {
         let path = directory().join(expectation.file);
         plane.kubectl(&["apply", "-n", "default", "-f", &path.to_string_lossy()]).await.unwrap().ok().unwrap();
     }
     for expectation in &EXPECTATIONS {
         check(plane.client("admin"), "default", expectation).await;
+        use_what_is_delivered(&plane, expectation).await;
     }
+}
+
+/// As an application would: everything that is needed is in the Secret itself.
+async fn use_what_is_delivered(plane: &ControlPlane, expected: &Expectation) {
+    let secrets: Api<Secret> = Api::namespaced(plane.client("admin"), "default");
+    for (name, _, delivered) in expected.secrets {
+        let fields = applied::fields(&secrets.get(name).await.unwrap());
+        let what = format!("{}: {name}", expected.file);
+        if delivered.contains(&"client_secret") {
+            let tokens = TokenClient::new(&fields["issuer_ca.crt"], &fields["token_endpoint"]).unwrap();
+            assert_eq!(fields["token_endpoint_auth_method"], "client_secret_basic", "{what}");
+            let answer = tokens.basic(&fields["client_id"], &fields["client_secret"]).await.unwrap();
+            assert!(answer.is_token(), "{what}: {answer:?}");
+            let scope = answer.scope.unwrap_or_default();
+            assert_eq!(sorted(&scope), expected.scopes, "{what}: with nothing asked for, all that is granted");
+            let wrong = fields["client_secret"].replace("apr_", "apr-");
+            assert!(tokens.basic(&fields["client_id"], &wrong).await.unwrap().is_refusal(), "{what}");
+        }
+        if let Some(token) = fields.get("access_token") {
+            let claims = claims(token);
+            assert_eq!(claims["client_id"], fields["client_id"], "{what}");
+            assert_eq!(claims["iss"], fields["issuer"], "{what}");
+            assert_eq!(claims["exp"].to_string(), fields["expires_at"], "{what}");
+            assert_eq!(claims["scope"].as_str().unwrap_or_default(), fields["scope"], "{what}");
+            assert_eq!(fields["token_type"], "Bearer", "{what}");
+        }
+        if delivered.contains(&"tls.crt") {
+            // What the key and the chain are worth is the certificates' own tests' business: here they are a pair.
+            assert!(fields["tls.crt"].starts_with("-----BEGIN CERTIFICATE-----"), "{what}");
+            assert!(fields["tls.key"].contains("PRIVATE KEY-----"), "{what}");
+            assert!(fields["ca.crt"].starts_with("-----BEGIN CERTIFICATE-----"), "{what}");
+        }
+    }
+}
+
+fn sorted(scope: &str) -> Vec<&str> {
+    let mut scopes: Vec<_> = scope.split_whitespace().collect();
+    scopes.sort_unstable();
+    scopes
+}
+
+/// What a token says; that it is genuine is shown elsewhere, by foreign libraries.
+fn claims(token: &str) -> Value {
+    let payload = token.split('.').nth(1).unwrap();
+    serde_json::from_slice(&BASE64_URL_SAFE_NO_PAD.decode(payload).unwrap()).unwrap()
 }
 
 /// Waits until the example's registration is ready, and compares what has come out of it.

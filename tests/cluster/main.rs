@@ -5,20 +5,32 @@
 #![allow(
     clippy::disallowed_methods,
     clippy::expect_used,
+    clippy::print_stderr,
+    clippy::print_stdout,
     clippy::unwrap_used,
-    reason = "a broken expectation is a failed test; deadlines need the clock"
+    reason = "a broken expectation is a failed test; deadlines need the clock; what was \
+              seen is printed"
 )]
 
 #[path = "../harness/mod.rs"]
 mod harness;
 
+mod applied;
 mod chart;
+mod conflicts;
 mod control_plane;
 mod crashes;
+mod deletion;
+mod examples;
+mod foreign;
+mod hand_edits;
 mod observer;
 mod outages;
 mod processes;
-mod examples;
+mod rbac;
 mod registration;
+mod requests;
+mod rotation;
 mod rules;
+mod stage;
 mod two_controllers;

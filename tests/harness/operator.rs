@@ -77,7 +77,7 @@ impl<'a> Operator<'a> {
 
     /// Sets what both programs log from now on.
     pub fn log(&mut self, filter: &str) {
-        self.log_filter = filter.to_owned();
+        filter.clone_into(&mut self.log_filter);
     }
 
     /// The issuer identifier.
@@ -101,11 +101,8 @@ impl<'a> Operator<'a> {
     pub async fn start_controller(&mut self, through: &Access) -> Result<Running> {
         self.controllers += 1;
         let name = format!("controller-{}", self.controllers);
-        self.start(&name, "appreg-controller", through, &[
-            "controller",
-            &format!("--controller-namespace={NAMESPACE}"),
-        ])
-        .await
+        self.start(&name, "appreg-controller", through, &["controller", &format!("--controller-namespace={NAMESPACE}")])
+            .await
     }
 
     /// Starts the token service with its service account's token.

@@ -25,7 +25,9 @@ fn openssl_is_missing() -> bool {
     if Command::new("openssl").arg("version").output().is_ok() {
         return false;
     }
-    assert!(std::env::var_os("CI").is_none(), "openssl is not installed, and CI must not pass without it");
+    #[expect(clippy::disallowed_methods, reason = "whether it is continuous integration is known by a variable alone")]
+    let is_ci = std::env::var_os("CI").is_some();
+    assert!(!is_ci, "openssl is not installed, and CI must not pass without it");
     eprintln!("openssl not installed: not shown");
     true
 }

@@ -7,5 +7,7 @@ mod chart;
 mod crd;
 mod examples;
 mod fake_api;
+mod reconcile;
+mod tidy;
 mod token_service;
 mod watch;

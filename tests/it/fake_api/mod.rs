@@ -41,7 +41,7 @@ use http_body_util::{BodyExt, StreamBody, combinators::UnsyncBoxBody};
 use hyper::body::Frame;
 use kube::{Client, client::Body};
 use serde::{Serialize, de::DeserializeOwned};
-use serde_json::{Value, json};
+use serde_json::Value;
 use tokio::sync::watch;
 
 pub(crate) use fault::{Call, Fault, Nth};
@@ -49,7 +49,7 @@ pub(crate) use fault::{Call, Fault, Nth};
 use fault::{Action, Effect, Rule};
 use request::{Asked, Selects};
 use watcher::Watcher;
-use world::{World, place_of, plural, status};
+use world::{World, place_of, plural};
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
 type Answered = Response<UnsyncBoxBody<Bytes, io::Error>>;
@@ -99,7 +99,7 @@ impl FakeApi {
         let applied = {
             let mut world = self.lock();
             let before = world.object(&resource, &place).cloned();
-            world.fill_in(&mut object, before.as_ref());
+            world.fill_in(&mut object, before.as_ref(), "a-person");
             if before.as_ref() == Some(&object) {
                 return object;
             }
@@ -123,7 +123,7 @@ impl FakeApi {
             let Some(before) = world.object(resource, &place).cloned() else { return false };
             let mut object = before.clone();
             edit(&mut object);
-            world.fill_in(&mut object, Some(&before));
+            world.fill_in(&mut object, Some(&before), "a-person");
             if before == object {
                 return true;
             }
@@ -346,7 +346,7 @@ impl FakeApi {
         let timeout = asked.query.get("timeoutSeconds").and_then(|v| v.parse().ok()).unwrap_or(290);
         let mut world = self.lock();
         world.open += 1;
-        let mut watcher = Watcher {
+        let watcher = Watcher {
             server: self.clone(),
             stirred: self.stirred.subscribe(),
             selects: Selects::of(asked),
@@ -356,13 +356,9 @@ impl FakeApi {
             bookmarks: world.bookmarks,
             ends: tokio::time::Instant::now() + Duration::from_secs(timeout),
             ready: VecDeque::new(),
+            expired: from < world.compacted,
             over: false,
         };
-        if from < world.compacted {
-            let gone = status(410, "Expired", "too old resource version", json!({}));
-            watcher.ready.push_back(json!({"type": "ERROR", "object": gone}));
-            watcher.over = true;
-        }
         drop(world);
         let events = stream::unfold(watcher, |mut watcher| async move {
             let event = watcher.next().await?;

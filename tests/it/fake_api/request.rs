@@ -22,6 +22,11 @@ pub(super) struct Asked {
 }
 
 impl Asked {
+    /// Who writes, for managedFields.
+    pub(super) fn writer(&self) -> &str {
+        self.query.get("fieldManager").map_or("unknown", String::as_str)
+    }
+
     pub(super) async fn read(request: Request<Body>) -> Result<Self, BoxError> {
         let (parts, body) = request.into_parts();
         let url = reqwest::Url::parse(&format!("http://fake{}", parts.uri))?;
@@ -100,7 +105,8 @@ pub(super) struct Selects {
     pub(super) resource: String,
     pub(super) namespace: String,
     pub(super) labels: Vec<(String, Option<String>)>,
-    pub(super) fields: Vec<(String, String)>,
+    /// The field, its value, and whether it must have that value or must not.
+    pub(super) fields: Vec<(String, String, bool)>,
     pub(super) metadata_only: bool,
     pub(super) api_version: String,
 }
@@ -119,7 +125,13 @@ impl Selects {
                 .iter()
                 .map(|term| pair(term).map_or((term.clone(), None), |(label, value)| (label, Some(value))))
                 .collect(),
-            fields: terms("fieldSelector").iter().map(|term| pair(term).expect("field=value")).collect(),
+            fields: terms("fieldSelector")
+                .iter()
+                .map(|term| match term.split_once("!=") {
+                    Some((field, value)) => (field.to_owned(), value.to_owned(), false),
+                    None => pair(term).map(|(field, value)| (field, value, true)).expect("field=value"),
+                })
+                .collect(),
             metadata_only: asked.metadata_only,
             api_version: asked.api_version.clone(),
         }
@@ -133,8 +145,9 @@ impl Selects {
                 (found, None) => found.is_some(),
                 (None, Some(_)) => false,
             })
-            && self.fields.iter().all(|(field, wanted)| {
-                object.pointer(&format!("/{}", field.replace('.', "/"))).and_then(Value::as_str) == Some(wanted)
+            && self.fields.iter().all(|(field, value, must)| {
+                let found = object.pointer(&format!("/{}", field.replace('.', "/"))).and_then(Value::as_str);
+                (found == Some(value)) == *must
             })
     }
 

@@ -1,11 +1,11 @@
 //! An open watch.
 
-use std::{collections::VecDeque, io, sync::Arc};
+use std::{collections::VecDeque, io, sync::Arc, time::Duration};
 
 use serde_json::{Value, json};
 use tokio::sync::watch;
 
-use super::{FakeApi, request::Selects};
+use super::{FakeApi, request::Selects, world::status};
 
 pub(super) struct Watcher {
     pub(super) server: FakeApi,
@@ -18,6 +18,7 @@ pub(super) struct Watcher {
     pub(super) bookmarks: u64,
     pub(super) ends: tokio::time::Instant,
     pub(super) ready: VecDeque<Value>,
+    pub(super) expired: bool,
     pub(super) over: bool,
 }
 
@@ -29,6 +30,13 @@ impl Watcher {
             }
             if self.over {
                 return None;
+            }
+            if self.expired {
+                // A real server accepts the watch first, and takes it back a moment later.
+                tokio::time::sleep(Duration::from_millis(20)).await;
+                self.over = true;
+                let gone = status(410, "Expired", "too old resource version", json!({}));
+                return Some(Ok(json!({"type": "ERROR", "object": gone})));
             }
             self.stirred.borrow_and_update();
             if let Err(error) = self.look() {

@@ -123,7 +123,7 @@ impl World {
         if let Some(object) = object.as_object_mut() {
             object.remove("status");
         }
-        self.fill_in(&mut object, None);
+        self.fill_in(&mut object, None, asked.writer());
         let object = self.commit(asked.base(), place, Some(object)).expect("committed");
         Ok((201, shown(&object, asked.metadata_only)))
     }
@@ -164,7 +164,7 @@ impl World {
         } else if asked.has_status() {
             object["status"] = before["status"].clone();
         }
-        self.fill_in(&mut object, Some(&before));
+        self.fill_in(&mut object, Some(&before), asked.writer());
         if object == before {
             return Ok((200, shown(&before, asked.metadata_only)));
         }
@@ -186,7 +186,7 @@ impl World {
     }
 
     /// What the server itself writes into metadata.
-    pub(super) fn fill_in(&mut self, object: &mut Value, before: Option<&Value>) {
+    pub(super) fn fill_in(&mut self, object: &mut Value, before: Option<&Value>, writer: &str) {
         let spec_differs = before.is_some_and(|before| before["spec"] != object["spec"]);
         if object["status"].is_null() && object["apiVersion"].as_str().is_some_and(|v| v.starts_with(OURS)) {
             object["status"] =
@@ -202,7 +202,7 @@ impl World {
             if meta.get("creationTimestamp").is_none_or(Value::is_null) {
                 meta.insert("creationTimestamp".to_owned(), json!("2026-01-01T00:00:00Z"));
             }
-            meta.insert("managedFields".to_owned(), json!([{"manager": "fake", "operation": "Update"}]));
+            meta.insert("managedFields".to_owned(), json!([{"manager": writer, "operation": "Update"}]));
             if has_spec {
                 meta.insert("generation".to_owned(), json!(1));
             }
@@ -216,6 +216,11 @@ impl World {
         }
         if spec_differs && let Some(generation) = meta["generation"].as_i64() {
             meta.insert("generation".to_owned(), json!(generation + 1));
+        }
+        let writers = before["metadata"]["managedFields"].as_array().cloned().unwrap_or_default();
+        if *object != *before && writers.iter().all(|entry| entry["manager"] != writer) {
+            let all = writers.into_iter().chain([json!({"manager": writer, "operation": "Update"})]).collect();
+            object["metadata"]["managedFields"] = Value::Array(all);
         }
     }
 

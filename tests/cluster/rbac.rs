@@ -1,0 +1,222 @@
+//! Least privilege, proven by use: every rule of the chart is used by the operator, and every request that the operator
+//! makes is allowed by a rule of the chart.
+//!
+//! The roles are read from the API server, as far as they are bound to the operator's accounts; the requests come from
+//! its audit log. A rule that nothing uses fails this test, and so does a request that only some other role allows.
+
+use std::collections::BTreeSet;
+
+use k8s_openapi::api::rbac::v1::{ClusterRole, ClusterRoleBinding, PolicyRule, Role, RoleBinding, RoleRef, Subject};
+use kube::api::{DeleteParams, ListParams};
+use kube::{Api, ResourceExt};
+use serde_json::json;
+
+use crate::applied::{
+    self, BINARY, audited, controller_user, create, fields, in_order, registrations, secret, secrets,
+    token_service_user, until,
+};
+use crate::harness::operator::{LEDGER, NAMESPACE};
+use crate::harness::{AuditEvent, ControlPlane, Operator, eventually, eventually::holds, eventually_within};
+
+use std::time::Duration;
+
+/// One thing that may be done, or was done.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Right {
+    verb: String,
+    group: String,
+    /// With the subresource.
+    resource: String,
+    /// Where a role allows it; empty for everywhere, and for what has no namespace.
+    namespace: String,
+    /// The one object that it is allowed for; empty for any.
+    name: String,
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_operator_uses_every_right_that_the_chart_gives_it_and_no_other() {
+    let plane = audited().await;
+    let mut operator = Operator::install(&plane, BINARY, &[]).await.unwrap();
+    let mark = plane.audit().mark().await.unwrap();
+    let controller = operator.controller(&plane).await.unwrap();
+    let token_service = operator.token_service(&plane).await.unwrap();
+    everything(&plane, &operator).await;
+    controller.process.terminate(Duration::from_secs(15)).await.unwrap();
+    let controller = operator.controller(&plane).await.unwrap();
+
+    for (account, user) in [("appreg-controller", controller_user()), ("appreg-token-service", token_service_user())] {
+        let granted = granted(&plane, account).await;
+        let requests = plane.audit().of_since(&user, mark).await.unwrap();
+        assert!(!granted.is_empty() && !requests.is_empty(), "{account}");
+        let refused: Vec<_> = requests.iter().filter(|request| matches!(request.code, 401 | 403)).collect();
+        assert!(refused.is_empty(), "{account}: {refused:?}");
+        let unfounded: BTreeSet<_> =
+            requests.iter().filter(|request| !granted.iter().any(|right| allows(right, request))).map(said).collect();
+        assert!(unfounded.is_empty(), "{account} does what no rule of the chart allows: {unfounded:?}");
+        let unused: Vec<_> =
+            granted.iter().filter(|right| !requests.iter().any(|request| allows(right, request))).collect();
+        assert!(unused.is_empty(), "{account} may do what it never does: {unused:?}");
+    }
+
+    let only: BTreeSet<_> = granted(&plane, "appreg-token-service").await;
+    let secrets_of_the_ledger = |verb: &str| Right {
+        verb: verb.to_owned(),
+        group: String::new(),
+        resource: "secrets".to_owned(),
+        namespace: LEDGER.to_owned(),
+        name: String::new(),
+    };
+    assert_eq!(only, ["get", "list", "watch"].map(secrets_of_the_ledger).into());
+    assert!(controller.process.is_running() && token_service.process.is_running());
+}
+
+/// All that the operator has to do with the API server: from the first keys to the last sweep.
+async fn everything(plane: &ControlPlane, operator: &Operator<'_>) {
+    let shop = plane.namespace("shop").await.unwrap();
+    let shop = shop.as_str();
+    // First mints, of every kind.
+    let credentials = json!([
+        {"name": "web", "clientSecret": {}},
+        {"name": "mtls", "secretName": "all-mtls", "certificate": {}},
+        {"name": "extra", "secretName": "all-extra", "clientSecret": {}},
+        {"name": "api", "accessToken": {}},
+    ]);
+    create(plane, shop, "all", json!({"clientID": format!("{shop}.all"), "credentials": credentials})).await;
+    create(plane, shop, "gone", json!({})).await;
+    in_order(plane, shop, "all").await;
+    in_order(plane, shop, "gone").await;
+    registrations(plane, shop).delete("gone", &DeleteParams::default()).await.unwrap();
+
+    // A rotation, with its Event.
+    let now = jiff::Timestamp::now() + jiff::SignedDuration::from_secs(1);
+    let before = json!({"spec": {"rotateMintedBefore": now.to_string()}});
+    applied::change(plane, shop, "all", before).await;
+    until(plane, (shop, "all"), "is rotated", |all| {
+        all.status.as_ref().is_some_and(|s| {
+            s.credentials.iter().filter_map(|c| c.current.as_ref()).all(|current| current.revision == 2)
+        })
+    })
+    .await;
+
+    // The removal of an entry, and of its Secret with it.
+    let all = registrations(plane, shop).get("all").await.unwrap();
+    let mut kept = serde_json::to_value(all.spec.credentials).unwrap();
+    kept.as_array_mut().unwrap().retain(|entry| entry["name"] != "extra");
+    applied::change(plane, shop, "all", json!({"spec": {"credentials": kept}})).await;
+    eventually("the Secret of a removed entry is gone", async || {
+        let left = secrets(plane, shop).get_opt("all-extra").await.map_err(|error| error.to_string())?;
+        holds(left.is_none(), || "it is there".to_owned())
+    })
+    .await;
+
+    // A Secret stripped of a field and of its mark.
+    let stripped = json!({"data": {"client_secret": null}, "metadata": {"labels": null}});
+    let stripped = kube::api::Patch::Merge(stripped);
+    secrets(plane, shop).patch("all", &kube::api::PatchParams::default(), &stripped).await.unwrap();
+    secret(plane, (shop, "all"), "is repaired", |secret| {
+        fields(secret).contains_key("client_secret") && secret.labels().contains_key("appreg.dev/registration-uid")
+    })
+    .await;
+
+    // The same name again: the client ID is taken over.
+    let old = registrations(plane, shop).get("all").await.unwrap();
+    registrations(plane, shop).delete("all", &DeleteParams::default()).await.unwrap();
+    eventually("it is gone", async || {
+        let left = registrations(plane, shop).get_opt("all").await.map_err(|error| error.to_string())?;
+        holds(left.is_none(), || "it is there".to_owned())
+    })
+    .await;
+    create(plane, shop, "all", serde_json::to_value(&old.spec).unwrap()).await;
+    // The garbage collector looks for new kinds every 30 s: until then the old Secrets stand in the way.
+    eventually_within(Duration::from_secs(90), "the garbage collector has removed the old Secrets", async || {
+        let new = registrations(plane, shop).get("all").await.map_err(|error| error.to_string())?;
+        holds(applied::is_in_order(&new), || format!("{:?}", new.status))
+    })
+    .await;
+    let new = in_order(plane, shop, "all").await;
+    assert_ne!(new.uid(), old.uid());
+    assert_eq!(new.status.unwrap().client_id, old.status.unwrap().client_id);
+
+    // An unknown client: the token service looks at the API server itself before it refuses.
+    let bundle = fields(&secrets(plane, LEDGER).get("ca-bundle").await.unwrap())["ca.crt"].clone();
+    let tokens = crate::harness::TokenClient::new(&bundle, &format!("{}/token", operator.issuer())).unwrap();
+    assert!(tokens.basic("nobody", "nothing").await.unwrap().is_refusal());
+
+    // The sweep of what was deleted first.
+    let ledger = secrets(plane, LEDGER);
+    eventually_within(Duration::from_secs(60), "the deleted registration's ledger entry is swept", async || {
+        let all = ledger.list(&ListParams::default()).await.map_err(|error| error.to_string())?;
+        let entries = all.iter().filter(|secret| secret.type_.as_deref() == Some("appreg.dev/ledger")).count();
+        holds(entries == 1, || format!("{entries} entries"))
+    })
+    .await;
+}
+
+/// Whether a right allows a request. A `create` has no name yet.
+fn allows(right: &Right, request: &AuditEvent) -> bool {
+    let slash = if request.subresource.is_empty() { "" } else { "/" };
+    right.verb == request.verb
+        && right.group == request.group
+        && right.resource == format!("{}{slash}{}", request.resource, request.subresource)
+        && (right.namespace.is_empty() || right.namespace == request.namespace)
+        && (right.name.is_empty() || right.name == request.name)
+}
+
+fn said(request: &AuditEvent) -> String {
+    format!("{} ({}) in {:?}", request.action(), request.group, request.namespace)
+}
+
+/// Every right that a service account of the release is given, each rule taken apart.
+async fn granted(plane: &ControlPlane, account: &str) -> BTreeSet<Right> {
+    let admin = plane.client("admin");
+    let mut rights = BTreeSet::new();
+    let everywhere = ListParams::default();
+    for binding in Api::<ClusterRoleBinding>::all(admin.clone()).list(&everywhere).await.unwrap() {
+        if names(binding.subjects.as_deref(), account) {
+            let role = Api::<ClusterRole>::all(admin.clone()).get(&binding.role_ref.name).await.unwrap();
+            rights.extend(role.rules.iter().flatten().flat_map(|rule| taken_apart(rule, "")));
+        }
+    }
+    for binding in Api::<RoleBinding>::all(admin.clone()).list(&everywhere).await.unwrap() {
+        if names(binding.subjects.as_deref(), account) {
+            let namespace = binding.namespace().unwrap();
+            let rules = rules(plane, &namespace, &binding.role_ref).await;
+            rights.extend(rules.iter().flat_map(|rule| taken_apart(rule, &namespace)));
+        }
+    }
+    rights
+}
+
+async fn rules(plane: &ControlPlane, namespace: &str, role: &RoleRef) -> Vec<PolicyRule> {
+    let admin = plane.client("admin");
+    if role.kind == "ClusterRole" {
+        return Api::<ClusterRole>::all(admin).get(&role.name).await.unwrap().rules.unwrap_or_default();
+    }
+    Api::<Role>::namespaced(admin, namespace).get(&role.name).await.unwrap().rules.unwrap_or_default()
+}
+
+fn names(subjects: Option<&[Subject]>, account: &str) -> bool {
+    subjects.into_iter().flatten().any(|subject| {
+        subject.kind == "ServiceAccount" && subject.name == account && subject.namespace.as_deref() == Some(NAMESPACE)
+    })
+}
+
+fn taken_apart(rule: &PolicyRule, namespace: &str) -> Vec<Right> {
+    let any = vec![String::new()];
+    let names = rule.resource_names.as_ref().filter(|names| !names.is_empty()).unwrap_or(&any);
+    let mut rights = Vec::new();
+    for verb in &rule.verbs {
+        for group in rule.api_groups.iter().flatten() {
+            for resource in rule.resources.iter().flatten() {
+                rights.extend(names.iter().map(|name| Right {
+                    verb: verb.clone(),
+                    group: group.clone(),
+                    resource: resource.clone(),
+                    namespace: namespace.to_owned(),
+                    name: name.clone(),
+                }));
+            }
+        }
+    }
+    rights
+}

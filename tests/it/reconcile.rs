@@ -1,0 +1,524 @@
+//! The controller on the fake API server: which requests it makes, and that no lost, refused or doubled write breaks what
+//! it promises. Time is paused, so deadlines and pauses pass at once; the wall clock stands until a test moves it.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use appreg::api::{AppRegistration, names};
+use appreg::clock::{Clock as _, ManualClock};
+use appreg::config::Config;
+use appreg::controller::run::{Controller, Options};
+use appreg::kubernetes::client::Clients;
+use appreg::ledger::{Digest, Entry, Verifier};
+use appreg::metrics;
+use appreg::signer::Index;
+use jiff::{SignedDuration, Timestamp};
+use k8s_openapi::api::core::v1::Secret;
+use serde_json::{Value, json};
+use tokio::task::JoinHandle;
+use tokio::time::sleep;
+use tokio_util::sync::CancellationToken;
+
+use crate::fake_api::{FakeApi, Fault, Nth};
+
+const LEDGER: &str = "appreg-ledger";
+const SYSTEM: &str = "appreg-system";
+const CRD: &str = "appregistrations.appreg.dev";
+
+/// A fake API server and a clock; controllers come and go.
+struct Stage {
+    server: FakeApi,
+    clock: Arc<ManualClock>,
+}
+
+/// A running controller; dropped, it is gone at once, as if killed.
+struct Running(JoinHandle<()>);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+impl Stage {
+    fn new() -> Self {
+        let server = FakeApi::new();
+        server.person_applies(&json!({
+            "apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition", "metadata": {"name": CRD},
+        }));
+        Self { server, clock: Arc::new(ManualClock::at("2026-01-01T00:00:00Z".parse().unwrap())) }
+    }
+
+    /// A controller whose keys are in order.
+    async fn controller(&self) -> Running {
+        let running = self.start();
+        self.until("the keys are there", |server| {
+            server.object::<Secret>("secrets", LEDGER, "token-service-tls").is_some()
+        })
+        .await;
+        running
+    }
+
+    #[expect(clippy::disallowed_methods, reason = "the handle is held and aborted: a controller that is killed")]
+    fn start(&self) -> Running {
+        let options = Options {
+            config: Config::parse("server: {issuer: \"https://auth.example\"}").unwrap(),
+            ledger_namespace: LEDGER.into(),
+            controller_namespace: SYSTEM.into(),
+            concurrency: 4,
+        };
+        let clients = Clients { watches: self.server.client(), requests: self.server.client() };
+        let controller = Controller::new(options, clients, self.clock.clone(), &mut metrics::registry());
+        Running(tokio::spawn(controller.run(CancellationToken::new())))
+    }
+
+    fn apply(&self, name: &str, credentials: &Value) {
+        self.server.person_applies(&json!({
+            "apiVersion": "appreg.dev/v1alpha1", "kind": "AppRegistration",
+            "metadata": {"namespace": "shop", "name": name},
+            "spec": {"displayName": name, "credentials": credentials},
+            "status": {"observedGeneration": -1},
+        }));
+    }
+
+    async fn until(&self, what: &str, mut holds: impl FnMut(&FakeApi) -> bool) {
+        for _ in 0..20_000 {
+            if holds(&self.server) {
+                return;
+            }
+            self.pass(SignedDuration::from_millis(20)).await;
+        }
+        panic!("not within 400 s: {what}; requests: {:#?}", self.server.requests());
+    }
+
+    /// Time passes on both clocks.
+    async fn pass(&self, time: SignedDuration) {
+        sleep(Duration::try_from(time).unwrap()).await;
+        self.clock.advance(time);
+    }
+
+    async fn until_ready(&self, name: &str) {
+        self.until("Ready", |server| is_ready(server, name)).await;
+    }
+
+    /// The requests since the last call, watches and Events aside.
+    fn requests(&self) -> Vec<String> {
+        let requests = self.server.take_requests();
+        requests.into_iter().filter(|r| !r.starts_with("watch ") && !r.contains(" events ")).collect()
+    }
+
+    /// What was requested while nothing was to be done, lists of a start aside.
+    async fn quiet(&self) -> Vec<String> {
+        sleep(Duration::from_secs(10)).await;
+        self.requests();
+        sleep(Duration::from_mins(2)).await;
+        self.requests().into_iter().filter(|request| !request.starts_with("list ")).collect()
+    }
+
+    fn secret(&self, name: &str) -> Secret {
+        self.server.object("secrets", "shop", name).unwrap_or_else(|| panic!("no Secret {name}"))
+    }
+
+    fn entry(&self) -> Entry {
+        let secrets: Vec<Secret> = self.server.objects("secrets");
+        let secret = secrets.iter().find(|s| s.type_.as_deref() == Some(names::LEDGER_SECRET_TYPE)).expect("an entry");
+        let name = secret.metadata.name.clone().unwrap();
+        Entry::parse(&name, Some(&secret.data.as_ref().unwrap()["ledger.json"].0)).unwrap()
+    }
+
+    /// The revision of entry `web` that the Secret holds, by the ledger.
+    fn held_revision(&self) -> Option<u64> {
+        let secret = self.secret("storefront");
+        let digest = Digest::of(&secret.data.as_ref().unwrap()["client_secret"].0);
+        let entry = self.entry();
+        entry.credentials["web"]
+            .revisions
+            .iter()
+            .find(|r| matches!(&r.verifier, Verifier::ClientSecret(v) if v.sha256 == digest))
+            .map(|r| r.revision)
+    }
+}
+
+fn is_ready(server: &FakeApi, name: &str) -> bool {
+    let registration = server.object::<AppRegistration>("appregistrations", "shop", name);
+    let Some(registration) = registration else { return false };
+    let generation = registration.metadata.generation;
+    let Some(status) = registration.status else { return false };
+    status.observed_generation == generation
+        && status.conditions.iter().any(|c| c.type_ == "Ready" && c.status == "True")
+        && !status.conditions.iter().any(|c| c.type_ == "Reconciling" || c.type_ == "Stalled")
+}
+
+fn web() -> Value {
+    json!([{"name": "web", "clientSecret": {}}])
+}
+
+fn rotate(stage: &Stage) {
+    stage.clock.advance(SignedDuration::from_secs(10));
+    assert!(stage.server.person_edits("appregistrations", "shop", "storefront", |object| {
+        object["metadata"]["annotations"] = json!({"appreg.dev/rotate-minted-before": "2026-01-01T00:00:05Z"});
+    }));
+}
+
+fn revoke(stage: &Stage) {
+    stage.clock.advance(SignedDuration::from_secs(10));
+    assert!(stage.server.person_edits("appregistrations", "shop", "storefront", |object| {
+        object["metadata"]["annotations"] = json!({"appreg.dev/revoke-minted-before": "2026-01-01T00:00:05Z"});
+    }));
+}
+
+fn remove(stage: &Stage) {
+    assert!(stage.server.person_edits("appregistrations", "shop", "storefront", |object| {
+        object["spec"]["credentials"] = json!([{"name": "web", "clientSecret": {}}]);
+    }));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_new_registration_costs_one_write_each_for_ledger_secret_and_status_and_no_read() {
+    let stage = Stage::new();
+    let _controller = stage.controller().await;
+    stage.requests();
+    stage.apply("storefront", &web());
+    stage.until_ready("storefront").await;
+    let uid = stage.server.object::<AppRegistration>("appregistrations", "shop", "storefront").unwrap();
+    let ledger = appreg::ledger::name("default", &uid.metadata.uid.unwrap());
+    assert!(ledger.starts_with("client-"));
+    assert_eq!(
+        stage.requests(),
+        [
+            "create secrets appreg-ledger 201",
+            "create secrets shop 201",
+            "update appregistrations/status shop/storefront 200",
+        ]
+    );
+    assert_eq!(stage.held_revision(), Some(1));
+    assert_eq!(stage.quiet().await, Vec::<String>::new());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_rotation_costs_the_same_and_one_get_per_secret() {
+    let stage = Stage::new();
+    let _controller = stage.controller().await;
+    stage.apply("storefront", &web());
+    stage.until_ready("storefront").await;
+    stage.requests();
+    rotate(&stage);
+    stage.until("revision 2", |_| stage.held_revision() == Some(2)).await;
+    stage.until_ready("storefront").await;
+    let requests = stage.requests();
+    let verbs: Vec<_> = requests.iter().map(|r| r.split(' ').take(2).collect::<Vec<_>>().join(" ")).collect();
+    assert_eq!(
+        verbs,
+        ["get secrets", "update secrets", "update secrets", "update appregistrations/status"],
+        "{requests:?}"
+    );
+    let secret = stage.secret("storefront");
+    assert!(secret.data.unwrap().contains_key("previous_client_secret"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_restart_lists_and_watches_and_nothing_else() {
+    let stage = Stage::new();
+    let controller = stage.controller().await;
+    for n in 0..20 {
+        stage.apply(
+            &format!("app-{n}"),
+            &json!([{"name": "web", "clientSecret": {}}, {"name": "api", "accessToken": {}}]),
+        );
+    }
+    for n in 0..20 {
+        stage.until_ready(&format!("app-{n}")).await;
+    }
+    drop(controller);
+    stage.requests();
+    let _controller = stage.start();
+    sleep(Duration::from_mins(1)).await;
+    let requests = stage.requests();
+    assert!(!requests.is_empty() && requests.iter().all(|r| r.starts_with("list ")), "{requests:#?}");
+}
+
+/// What is done to a registration that is in order, and how to know that it is done.
+struct Workload {
+    name: &'static str,
+    before: Value,
+    act: fn(&Stage),
+    is_done: fn(&Stage) -> bool,
+}
+
+fn workloads() -> [Workload; 4] {
+    [
+        Workload {
+            name: "first mint",
+            before: Value::Null,
+            act: |stage| stage.apply("storefront", &web()),
+            is_done: |stage| stage.held_revision().is_some(),
+        },
+        Workload {
+            name: "rotation",
+            before: web(),
+            act: rotate,
+            is_done: |stage| stage.held_revision().is_some_and(|r| r > 1),
+        },
+        Workload {
+            name: "revocation",
+            before: web(),
+            act: revoke,
+            is_done: |stage| {
+                stage.held_revision().is_some_and(|r| r > 1) && stage.entry().credentials["web"].revision(1).is_none()
+            },
+        },
+        Workload {
+            name: "removal of an entry",
+            before: json!([{"name": "web", "clientSecret": {}}, {"name": "other", "clientSecret": {}, "secretName": "other"}]),
+            act: remove,
+            is_done: |stage| {
+                stage.server.object::<Secret>("secrets", "shop", "other").is_none()
+                    && !stage.entry().credentials.contains_key("other")
+            },
+        },
+    ]
+}
+
+/// Looks at every value that the Secret ever shows: one per revision (S3), and accepted while it is shown (S1, S2).
+#[derive(Default)]
+struct Observer {
+    by_revision: BTreeMap<u64, Digest>,
+    client_ids: BTreeSet<String>,
+    /// A leak outranks availability: what is revoked is dropped even if its successor could not be published.
+    revokes: bool,
+}
+
+impl Observer {
+    fn look(&mut self, stage: &Stage, case: &str) {
+        let Some(secret) = stage.server.object::<Secret>("secrets", "shop", "storefront") else { return };
+        let data = secret.data.unwrap();
+        let digest = Digest::of(&data["client_secret"].0);
+        let entry = stage.entry();
+        let accepted = entry.credentials["web"]
+            .revisions
+            .iter()
+            .find(|r| matches!(&r.verifier, Verifier::ClientSecret(v) if v.sha256 == digest));
+        let Some(revision) = accepted else {
+            assert!(self.revokes, "{case}: what the Secret shows is not accepted");
+            return;
+        };
+        let known = self.by_revision.entry(revision.revision).or_insert(digest);
+        assert!(*known == digest, "{case}: two values of revision {}", revision.revision);
+        self.client_ids.insert(String::from_utf8(data["client_id"].0.clone()).unwrap());
+        assert_eq!(self.client_ids.len(), 1, "{case}: the client ID changed");
+    }
+}
+
+async fn settle(stage: &Stage, workload: &Workload, observer: &mut Observer, case: &str) {
+    for _ in 0..5000 {
+        observer.look(stage, case);
+        if (stage.server.object::<Secret>("secrets", "shop", "storefront").is_some())
+            && (workload.is_done)(stage)
+            && is_ready(&stage.server, "storefront")
+        {
+            return;
+        }
+        stage.pass(SignedDuration::from_millis(50)).await;
+    }
+    panic!("{case}: not done; requests: {:#?}", stage.server.requests());
+}
+
+/// How many writes a workload makes when nothing goes wrong.
+async fn writes_of(workload: &Workload) -> u64 {
+    let stage = Stage::new();
+    let _controller = stage.controller().await;
+    if !workload.before.is_null() {
+        stage.apply("storefront", &workload.before);
+        stage.until_ready("storefront").await;
+    }
+    stage.requests();
+    (workload.act)(&stage);
+    settle(&stage, workload, &mut Observer::default(), workload.name).await;
+    sleep(Duration::from_secs(5)).await;
+    let requests = stage.requests();
+    let writes = requests.iter().filter(|r| !r.starts_with("get ") && !r.starts_with("list ")).count();
+    u64::try_from(writes).unwrap()
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_write_that_is_lost_on_its_way_or_on_its_way_back_changes_nothing_in_the_end() {
+    for workload in workloads() {
+        let writes = writes_of(&workload).await;
+        assert!(writes >= 3, "{}: {writes}", workload.name);
+        for k in 1..=writes {
+            for fault in [Fault::LoseRequest, Fault::LoseReply, Fault::internal()] {
+                let case = format!("{}: write {k}: {fault:?}", workload.name);
+                let stage = Stage::new();
+                let _controller = stage.controller().await;
+                if !workload.before.is_null() {
+                    stage.apply("storefront", &workload.before);
+                    stage.until_ready("storefront").await;
+                }
+                let mut observer = Observer { revokes: workload.name == "revocation", ..Observer::default() };
+                observer.look(&stage, &case);
+                stage.server.on(Nth::write(k), fault);
+                (workload.act)(&stage);
+                settle(&stage, &workload, &mut observer, &case).await;
+                assert_eq!(stage.quiet().await, Vec::<String>::new(), "{case}: still writing");
+            }
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_controller_that_is_killed_before_or_after_any_write_is_followed_by_one_that_ends_the_same() {
+    for workload in workloads() {
+        let writes = writes_of(&workload).await;
+        for k in 1..=writes {
+            for fault in [Fault::Hang, Fault::HangAfter] {
+                let case = format!("{}: killed at write {k}: {fault:?}", workload.name);
+                let stage = Stage::new();
+                let controller = stage.controller().await;
+                if !workload.before.is_null() {
+                    stage.apply("storefront", &workload.before);
+                    stage.until_ready("storefront").await;
+                }
+                let mut observer = Observer { revokes: workload.name == "revocation", ..Observer::default() };
+                observer.look(&stage, &case);
+                stage.requests();
+                stage.server.on(Nth::write(k), fault);
+                (workload.act)(&stage);
+                // The write hangs: a moment later it has begun, and its deadline of five seconds has not come.
+                sleep(Duration::from_secs(2)).await;
+                drop(controller);
+                stage.server.heal();
+                observer.look(&stage, &case);
+                let _controller = stage.start();
+                settle(&stage, &workload, &mut observer, &case).await;
+                assert_eq!(stage.quiet().await, Vec::<String>::new(), "{case}: still writing");
+            }
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn two_controllers_at_once_end_with_one_value_and_leave_each_other_alone() {
+    let stage = Stage::new();
+    let _one = stage.controller().await;
+    let _two = stage.start();
+    sleep(Duration::from_secs(5)).await;
+    for n in 0..10 {
+        stage.apply(&format!("app-{n}"), &web());
+    }
+    for n in 0..10 {
+        stage.until_ready(&format!("app-{n}")).await;
+    }
+    sleep(Duration::from_secs(30)).await;
+    assert_eq!(stage.quiet().await, Vec::<String>::new());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_deleted_registration_leaves_the_ledger_after_thirty_seconds_and_not_before() {
+    let stage = Stage::new();
+    let _controller = stage.controller().await;
+    stage.apply("storefront", &web());
+    stage.until_ready("storefront").await;
+    assert!(stage.server.person_deletes("appregistrations", "shop", "storefront"));
+    sleep(Duration::from_mins(1)).await;
+    stage.entry();
+    stage.requests();
+    stage.clock.advance(SignedDuration::from_secs(31));
+    let has_entry = |server: &FakeApi| {
+        server.objects::<Secret>("secrets").iter().any(|s| s.type_.as_deref() == Some(names::LEDGER_SECRET_TYPE))
+    };
+    stage.until("swept", |server| !has_entry(server)).await;
+    let verbs: Vec<_> = stage.requests().iter().map(|r| r.split(' ').take(2).collect::<Vec<_>>().join(" ")).collect();
+    assert_eq!(verbs, ["get appregistrations", "get customresourcedefinitions", "delete secrets"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn nothing_is_swept_behind_a_custom_resource_definition_that_was_replaced() {
+    let stage = Stage::new();
+    let _controller = stage.controller().await;
+    stage.apply("storefront", &web());
+    stage.until_ready("storefront").await;
+    stage.server.person_deletes("appregistrations", "shop", "storefront");
+    stage.server.person_deletes("customresourcedefinitions", "", CRD);
+    stage.server.person_applies(&json!({
+        "apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition", "metadata": {"name": CRD},
+    }));
+    sleep(Duration::from_secs(5)).await;
+    stage.clock.advance(SignedDuration::from_secs(600));
+    sleep(Duration::from_mins(2)).await;
+    stage.entry();
+    assert!(stage.server.requests().iter().all(|r| !r.starts_with("delete ")));
+}
+
+fn system(stage: &Stage, name: &str) -> Secret {
+    stage.server.object("secrets", LEDGER, name).unwrap_or_else(|| panic!("no Secret {name}"))
+}
+
+fn signing_keys(stage: &Stage) -> Index {
+    Index::parse(system(stage, "signing-keys").data.unwrap().get("keys.json").map(|bytes| bytes.0.as_slice())).unwrap()
+}
+
+fn serving_end(stage: &Stage) -> Timestamp {
+    let chain = system(stage, "token-service-tls").data.unwrap()["tls.crt"].0.clone();
+    let (_, pem) = x509_parser::pem::parse_x509_pem(&chain).unwrap();
+    Timestamp::from_second(pem.parse_x509().unwrap().validity().not_after.timestamp()).unwrap()
+}
+
+#[tokio::test(start_paused = true)]
+async fn over_half_a_year_keys_and_serving_certificate_are_replaced_before_they_end() {
+    let stage = Stage::new();
+    let _controller = stage.controller().await;
+    let (mut kids, mut serving) = (BTreeSet::new(), BTreeSet::new());
+    for day in 0..200 {
+        let now = stage.clock.now();
+        let keys = signing_keys(&stage);
+        let signing = keys.signing(now).expect("a key signs").kid.clone();
+        for key in keys.keys() {
+            assert!(
+                system(&stage, "signing-keys").data.unwrap().contains_key(&format!("{}.pem", key.kid)),
+                "day {day}: the index names a key that is not there"
+            );
+        }
+        kids.insert(signing);
+        let end = serving_end(&stage);
+        assert!(now < end, "day {day}: the serving certificate has ended");
+        serving.insert(end);
+        stage.clock.advance(SignedDuration::from_hours(24));
+        sleep(Duration::from_secs(90)).await;
+    }
+    assert_eq!(kids.len(), 3, "signing keys in 200 days");
+    assert_eq!(serving.len(), 4, "serving certificates in 200 days");
+}
+
+#[tokio::test(start_paused = true)]
+async fn signing_keys_that_cannot_be_read_are_never_written_over_and_nothing_is_minted_without_them() {
+    let stage = Stage::new();
+    drop(stage.controller().await);
+    stage.server.person_edits("secrets", LEDGER, "signing-keys", |secret| {
+        secret["data"]["keys.json"] = json!("e30=");
+    });
+    let before = system(&stage, "signing-keys");
+    let _controller = stage.start();
+    stage.apply("storefront", &web());
+    stage.requests();
+    sleep(Duration::from_mins(5)).await;
+    assert!(stage.requests().iter().all(|request| request.starts_with("list ")), "{:?}", stage.server.requests());
+    assert_eq!(system(&stage, "signing-keys"), before);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_registration_that_is_going_gets_nothing_more() {
+    let stage = Stage::new();
+    let _controller = stage.controller().await;
+    stage.apply("storefront", &web());
+    stage.until_ready("storefront").await;
+    stage.server.person_edits("appregistrations", "shop", "storefront", |object| {
+        object["metadata"]["deletionTimestamp"] = json!("2026-01-01T00:00:00Z");
+        object["metadata"]["finalizers"] = json!(["foregroundDeletion"]);
+    });
+    sleep(Duration::from_secs(1)).await;
+    stage.requests();
+    stage.server.person_deletes("secrets", "shop", "storefront");
+    assert_eq!(stage.quiet().await, Vec::<String>::new());
+    assert!(stage.server.object::<Secret>("secrets", "shop", "storefront").is_none());
+}
