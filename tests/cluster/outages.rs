@@ -94,6 +94,7 @@ async fn a_definition_deleted_and_created_again_sweeps_nothing_until_a_person_sa
     .await;
     tokio::time::sleep(Duration::from_secs(6)).await; // it looks again every 5 s
     assert_eq!(site.ledger().await, entries, "nothing was swept");
+    assert_eq!(site.controller.process.log().matches("nothing is swept until").count(), 1, "it is said once");
 
     let again = Instant::now();
     for name in &site.names {
@@ -103,6 +104,7 @@ async fn a_definition_deleted_and_created_again_sweeps_nothing_until_a_person_sa
     for name in site.names.iter().map(String::as_str).chain(["chosen"]) {
         settle(&site.client, &site.namespace, name, SOON).await;
     }
+    // Their names are taken until the garbage collector has found the old Secrets.
     println!("applied again, Ready within {:?}", again.elapsed());
     let taken = registrations::read(&site.client, &site.namespace, "chosen").await.unwrap();
     assert_eq!(taken["status"]["clientID"], chosen["clientID"], "a chosen client ID is taken over");
