@@ -377,6 +377,7 @@ async fn reconcile(ctx: &Context, object: &ObjectName, waiting: &AtomicUsize) ->
         let snapshot = match observe::snapshot(ctx, object, &sight).await {
             Ok(Seen::Snapshot(snapshot)) => snapshot,
             Ok(Seen::Gone) => return Next::Forget,
+            Ok(Seen::Told) => return Next::Wake(None),
             Ok(Seen::Unreadable { generation, version, problem }) => {
                 return match report::unreadable(ctx, object, (generation, version), &problem, now).await {
                     Ok(()) => Next::Wake(None),
