@@ -144,7 +144,7 @@ async fn everything(plane: &ControlPlane, operator: &Operator<'_>) {
 
     // The sweep of what was deleted first.
     let ledger = secrets(plane, LEDGER);
-    eventually_within(Duration::from_secs(60), "the deleted registration's ledger entry is swept", async || {
+    eventually_within(Duration::from_mins(1), "the deleted registration's ledger entry is swept", async || {
         let all = ledger.list(&ListParams::default()).await.map_err(|error| error.to_string())?;
         let entries = all.iter().filter(|secret| secret.type_.as_deref() == Some("appreg.dev/ledger")).count();
         holds(entries == 1, || format!("{entries} entries"))
