@@ -298,6 +298,7 @@ async fn drive(ctx: &Arc<Context>, concurrency: usize, stop: &CancellationToken)
             }
             let count = i64::try_from(state.world.registrations.len()).unwrap_or(i64::MAX);
             ctx.metrics.registrations.set(count);
+            ctx.metrics.unreadable.set(state.world.unreadable);
             state.schedule.next_wake()
         };
         let until_wake = next_wake.map_or(TICK, |wake| {
