@@ -14,7 +14,9 @@ use serde_json::{Value, json};
 
 use crate::applied::{self, BINARY, condition, create, fields, in_order, is_in_order, registrations, secrets, until};
 use crate::harness::operator::{LEDGER, NAMESPACE};
-use crate::harness::{ControlPlane, Operator, Running, TokenClient, eventually, eventually::holds, eventually_within};
+use crate::harness::{
+    ControlPlane, Operator, Running, TokenClient, eventually, eventually::holds, eventually_within, oauth,
+};
 
 /// How many specs are generated.
 const SPECS: usize = 200;
@@ -235,6 +237,7 @@ async fn a_ledger_entry_that_cannot_be_read_is_never_written_and_goes_on_being_s
         })
         .await;
     }
+    assert_eq!(metric(&controller, "appreg_unreadable").await, "2");
     create(&plane, &shop, "later", json!({})).await;
     in_order(&plane, &shop, "later").await;
     for name in ["broken", "newer", "healthy", "later"] {
@@ -253,8 +256,18 @@ async fn a_ledger_entry_that_cannot_be_read_is_never_written_and_goes_on_being_s
     // Restored from a backup, it is as if nothing had been.
     damage(&plane, &shop, "broken", |_| original.clone()).await;
     in_order(&plane, &shop, "broken").await;
+    assert_eq!(metric(&controller, "appreg_unreadable").await, "1");
     still_runs(&controller);
     still_runs(&token_service);
+}
+
+/// The value of a metric without labels.
+async fn metric(running: &Running, name: &str) -> String {
+    oauth::install_provider();
+    let http = reqwest::Client::builder().no_proxy().tls_certs_only([]).build().unwrap();
+    let text = http.get(format!("http://{}/metrics", running.admin)).send().await.unwrap().text().await.unwrap();
+    let value = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+    value.unwrap_or_else(|| panic!("no {name} in\n{text}")).to_owned()
 }
 
 /// Waits until a registration is Stalled with this reason; its message.
