@@ -4,20 +4,38 @@
 
 # The programs of a real control plane: KUBEBUILDER_ASSETS where it is set, else built once into a cache.
 CONTROL_PLANE := tests/control-plane/build
+WITH_CONTROL_PLANE = assets=$$($(CONTROL_PLANE)) && KUBEBUILDER_ASSETS=$$assets
+# Tests on a real control plane mostly wait: more of them than cores fit beside each other.
+RUST_TEST_THREADS ?= 6
 
 .DEFAULT_GOAL := help
 .PHONY: help
 help: ## list the verbs
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s%s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
+.PHONY: demo
+demo: ## see it all on a real API server; KEEP=1 leaves it running
+	@$(CONTROL_PLANE) >/dev/null
+	cargo build --locked --bin appreg --example demo
+	@$(WITH_CONTROL_PLANE) cargo run --locked --quiet --example demo
+
 .PHONY: test
 test: check ## check, then all tests, those on a real control plane included
-	assets=$$($(CONTROL_PLANE)) && KUBEBUILDER_ASSETS=$$assets cargo test --locked --all-targets
+	$(WITH_CONTROL_PLANE) RUST_TEST_THREADS=$(RUST_TEST_THREADS) cargo test --locked --lib --bins --tests --examples
 
 .PHONY: check
 check: ## formatting and lints, warnings refused
 	cargo fmt --check
 	cargo clippy --locked --all-targets -- --deny warnings
+
+.PHONY: generate
+generate: ## write crds/ from src/api/
+	cargo run --locked --quiet --bin appreg -- crds --output crds
+
+.PHONY: chart
+chart: ## lint the chart, and render it with its default values
+	@$(WITH_CONTROL_PLANE) && "$$assets/helm" lint --strict charts/appreg
+	@$(WITH_CONTROL_PLANE) && "$$assets/helm" template appreg charts/appreg >/dev/null
 
 .PHONY: control-plane
 control-plane: ## build kube-apiserver, etcd, kubectl, helm into a cache (once, about 8 minutes on 2 cores)

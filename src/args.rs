@@ -145,6 +145,16 @@ mod tests {
     }
 
     #[test]
+    fn every_flag_and_every_subcommand_says_what_it_is() {
+        for subcommand in Cli::command().get_subcommands() {
+            assert!(subcommand.get_about().is_some(), "{}", subcommand.get_name());
+            for argument in subcommand.get_arguments() {
+                assert!(argument.get_help().is_some(), "{} {}", subcommand.get_name(), argument.get_id());
+            }
+        }
+    }
+
+    #[test]
     fn nothing_listens_beyond_loopback_unless_it_is_told_to() {
         let Ok(Command::Controller(controller)) = parsed(&CONTROLLER, &[]) else { panic!("a controller") };
         assert!(controller.observation.admin_address.ip().is_loopback());

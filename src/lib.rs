@@ -1,6 +1,23 @@
 //! `appreg`: application registrations as Kubernetes resources.
 //!
-//! (The crate's documentation is the diagram of ARCHITECTURE.md.)
+//! ```text
+//!               controller/                      plan/ (pure)                     controller/
+//!             ┌─────────────┐   Facts    ┌───────────────────────┐   Plan    ┌─────────────┐
+//!  reads ───▶ │   observe   │ ─────────▶ │  decide(&Facts, now)  │ ────────▶ │     act     │ ──▶ 1 ledger  2 Secret
+//!             └──────┬──────┘            │  policy    rotation   │           └──┬───────▲──┘     (compare-and-swap)
+//!                    │                   │  credential   ledger  │      Outcome │       │ mint/ (entropy, signing)
+//!                    │                   └───────────────────────┘              │       │
+//!                    └─ held: objects with key bytes, never seen by plan ───────┼───────┘
+//!                                                                               ▼
+//!                                                                        ┌─────────────┐
+//!                                                                        │   report    │ ──▶ 3 status, Events, metrics
+//!                                                                        └─────────────┘
+//!
+//!  ledger namespace ──watch──▶ token_service/  (accepts what the ledger holds; writes nothing)
+//! ```
+//!
+//! Four words carry the program: **observe** reads, **plan** decides, **act** writes, **report** tells. Pure means: no
+//! async, no clock, no client, no randomness. ARCHITECTURE.md says where a change belongs, and what must stay true.
 
 // What users write and read.
 pub mod api;

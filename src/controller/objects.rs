@@ -4,10 +4,11 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::Secret;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ManagedFieldsEntry, ObjectMeta, OwnerReference};
 use kube::core::PartialObjectMeta;
 
 use crate::api::{AppRegistration, names};
+use crate::credential::field;
 use crate::kubernetes::DeserializeGuard;
 use crate::ledger::{self, Entry, Unreadable};
 use crate::plan::facts::Owned;
@@ -23,6 +24,19 @@ pub(crate) const CA_BUNDLE: &str = "ca-bundle";
 pub(crate) const SERVING_CERTIFICATE: &str = "token-service-tls";
 /// The Secret with the certificate authorities' private keys, in the controller's namespace.
 pub(crate) const CA_KEYS: &str = "appreg-ca";
+
+/// The fields of every Secret with an access token.
+const TOKEN_FIELDS: [&str; 9] = [
+    field::ACCESS_TOKEN,
+    field::TOKEN_TYPE,
+    field::EXPIRES_AT,
+    field::SCOPE,
+    field::CLIENT_ID,
+    field::ISSUER,
+    field::TOKEN_ENDPOINT,
+    field::JWKS_URI,
+    field::ISSUER_CA,
+];
 
 /// A registration as it is kept.
 #[derive(Clone, Debug)]
@@ -68,7 +82,8 @@ pub(crate) struct SecretMeta {
     pub(crate) annotations: BTreeMap<String, String>,
     /// The controller ownerReference's uid.
     pub(crate) controller: Option<String>,
-    /// Whether its managedFields name no other writer than us.
+    /// Whether its managedFields name no other writer than us, and still list what an access token's Secret has: who
+    /// takes a field away leaves no name behind, but our list is the shorter.
     pub(crate) only_ours: bool,
 }
 
@@ -114,10 +129,10 @@ pub(crate) fn secret_meta(object: PartialObjectMeta<Secret>) -> SecretMeta {
 
 /// Reduces metadata.
 pub(crate) fn meta(meta: ObjectMeta) -> SecretMeta {
-    let only_ours = meta
-        .managed_fields
-        .as_ref()
-        .is_some_and(|entries| entries.iter().all(|entry| entry.manager.as_deref() == Some(FIELD_MANAGER)));
+    let only_ours = meta.managed_fields.as_ref().is_some_and(|entries| {
+        entries.iter().all(|entry| entry.manager.as_deref() == Some(FIELD_MANAGER))
+            && TOKEN_FIELDS.iter().all(|field| entries.iter().any(|entry| has_written(entry, field)))
+    });
     SecretMeta {
         only_ours,
         uid: meta.uid.unwrap_or_default(),
@@ -127,6 +142,13 @@ pub(crate) fn meta(meta: ObjectMeta) -> SecretMeta {
             references.into_iter().find(|reference| reference.controller == Some(true)).map(|reference| reference.uid)
         }),
     }
+}
+
+/// Whether managedFields say that this writer wrote a field of `data`.
+fn has_written(entry: &ManagedFieldsEntry, field: &str) -> bool {
+    let data = entry.fields_v1.as_ref().and_then(|fields| fields.0.get("f:data"));
+    data.and_then(|data| data.as_object())
+        .is_some_and(|data| data.keys().any(|key| key.strip_prefix("f:") == Some(field)))
 }
 
 impl SecretMeta {
@@ -168,4 +190,28 @@ pub(crate) fn ledger_labels(uid: &str) -> BTreeMap<String, String> {
         (names::MANAGED_BY_LABEL.to_owned(), names::MANAGED_BY.to_owned()),
         (names::REGISTRATION_UID_LABEL.to_owned(), uid.to_owned()),
     ])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_field_that_somebody_took_away_is_missed_though_nobody_else_has_signed() {
+        let entry = |manager: &str, fields: &[&str]| {
+            let data: serde_json::Map<_, _> =
+                fields.iter().map(|field| (format!("f:{field}"), serde_json::json!({}))).collect();
+            serde_json::from_value::<ManagedFieldsEntry>(serde_json::json!({
+                "manager": manager, "operation": "Update", "fieldsV1": {"f:data": data, "f:metadata": {}},
+            }))
+            .unwrap()
+        };
+        let only_ours = |entries: Vec<ManagedFieldsEntry>| {
+            meta(ObjectMeta { managed_fields: Some(entries), ..ObjectMeta::default() }).only_ours
+        };
+        assert!(only_ours(vec![entry(FIELD_MANAGER, &TOKEN_FIELDS)]));
+        assert!(!only_ours(vec![entry(FIELD_MANAGER, &TOKEN_FIELDS[1..])]), "a field was taken away");
+        assert!(!only_ours(vec![entry(FIELD_MANAGER, &TOKEN_FIELDS), entry("kubectl-edit", &[])]));
+        assert!(!meta(ObjectMeta::default()).only_ours, "nothing is known");
+    }
 }

@@ -199,7 +199,8 @@ fn notices(plan: &Plan, outcome: &Outcome) -> Vec<Notice> {
         .collect();
     for index in &outcome.done {
         match &plan.steps[*index] {
-            Step::Publish(publish) if publish.reason == Reason::FieldMissing => notices.push(Notice {
+            // A hand edit that cost a credential is told by the mint.
+            Step::Publish(publish) if is_repair(publish.reason, plan) => notices.push(Notice {
                 severity: Severity::Warning,
                 reason: publish.reason,
                 action: "Repair",
@@ -223,6 +224,11 @@ fn notices(plan: &Plan, outcome: &Outcome) -> Vec<Notice> {
         }
     }
     notices
+}
+
+fn is_repair(reason: Reason, plan: &Plan) -> bool {
+    reason == Reason::FieldMissing
+        || (reason == Reason::SecretChanged && !plan.mints.iter().any(|mint| mint.reason == reason))
 }
 
 const fn is_told(reason: Reason) -> bool {

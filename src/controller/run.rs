@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use futures::future::join_all;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Secret;
 use kube::Api;
@@ -147,12 +148,14 @@ impl Controller {
                     }
                 }
                 let (registrations, ledger) = (receivers[0].clone(), receivers[1].clone());
+                let recovery = join_all(receivers.into_iter().map(|receiver| recovery(&ctx, receiver)));
                 let upkeep = upkeep(&ctx);
                 let sweep = sweep::run(&ctx, registrations, ledger);
                 let drive = drive(&ctx, concurrency, &stop);
                 tokio::select! {
                     () = upkeep => {}
                     () = sweep => {}
+                    _ = recovery => {}
                     () = drive => {}
                 }
             }
@@ -261,6 +264,24 @@ fn spawn_watch(
                 watch.run(objects::ledger_object, apply, health, stop).await;
             });
         }
+    }
+}
+
+/// Has what failed tried again whenever a watch is healthy again: after an outage nothing waits for its time, which may
+/// be minutes away.
+async fn recovery(ctx: &Context, mut health: watch::Receiver<Health>) {
+    loop {
+        let is_over = async {
+            health.wait_for(|health| !health.healthy).await?;
+            health.wait_for(|health| health.healthy).await?;
+            Ok::<_, watch::error::RecvError>(())
+        };
+        if is_over.await.is_err() {
+            // The watch has ended because the program stops, which is not ours to hasten.
+            pending::<()>().await;
+        }
+        ctx.state().schedule.retry_failed();
+        ctx.work.notify_one();
     }
 }
 

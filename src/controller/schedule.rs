@@ -6,7 +6,8 @@
 //! - One wake per object, by wall clock, the latest set counts: the owner calls [`Schedule::tick`] at
 //!   [`Schedule::next_wake`] and besides at least every 30 s, because a monotonic timer sleeps through a suspend.
 //! - A failing object is tried again after half a second, doubling to five minutes: at most 20 times in any hour, once
-//!   it has got there, however often it fails.
+//!   it has got there, however often it fails; sooner if the owner knows that an outage is over
+//!   ([`Schedule::retry_failed`]).
 //!
 //! It runs nothing and knows no limit of concurrency: the owner asks for the [`next`](Schedule::next_run) object when it has
 //! room.
@@ -157,6 +158,19 @@ impl<K: Clone + Ord + Hash> Schedule<K> {
         self.wake_at(object.clone(), time);
         self.end_run(object);
         time
+    }
+
+    /// Has every object that failed run soon, and be patient anew: what made them fail may be over.
+    pub fn retry_failed(&mut self) {
+        let failed: Vec<K> =
+            self.objects.iter().filter(|(_, state)| state.failures > 0).map(|(object, _)| object.clone()).collect();
+        for object in failed {
+            self.clear_wake(&object);
+            if let Some(state) = self.objects.get_mut(&object) {
+                state.failures = 0;
+            }
+            self.push(object);
+        }
     }
 
     /// The earliest time set.
@@ -413,6 +427,29 @@ mod tests {
             .filter(|t| **t > steady)
             .map(|from| runs.iter().filter(|t| *t >= from && t.duration_since(*from).as_secs() < 3600).count());
         assert!(busiest.max().unwrap() <= 20);
+    }
+
+    #[test]
+    fn what_failed_is_tried_at_once_when_an_outage_is_over_and_patiently_anew() {
+        let mut schedule = Schedule::new();
+        for _ in 0..10 {
+            schedule.push("failing");
+            schedule.push("fine");
+            while let Some(object) = schedule.next_run() {
+                if object == "fine" {
+                    schedule.wake_at(object, at(10_000));
+                    schedule.done(&object);
+                } else {
+                    schedule.failed(&object, at(0));
+                }
+            }
+        }
+        schedule.retry_failed();
+        assert_eq!(schedule.next_run(), Some("failing"));
+        assert_eq!(schedule.next_run(), None, "the other one has its time");
+        let again = schedule.failed(&"failing", at(100));
+        assert!(again < at(101), "{again}");
+        assert_eq!(schedule.next_wake(), Some(again));
     }
 
     #[test]

@@ -5,7 +5,7 @@
 
 use jiff::Timestamp;
 
-use super::{Held, Shown, ShownToken, shape_of};
+use super::{Fields, Held, Shown, ShownToken, field, shape_of, text};
 
 /// What a verified token of ours says.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -52,6 +52,18 @@ pub fn inspect(entry: &str, is_empty: bool, claims: Option<Claims>) -> Shown {
         issued_at: claims.issued_at,
         not_after: claims.not_after,
     }))
+}
+
+/// Whether the fields beside the token say what it says.
+#[must_use]
+pub fn is_described(fields: &Fields, claims: &Claims) -> bool {
+    let mut said: Vec<&str> = text(fields, field::SCOPE).unwrap_or_default().split_ascii_whitespace().collect();
+    let mut scopes: Vec<&str> = claims.scopes.iter().map(String::as_str).collect();
+    said.sort_unstable();
+    scopes.sort_unstable();
+    said == scopes
+        && text(fields, field::TOKEN_TYPE) == Some("Bearer")
+        && text(fields, field::EXPIRES_AT) == Some(claims.not_after.as_second().to_string().as_str())
 }
 
 /// What a token is asked to say.

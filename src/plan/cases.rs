@@ -4,6 +4,9 @@
 //! decision later, up to the next wake, does nothing and reports the same.
 
 #![expect(clippy::needless_raw_string_hashes, reason = "expect-test writes them")]
+#![expect(clippy::needless_pass_by_value, reason = "a case reads as one sentence")]
+
+use std::fmt::Write as _;
 
 use expect_test::{Expect, expect};
 use jiff::{SignedDuration, Timestamp};
@@ -218,7 +221,8 @@ fn check(case: Case, now: &str, expected: Expect) {
         text = rest.to_string();
     }
     let requests = std::mem::take(&mut case.world.requests);
-    text.push_str(&format!("= {}\n", if requests.is_empty() { "nothing".to_owned() } else { requests.join(", ") }));
+    let requests = if requests.is_empty() { "nothing".to_owned() } else { requests.join(", ") };
+    let _ = writeln!(text, "= {requests}");
     expected.assert_eq(&text);
     assert_is_fixpoint(&case, &rest, now);
 }
@@ -760,6 +764,43 @@ fn a_removed_public_field_is_written_again_with_the_value_that_is_held() {
 }
 
 #[test]
+fn an_edited_authority_is_written_again_beside_its_certificate() {
+    let case = issued_with("billing", "2026-01-01", vec![certificate("mtls", &[])]).with_secret("billing", |secret| {
+        secret.data.insert(field::CA.into(), "edited".into());
+    });
+    check(
+        case,
+        "2026-01-10",
+        expect![[r#"
+        look at Secret billing
+        --
+        publish billing (replace)  FieldMissing
+          tls.crt ← held tls.crt
+          tls.key ← held tls.key
+        Ready=True Issued
+        Approved=True Granted
+        wake 2026-02-21T06:27:32Z
+        = GET Secret billing, PUT Secret billing, PUT status
+    "#]],
+    );
+}
+
+#[test]
+fn what_is_said_of_a_token_is_written_again_as_the_token_says_it() {
+    let case = issued_with("billing", "2026-01-01", vec![token("api", &[])]).with_secret("billing-token", |secret| {
+        secret.data.insert(field::EXPIRES_AT.into(), "9999999999".into());
+    });
+    expect![[r#"
+        publish billing-token (replace)  FieldMissing
+          access_token ← held access_token
+        Ready=True Issued
+        Approved=True Granted
+        wake 2026-01-01T00:37:10Z
+    "#]]
+    .assert_eq(&case.decided(at("2026-01-01T00:01:00Z")).to_string());
+}
+
+#[test]
 fn stripped_marks_are_written_again_with_the_value_that_is_held() {
     let case = issued("billing", "2026-01-01").with_secret("billing", |secret| {
         secret.labels.clear();
@@ -909,6 +950,29 @@ fn a_restored_registration_takes_up_its_entry_after_its_uid_was_confirmed() {
 }
 
 #[test]
+fn a_restored_secret_that_the_watch_has_not_shown_yet_is_found_before_a_new_client_is_made() {
+    let mut case = issued("billing", "2026-01-01").with_uid("restored");
+    case.world.secrets.get_mut("billing").unwrap().controller = None;
+    case.alter = Some(|facts| {
+        if let Some(secret) = facts.secrets.get_mut("billing")
+            && !secret.is_live()
+        {
+            *secret = super::facts::SecretFact::Absent(super::facts::Source::Watched);
+        }
+    });
+    let plan = case.decided(at("2026-01-10"));
+    expect![[r#"
+        accept 0c1e4b6e-6d8a-4f6e-9a55-1d3c0e6f7a10 (replace)  Adopted
+        publish billing (replace)  FieldMissing
+          client_secret ← held client_secret
+        Ready=True Issued
+        Approved=True Granted
+        wake 2026-02-24T13:45:47Z
+    "#]]
+    .assert_eq(&plan.to_string());
+}
+
+#[test]
 fn a_recreated_registration_takes_over_the_name_of_a_chosen_client_id_and_nothing_else() {
     let case =
         issued("billing", "2026-01-01").spec(|spec| spec.client_id = Some("shop.billing".into())).with_uid("recreated");
@@ -918,17 +982,19 @@ fn a_recreated_registration_takes_over_the_name_of_a_chosen_client_id_and_nothin
         case,
         "2026-01-10",
         expect![[r#"
-        look at the registration
-        --
-        mint clientSecret `web` revision 1  2026-01-10T00:00:00Z … 2026-04-10T00:00:00Z  FirstMint
-        accept shop.billing (replace)  TakenOver
-        publish billing (create)  FirstMint
-          client_secret ← minted for `web`
-        Ready=True Issued
-        Approved=True Granted
-        wake 2026-03-03T04:09:21Z
-        = GET registration, PUT ledger, POST Secret billing, PUT status
-    "#]],
+            look at Secret billing
+            --
+            look at the registration
+            --
+            mint clientSecret `web` revision 1  2026-01-10T00:00:00Z … 2026-04-10T00:00:00Z  FirstMint
+            accept shop.billing (replace)  TakenOver
+            publish billing (create)  FirstMint
+              client_secret ← minted for `web`
+            Ready=True Issued
+            Approved=True Granted
+            wake 2026-03-03T04:09:21Z
+            = GET Secret billing, GET registration, PUT ledger, POST Secret billing, PUT status
+        "#]],
     );
 }
 
@@ -940,15 +1006,17 @@ fn a_recreated_registration_without_a_chosen_id_is_a_new_client() {
         case,
         "2026-01-10",
         expect![[r#"
-        mint clientSecret `web` revision 1  2026-01-10T00:00:00Z … 2026-04-10T00:00:00Z  FirstMint
-        accept recreated (create)  FirstMint
-        publish billing (create)  FirstMint
-          client_secret ← minted for `web`
-        Ready=True Issued
-        Approved=True Granted
-        wake 2026-03-03T04:09:21Z
-        = POST ledger, POST Secret billing, PUT status
-    "#]],
+            look at Secret billing
+            --
+            mint clientSecret `web` revision 1  2026-01-10T00:00:00Z … 2026-04-10T00:00:00Z  FirstMint
+            accept recreated (create)  FirstMint
+            publish billing (create)  FirstMint
+              client_secret ← minted for `web`
+            Ready=True Issued
+            Approved=True Granted
+            wake 2026-03-03T04:09:21Z
+            = GET Secret billing, POST ledger, POST Secret billing, PUT status
+        "#]],
     );
 }
 
@@ -1188,12 +1256,16 @@ fn a_takeover_of_a_client_id_outside_the_policy_is_refused() {
         case,
         "2026-01-10",
         expect![[r#"
-        Ready=False PolicyDenied: spec.clientID: shop.billing is not allowed by policy/default, which allows other.*
-        Approved=False PolicyDenied: spec.clientID: shop.billing is not allowed by policy/default, which allows other.*
-        Stalled=True PolicyDenied: spec.clientID: shop.billing is not allowed by policy/default, which allows other.*
-        wake 2026-01-10T00:05:00Z
-        = PUT status
-    "#]],
+            look at Secret billing
+            --
+            Ready=False PolicyDenied: spec.clientID: shop.billing is not allowed by policy/default, which allows other.*
+            Approved=False PolicyDenied: spec.clientID: shop.billing is not allowed by policy/default, which allows other.*
+            Stalled=True PolicyDenied: spec.clientID: shop.billing is not allowed by policy/default, which allows other.*
+            wake 2026-01-10T00:05:00Z
+            --
+            look at Secret billing
+            = GET Secret billing, PUT status, GET Secret billing
+        "#]],
     );
 }
 
@@ -1226,7 +1298,6 @@ fn a_kind_outside_the_policy_is_not_begun_but_what_exists_goes_on() {
 fn a_duration_outside_the_policy_is_bounded_and_it_is_said() {
     let mut case = applied("billing").asking(vec![client_secret("web")]).lives("1000d");
     case.world.environment.policy.client_secret.max = "90d".parse().unwrap();
-    let mut case = case;
     let plans = case.world.converge(&mut case.memory, at("2026-01-01"));
     let approved = plans[0].status.conditions.iter().find(|c| c.type_ == "Approved").unwrap();
     expect!["True Granted"].assert_eq(&format!("{} {}", approved.status, approved.reason));
@@ -1788,8 +1859,10 @@ fn check_failure(case: Case, now: &str, reason: Option<Reason>, expected: Expect
     let (facts, plan) = (case.facts(&Look::default()), case.decided(at(now)));
     let failure = Failure { reason, message: "the ledger entry could not be written: 500".into() };
     let status = after_failure(&facts, &plan, &failure, at(now));
-    let text: String =
-        status.conditions.iter().map(|c| format!("{}={} {}: {}\n", c.type_, c.status, c.reason, c.message)).collect();
+    let text = status
+        .conditions
+        .iter()
+        .fold(String::new(), |text, c| format!("{text}{}={} {}: {}\n", c.type_, c.status, c.reason, c.message));
     expected.assert_eq(&text);
     let mut again = facts;
     again.registration.status = status.clone();

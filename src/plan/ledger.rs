@@ -1,5 +1,7 @@
 //! The ledger's side of a plan: whose the client is, what is granted, what the entry shall be, what leaves it.
 
+use std::collections::BTreeSet;
+
 use jiff::Timestamp;
 
 use crate::api::{Kind, Reason, TokenEndpointAuthMethod, names};
@@ -35,6 +37,8 @@ enum Base {
 pub(super) enum Blocked {
     /// The registration's own uid must be confirmed first: another one's entry is about to be written.
     Confirm,
+    /// These Secrets must be read first: their watch may lag behind a restore.
+    Read(BTreeSet<String>),
     /// Something stands in the way.
     Problem(Problem),
 }
@@ -74,6 +78,11 @@ pub(super) fn client(facts: &Facts, now: Timestamp) -> Result<Client, Blocked> {
             let is_meant = wanted.as_ref().is_none_or(|wanted| *wanted == entry.client_id);
             let adopts = is_meant && holds_a_value_of(facts, entry, now);
             if !adopts {
+                let absent: BTreeSet<_> =
+                    facts.secrets.iter().filter(|(_, s)| !s.is_live()).map(|(n, _)| n.clone()).collect();
+                if is_meant && !absent.is_empty() {
+                    return Err(Blocked::Read(absent));
+                }
                 client_id_is_denied(facts).map_or(Ok(()), |problem| Err(Blocked::Problem(problem)))?;
                 if wanted.is_none() || !is_meant {
                     return Ok(Client { id: new_id(), base: Base::New });

@@ -271,6 +271,7 @@ pub fn decide(facts: &Facts, now: Timestamp) -> Plan {
         Err(ledger::Blocked::Confirm) => {
             return Plan::looking_at(Look { registration: true, ..Look::default() });
         }
+        Err(ledger::Blocked::Read(secrets)) => return Plan::looking_at(Look { secrets, ..Look::default() }),
         Err(ledger::Blocked::Problem(problem)) => return blocked(facts, &problem, now),
     };
     let draft = Draft::of(facts, &client, now);

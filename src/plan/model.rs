@@ -417,13 +417,11 @@ impl World {
         match result {
             Ok(()) if run.next < run.plan.steps.len() => Progress::More,
             Ok(()) if !run.failed => Progress::Done,
-            Ok(()) => Progress::Refused,
-            Err(()) if matches!(step, Step::Accept(_)) => Progress::Refused,
-            Err(()) if run.next < run.plan.steps.len() => {
+            Err(()) if run.next < run.plan.steps.len() && !matches!(step, Step::Accept(_)) => {
                 run.failed = true;
                 Progress::More
             }
-            Err(()) => Progress::Refused,
+            Ok(()) | Err(()) => Progress::Refused,
         }
     }
 
@@ -454,7 +452,7 @@ impl World {
             self.record.incarnation += 1;
         }
         assert!(entry.to_json().len() < ledger::LARGEST_ENTRY_BYTES, "invariant 11: an entry's size");
-        self.commit(name, entry, &run.plan);
+        self.commit(&name, entry, &run.plan);
         run.ledger_version = Some(self.version);
         // What was refused before this write was committed was never published: S3 counts from here.
         for mint in run.plan.mints.iter().filter(|mint| mint.revision > 0) {
@@ -466,11 +464,12 @@ impl World {
         Ok(())
     }
 
-    fn commit(&mut self, name: String, entry: Entry, plan: &Plan) {
+    #[expect(clippy::needless_pass_by_value, reason = "it is taken as the API server takes it")]
+    fn commit(&mut self, name: &str, entry: Entry, plan: &Plan) {
         let version = self.next_version();
         let known = self.record.client_ids.entry(entry.owner.uid.clone()).or_insert_with(|| entry.client_id.clone());
         assert_eq!(*known, entry.client_id, "S4: the client ID changed");
-        if let Some((_, before)) = self.ledger.get(&name) {
+        if let Some((_, before)) = self.ledger.get(name) {
             let is_new_client = before.created_at != entry.created_at;
             for (name, credential) in &before.credentials {
                 let after = entry.credentials.get(name).filter(|after| after.kind == credential.kind && !is_new_client);
@@ -494,8 +493,8 @@ impl World {
                 }
             }
         }
-        let read_back = Entry::parse(&name, Some(&entry.to_json())).expect("what is written can be read");
-        self.ledger.insert(name, (version, read_back));
+        let read_back = Entry::parse(name, Some(&entry.to_json())).expect("what is written can be read");
+        self.ledger.insert(name.to_owned(), (version, read_back));
     }
 
     fn publish(&mut self, run: &mut Run, publish: &Publish, now: Timestamp) -> Result<(), ()> {
@@ -570,13 +569,13 @@ impl World {
         for entry in &retire.entries {
             after.credentials.remove(entry);
         }
-        self.commit(name, after, &run.plan);
+        self.commit(&name, after, &run.plan);
         Ok(())
     }
 
     /// Ends a pass that went through: the report.
     pub(super) fn report(&mut self, run: &Run, memory: &mut Memory) -> bool {
-        let status = self.reported(run);
+        let status = reported(run);
         for (name, version) in run.seen.iter().filter(|(name, _)| !run.plan.doubtful.contains(*name)) {
             memory.known.insert(name.clone(), *version);
         }
@@ -590,26 +589,6 @@ impl World {
         self.requests.push("PUT status".to_owned());
         self.registration.status = status;
         true
-    }
-
-    /// The plan's status with what only minting and writing made known.
-    fn reported(&self, run: &Run) -> AppRegistrationStatus {
-        let mut status = run.plan.status.clone();
-        for credential in &mut status.credentials {
-            let Some(revision) = run.minted.get(&credential.name).and_then(|m| m.revision.as_ref()) else { continue };
-            if let Some(current) = credential.current.as_mut().filter(|c| c.revision == revision.revision) {
-                current.hint.clone_from(&revision.hint);
-                if let Verifier::Certificate(verifier) = &revision.verifier {
-                    current.thumbprint = Some(verifier.cert_sha256.to_base64url());
-                }
-            }
-        }
-        for secret in &mut status.secrets {
-            if let Some(version) = run.versions.get(&secret.name) {
-                secret.resource_version = version.to_string();
-            }
-        }
-        status
     }
 
     /// One controller with fresh watches, until nothing is left to do. The plans as they were decided.
@@ -823,6 +802,26 @@ impl World {
         }
         text
     }
+}
+
+/// The plan's status with what only minting and writing made known.
+fn reported(run: &Run) -> AppRegistrationStatus {
+    let mut status = run.plan.status.clone();
+    for credential in &mut status.credentials {
+        let Some(revision) = run.minted.get(&credential.name).and_then(|m| m.revision.as_ref()) else { continue };
+        if let Some(current) = credential.current.as_mut().filter(|c| c.revision == revision.revision) {
+            current.hint.clone_from(&revision.hint);
+            if let Verifier::Certificate(verifier) = &revision.verifier {
+                current.thumbprint = Some(verifier.cert_sha256.to_base64url());
+            }
+        }
+    }
+    for secret in &mut status.secrets {
+        if let Some(version) = run.versions.get(&secret.name) {
+            secret.resource_version = version.to_string();
+        }
+    }
+    status
 }
 
 impl Stored {

@@ -16,7 +16,10 @@ use super::facts::{
 use super::model::{Memory, Progress, Run, World, assert_limits, at};
 use super::status::{Failure, after_failure};
 use super::{Look, Plan, decide};
-use crate::api::{AccessToken, Certificate, ClientSecret, DeletionPolicy, Entry, KeyType, Kind, SecretTemplate, names};
+use crate::api::{
+    AccessToken, AppRegistrationSpec, Certificate, ClientSecret, DeletionPolicy, Entry, KeyType, Kind, SecretTemplate,
+    names,
+};
 use crate::credential::{Held, Shown, ShownToken, field};
 use crate::ledger::{self, ClientSecretVerifier, Credential, Digest, Grant, Owner, Revision, Verifier};
 use crate::rotation;
@@ -251,7 +254,6 @@ impl History {
 
     fn edit(&mut self, edit: &Edit) {
         let now = self.now;
-        let time = |seconds: &i64| rotation::add(now, SignedDuration::from_secs(*seconds));
         let world = &mut self.world;
         match edit {
             Edit::PolicyScopes(all) => {
@@ -266,61 +268,7 @@ impl History {
                 let text = format!("{entry}={now}");
                 world.registration.annotations.insert(names::ROTATE_MINTED_BEFORE_ANNOTATION.to_owned(), text);
             }
-            edit => world.edit_spec(|spec| {
-                let entries = spec.credentials.get_or_insert_default();
-                let count = entries.len().max(1);
-                match edit {
-                    Edit::Add(n) => {
-                        let entry = palette(*n);
-                        if entries.iter().all(|e| e.name != entry.name) {
-                            entries.push(entry);
-                        }
-                    }
-                    Edit::Remove(n) if !entries.is_empty() => drop(entries.remove(n % count)),
-                    Edit::Duration(n, d) => {
-                        if let Some(entry) = entries.get_mut(n % count) {
-                            let is_token = entry.kind() == Some(Kind::AccessToken);
-                            entry.effective_duration = Some(DURATIONS[if is_token { d % 3 } else { *d }].to_owned());
-                        }
-                    }
-                    Edit::RenewBefore(n, d) => {
-                        if let Some(entry) = entries.get_mut(n % count) {
-                            entry.renew_before = RENEW[*d].map(str::to_owned);
-                        }
-                    }
-                    Edit::Rotate(t) => spec.rotate_minted_before = Some(time(t).to_string()),
-                    Edit::Revoke(t) => {
-                        spec.revoke_minted_before = Some(time(t).to_string());
-                    }
-                    Edit::RevokeEntry(n, t) => {
-                        if let Some(entry) = entries.get_mut(n % count) {
-                            entry.revoke_minted_before = Some(time(t).to_string());
-                        }
-                    }
-                    Edit::NoWatermarks => {
-                        spec.rotate_minted_before = None;
-                        spec.revoke_minted_before = None;
-                        spec.credentials.iter_mut().flatten().for_each(|e| e.revoke_minted_before = None);
-                    }
-                    Edit::Scopes(n) => {
-                        spec.scopes = ["a1", "b1", "a2"].iter().take(*n).map(|s| (*s).to_owned()).collect();
-                    }
-                    Edit::DnsNames(some) => {
-                        for entry in entries.iter_mut() {
-                            if let Some(certificate) = &mut entry.certificate {
-                                certificate.key_type = some.then_some(KeyType::EcdsaP384);
-                                certificate.dns_names = some.then(|| "app.shop.svc".to_owned()).into_iter().collect();
-                            }
-                        }
-                    }
-                    Edit::Template(some) => {
-                        let labels = BTreeMap::from([("team".to_owned(), "shop".to_owned())]);
-                        spec.secret_template = some.then(|| SecretTemplate { labels, annotations: BTreeMap::new() });
-                    }
-                    Edit::Orphan(yes) => spec.deletion_policy = yes.then_some(DeletionPolicy::Orphan),
-                    Edit::Remove(_) | Edit::PolicyScopes(_) | Edit::Issuer(_) | Edit::RotateByAnnotation(_) => {}
-                }
-            }),
+            edit => world.edit_spec(|spec| edit_spec(edit, spec, now)),
         }
         self.revoked = self.standing_revocations();
     }
@@ -489,7 +437,66 @@ fn a_plan_may_be_cut_after_any_step_and_the_end_is_the_same() {
     });
 }
 
+/// What is changed in the spec alone.
+fn edit_spec(edit: &Edit, spec: &mut AppRegistrationSpec, now: Timestamp) {
+    let time = |seconds: &i64| rotation::add(now, SignedDuration::from_secs(*seconds));
+    let entries = spec.credentials.get_or_insert_default();
+    let count = entries.len().max(1);
+    match edit {
+        Edit::Add(n) => {
+            let entry = palette(*n);
+            if entries.iter().all(|e| e.name != entry.name) {
+                entries.push(entry);
+            }
+        }
+        Edit::Remove(n) if !entries.is_empty() => drop(entries.remove(n % count)),
+        Edit::Duration(n, d) => {
+            if let Some(entry) = entries.get_mut(n % count) {
+                let is_token = entry.kind() == Some(Kind::AccessToken);
+                entry.effective_duration = Some(DURATIONS[if is_token { d % 3 } else { *d }].to_owned());
+            }
+        }
+        Edit::RenewBefore(n, d) => {
+            if let Some(entry) = entries.get_mut(n % count) {
+                entry.renew_before = RENEW[*d].map(str::to_owned);
+            }
+        }
+        Edit::Rotate(t) => spec.rotate_minted_before = Some(time(t).to_string()),
+        Edit::Revoke(t) => {
+            spec.revoke_minted_before = Some(time(t).to_string());
+        }
+        Edit::RevokeEntry(n, t) => {
+            if let Some(entry) = entries.get_mut(n % count) {
+                entry.revoke_minted_before = Some(time(t).to_string());
+            }
+        }
+        Edit::NoWatermarks => {
+            spec.rotate_minted_before = None;
+            spec.revoke_minted_before = None;
+            spec.credentials.iter_mut().flatten().for_each(|e| e.revoke_minted_before = None);
+        }
+        Edit::Scopes(n) => {
+            spec.scopes = ["a1", "b1", "a2"].iter().take(*n).map(|s| (*s).to_owned()).collect();
+        }
+        Edit::DnsNames(some) => {
+            for entry in entries.iter_mut() {
+                if let Some(certificate) = &mut entry.certificate {
+                    certificate.key_type = some.then_some(KeyType::EcdsaP384);
+                    certificate.dns_names = some.then(|| "app.shop.svc".to_owned()).into_iter().collect();
+                }
+            }
+        }
+        Edit::Template(some) => {
+            let labels = BTreeMap::from([("team".to_owned(), "shop".to_owned())]);
+            spec.secret_template = some.then(|| SecretTemplate { labels, annotations: BTreeMap::new() });
+        }
+        Edit::Orphan(yes) => spec.deletion_policy = yes.then_some(DeletionPolicy::Orphan),
+        Edit::Remove(_) | Edit::PolicyScopes(_) | Edit::Issuer(_) | Edit::RotateByAnnotation(_) => {}
+    }
+}
+
 /// Facts that nobody would make.
+#[expect(clippy::too_many_lines, reason = "one strategy for each part of the facts, side by side")]
 fn facts() -> impl Strategy<Value = (Facts, Timestamp)> {
     let text = || {
         prop_oneof![

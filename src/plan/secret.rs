@@ -38,6 +38,7 @@ pub struct Reading<'a> {
 #[must_use]
 pub fn contents(reading: Reading<'_>, fields: &Fields, claims: impl Fn(&str) -> Option<Claims>) -> Contents {
     let mut contents = Contents { fields: fields.keys().cloned().collect(), ..Contents::default() };
+    let mut is_as_written = true;
     for entry in reading.entries {
         let Some(kind) = entry.kind() else { continue };
         let ledger = reading.ledger.and_then(|l| l.credentials.get(&entry.name)).filter(|c| c.kind == kind);
@@ -49,12 +50,14 @@ pub fn contents(reading: Reading<'_>, fields: &Fields, claims: impl Fn(&str) -> 
                     Shown::Certificate { previous, .. } => previous,
                     Shown::ClientSecret { .. } | Shown::AccessToken(_) => Held::Nothing,
                 };
+                is_as_written &= text(fields, field::CA).is_none_or(|ca| connection::trusts(reading.environment, ca));
                 certificate::inspect(fields, ledger, previous)
             }
             Kind::AccessToken => {
                 let value = fields.get(field::ACCESS_TOKEN).map(|bytes| bytes.0.as_slice()).unwrap_or_default();
                 let of_this_client = |claims: &Claims| reading.ledger.is_some_and(|l| l.client_id == claims.client_id);
                 let claims = text(fields, field::ACCESS_TOKEN).and_then(&claims).filter(of_this_client);
+                is_as_written &= claims.as_ref().is_none_or(|claims| access_token::is_described(fields, claims));
                 access_token::inspect(&entry.name, value.is_empty(), claims)
             }
         };
@@ -69,7 +72,8 @@ pub fn contents(reading: Reading<'_>, fields: &Fields, claims: impl Fn(&str) -> 
         field::ISSUER_CA,
     ];
     let public = public.into_iter().filter_map(|name| Some((name, text(fields, name)?))).collect();
-    contents.connection = connection::digest(reading.environment, &public);
+    // What stands beside a credential counts like the connection: where it was edited, it is written anew.
+    contents.connection = if is_as_written { connection::digest(reading.environment, &public) } else { String::new() };
     contents
 }
 

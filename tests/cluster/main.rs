@@ -5,8 +5,11 @@
 #![allow(
     clippy::disallowed_methods,
     clippy::expect_used,
+    clippy::print_stderr,
+    clippy::print_stdout,
     clippy::unwrap_used,
-    reason = "a broken expectation is a failed test; deadlines need the clock"
+    reason = "a broken expectation is a failed test; deadlines need the clock; what was \
+              seen is printed"
 )]
 
 #[path = "../harness/mod.rs"]
@@ -24,6 +27,7 @@ mod foreign;
 mod hand_edits;
 mod hostile;
 mod needles;
+mod observer;
 mod outages;
 mod processes;
 mod rbac;

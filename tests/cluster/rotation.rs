@@ -19,7 +19,7 @@ use tokio::time::{MissedTickBehavior, interval};
 
 use crate::foreign::ShownCertificate;
 use crate::harness::oauth::https;
-use crate::stage::{Application, Room, SOON, client_id, condition, room, text};
+use crate::stage::{Application, Room, SOON, client_id, condition, pass_of_a_second, room, text};
 
 /// How often what is published is read and tried.
 const PACE: Duration = Duration::from_millis(100);
@@ -390,20 +390,6 @@ async fn learn_ends(room: &Room, registration: &str, entry: &str, values: &mut B
             }
         }
     }
-}
-
-/// A time that is after every second in which something was minted until now.
-async fn pass_of_a_second() -> Timestamp {
-    let second = Timestamp::now().as_second();
-    crate::harness::eventually("the next second", async || {
-        let now = Timestamp::now();
-        if now.as_second() > second {
-            Timestamp::from_second(now.as_second()).map_err(|e| e.to_string())
-        } else {
-            Err("not yet".into())
-        }
-    })
-    .await
 }
 
 fn pace() -> tokio::time::Interval {

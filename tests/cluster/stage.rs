@@ -9,6 +9,7 @@ use std::sync::LazyLock;
 use std::time::Duration;
 
 use appreg::api::{AppRegistration, ConditionType, Reason};
+use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Secret;
 use k8s_openapi::api::events::v1::Event;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
@@ -324,4 +325,18 @@ pub(crate) fn conditions(registration: &AppRegistration) -> String {
 /// The client ID that a registration reports.
 pub(crate) fn client_id(registration: &AppRegistration) -> String {
     registration.status.as_ref().and_then(|status| status.client_id.clone()).expect("a client ID")
+}
+
+/// A time that is after every second in which something was minted until now.
+pub(crate) async fn pass_of_a_second() -> Timestamp {
+    let second = Timestamp::now().as_second();
+    eventually_within(SOON, "the next second", async || {
+        let now = Timestamp::now().as_second();
+        if now > second {
+            Timestamp::from_second(now).map_err(|error| error.to_string())
+        } else {
+            Err("not yet".into())
+        }
+    })
+    .await
 }

@@ -8,5 +8,6 @@ mod crd;
 mod examples;
 mod fake_api;
 mod reconcile;
+mod tidy;
 mod token_service;
 mod watch;

@@ -99,17 +99,7 @@ impl Stage {
     }
 
     async fn until_ready(&self, name: &str) {
-        self.until("Ready", |server| self.is_ready(server, name)).await;
-    }
-
-    fn is_ready(&self, server: &FakeApi, name: &str) -> bool {
-        let registration = server.object::<AppRegistration>("appregistrations", "shop", name);
-        let Some(registration) = registration else { return false };
-        let generation = registration.metadata.generation;
-        let Some(status) = registration.status else { return false };
-        status.observed_generation == generation
-            && status.conditions.iter().any(|c| c.type_ == "Ready" && c.status == "True")
-            && !status.conditions.iter().any(|c| c.type_ == "Reconciling" || c.type_ == "Stalled")
+        self.until("Ready", |server| is_ready(server, name)).await;
     }
 
     /// The requests since the last call, watches and Events aside.
@@ -122,7 +112,7 @@ impl Stage {
     async fn quiet(&self) -> Vec<String> {
         sleep(Duration::from_secs(10)).await;
         self.requests();
-        sleep(Duration::from_secs(120)).await;
+        sleep(Duration::from_mins(2)).await;
         self.requests().into_iter().filter(|request| !request.starts_with("list ")).collect()
     }
 
@@ -148,6 +138,16 @@ impl Stage {
             .find(|r| matches!(&r.verifier, Verifier::ClientSecret(v) if v.sha256 == digest))
             .map(|r| r.revision)
     }
+}
+
+fn is_ready(server: &FakeApi, name: &str) -> bool {
+    let registration = server.object::<AppRegistration>("appregistrations", "shop", name);
+    let Some(registration) = registration else { return false };
+    let generation = registration.metadata.generation;
+    let Some(status) = registration.status else { return false };
+    status.observed_generation == generation
+        && status.conditions.iter().any(|c| c.type_ == "Ready" && c.status == "True")
+        && !status.conditions.iter().any(|c| c.type_ == "Reconciling" || c.type_ == "Stalled")
 }
 
 fn web() -> Value {
@@ -233,7 +233,7 @@ async fn a_restart_lists_and_watches_and_nothing_else() {
     drop(controller);
     stage.requests();
     let _controller = stage.start();
-    sleep(Duration::from_secs(60)).await;
+    sleep(Duration::from_mins(1)).await;
     let requests = stage.requests();
     assert!(!requests.is_empty() && requests.iter().all(|r| r.starts_with("list ")), "{requests:#?}");
 }
@@ -315,7 +315,7 @@ async fn settle(stage: &Stage, workload: &Workload, observer: &mut Observer, cas
         observer.look(stage, case);
         if (stage.server.object::<Secret>("secrets", "shop", "storefront").is_some())
             && (workload.is_done)(stage)
-            && stage.is_ready(&stage.server, "storefront")
+            && is_ready(&stage.server, "storefront")
         {
             return;
         }
@@ -420,7 +420,7 @@ async fn a_deleted_registration_leaves_the_ledger_after_thirty_seconds_and_not_b
     stage.apply("storefront", &web());
     stage.until_ready("storefront").await;
     assert!(stage.server.person_deletes("appregistrations", "shop", "storefront"));
-    sleep(Duration::from_secs(60)).await;
+    sleep(Duration::from_mins(1)).await;
     stage.entry();
     stage.requests();
     stage.clock.advance(SignedDuration::from_secs(31));
@@ -445,7 +445,7 @@ async fn nothing_is_swept_behind_a_custom_resource_definition_that_was_replaced(
     }));
     sleep(Duration::from_secs(5)).await;
     stage.clock.advance(SignedDuration::from_secs(600));
-    sleep(Duration::from_secs(120)).await;
+    sleep(Duration::from_mins(2)).await;
     stage.entry();
     assert!(stage.server.requests().iter().all(|r| !r.starts_with("delete ")));
 }
@@ -501,7 +501,7 @@ async fn signing_keys_that_cannot_be_read_are_never_written_over_and_nothing_is_
     let _controller = stage.start();
     stage.apply("storefront", &web());
     stage.requests();
-    sleep(Duration::from_secs(300)).await;
+    sleep(Duration::from_mins(5)).await;
     assert!(stage.requests().iter().all(|request| request.starts_with("list ")), "{:?}", stage.server.requests());
     assert_eq!(system(&stage, "signing-keys"), before);
 }
