@@ -56,7 +56,7 @@ pub(crate) struct Context {
     pub(crate) work: Notify,
     /// The keys' Secrets have changed.
     pub(crate) keys_changed: Notify,
-    /// A registration is gone, or a ledger entry came.
+    /// A registration is gone, or a ledger entry came whose registration is not there.
     pub(crate) sweep_due: Notify,
     state: Mutex<State>,
 }

@@ -209,7 +209,8 @@ impl World {
                             let named = (owner.namespace.clone(), owner.name.clone());
                             index(&mut self.entries_by_owner, named, &object, is_new);
                         }
-                        due.sweep = true;
+                        // A look at all entries for each one that is written would grow with their square.
+                        due.sweep |= is_new && entry.is_some_and(|entry| !self.uids.contains_key(&entry.owner.uid));
                     }
                     Some(LedgerObject::Other) | None => {}
                 }
