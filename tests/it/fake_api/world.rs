@@ -193,6 +193,12 @@ impl World {
                 before.map_or_else(|| json!({"observedGeneration": -1}), |before| before["status"].clone());
         }
         let has_spec = object.get("spec").is_some();
+        let written: serde_json::Map<_, _> = object["data"]
+            .as_object()
+            .into_iter()
+            .flatten()
+            .map(|(field, _)| (format!("f:{field}"), json!({})))
+            .collect();
         let meta = object["metadata"].as_object_mut().expect("metadata");
         let Some(before) = before else {
             self.uids += 1;
@@ -202,7 +208,8 @@ impl World {
             if meta.get("creationTimestamp").is_none_or(Value::is_null) {
                 meta.insert("creationTimestamp".to_owned(), json!("2026-01-01T00:00:00Z"));
             }
-            meta.insert("managedFields".to_owned(), json!([{"manager": writer, "operation": "Update"}]));
+            let entry = json!({"manager": writer, "operation": "Update", "fieldsV1": {"f:data": written}});
+            meta.insert("managedFields".to_owned(), json!([entry]));
             if has_spec {
                 meta.insert("generation".to_owned(), json!(1));
             }
