@@ -2,7 +2,7 @@
 //! `make bench-tokens`.
 //!
 //! The token service is the program as it is shipped, with the chart's rights, on a real control plane; one core is
-//! its own, a load generator has another. ES256, client_secret_basic, TLS 1.3 on connections that stay, 1,000 clients
+//! its own, a load generator has another. ES256, `client_secret_basic`, TLS 1.3 on connections that stay, 1,000 clients
 //! drawn uniformly. The bare signature is measured on the same core in the same minute: rates differ between machines
 //! and hours, the ratio of the two does much less.
 //!
@@ -15,6 +15,7 @@
     clippy::disallowed_methods,
     clippy::expect_used,
     clippy::print_stdout,
+    clippy::unchecked_time_subtraction,
     reason = "a broken expectation ends the benchmark; it measures time, counts in floats and prints"
 )]
 

@@ -165,13 +165,13 @@ impl Generator {
         while let Some(number) = self.free.pop() {
             let due = match load.pace {
                 Pace::Closed => now,
-                Pace::Open(_) => match self.due.pop_front() {
-                    Some(due) => due,
-                    None => {
+                Pace::Open(_) => {
+                    let Some(due) = self.due.pop_front() else {
                         self.free.push(number);
                         break;
-                    }
-                },
+                    };
+                    due
+                }
             };
             let request = &load.requests[self.next_random() as usize % load.requests.len()];
             self.connections[number].send(request, due)?;

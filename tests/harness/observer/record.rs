@@ -173,10 +173,10 @@ impl Record {
                 self.is_current(&seen, hash, hint);
             }
             let before = old.entries.get(entry).and_then(|old| old.current.clone());
-            if let Some(replaced) = before.filter(|replaced| Some(replaced) != current.as_ref()) {
-                if let Some(value) = self.values.get_mut(&replaced) {
-                    value.replaced = Some(hint.since);
-                }
+            if let Some(replaced) = before.filter(|replaced| Some(replaced) != current.as_ref())
+                && let Some(value) = self.values.get_mut(&replaced)
+            {
+                value.replaced = Some(hint.since);
             }
             shown.entries.insert(entry.clone(), ShownEntry { current, previous });
         }
