@@ -319,6 +319,7 @@ async fn drive(ctx: &Arc<Context>, concurrency: usize, stop: &CancellationToken)
             }
             let count = i64::try_from(state.world.registrations.len()).unwrap_or(i64::MAX);
             ctx.metrics.registrations.set(count);
+            ctx.metrics.unreadable.set(state.world.unreadable);
             state.schedule.next_wake()
         };
         let until_wake = next_wake.map_or(TICK, |wake| {
@@ -398,6 +399,7 @@ async fn reconcile(ctx: &Context, object: &ObjectName, waiting: &AtomicUsize) ->
         let snapshot = match observe::snapshot(ctx, object, &sight).await {
             Ok(Seen::Snapshot(snapshot)) => snapshot,
             Ok(Seen::Gone) => return Next::Forget,
+            Ok(Seen::Told) => return Next::Wake(None),
             Ok(Seen::Unreadable { generation, version, problem }) => {
                 return match report::unreadable(ctx, object, (generation, version), &problem, now).await {
                     Ok(()) => Next::Wake(None),

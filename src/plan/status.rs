@@ -13,7 +13,7 @@ use crate::ledger::{Credential, Verifier};
 use crate::rotation::{self, Identity};
 
 use super::desired::{Desired, Settings};
-use super::facts::Facts;
+use super::facts::{Facts, LedgerFact};
 use super::ledger::Client;
 use super::{Draft, Plan, Problem, Step};
 
@@ -71,9 +71,13 @@ pub(super) fn success(
 /// The status of a registration of which nothing can be decided: what was reported stays, with the problem.
 pub(super) fn blocked(facts: &Facts, problem: &Problem, now: Timestamp) -> AppRegistrationStatus {
     let registration = &facts.registration;
-    let mut status = registration.status.clone();
+    let mut status = match &facts.ledger {
+        // Nothing was ever made for it. Whatever its status says, it has from somebody else.
+        LedgerFact::Absent | LedgerFact::Taken => AppRegistrationStatus::default(),
+        LedgerFact::Held { .. } | LedgerFact::Unreadable(_) => registration.status.clone(),
+    };
     status.observed_generation = Some(registration.generation);
-    status.authorization_server.get_or_insert_with(|| server(facts));
+    status.authorization_server = Some(server(facts));
     status.next_transition_time = None;
     let was_ready = !status.credentials.is_empty()
         && status.credentials.iter().all(|credential| {

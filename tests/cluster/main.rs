@@ -16,6 +16,7 @@
 mod harness;
 
 mod applied;
+mod canary;
 mod chart;
 mod conflicts;
 mod control_plane;
@@ -24,6 +25,8 @@ mod deletion;
 mod examples;
 mod foreign;
 mod hand_edits;
+mod hostile;
+mod needles;
 mod observer;
 mod outages;
 mod processes;
