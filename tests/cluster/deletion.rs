@@ -7,7 +7,6 @@ use appreg::api::Reason;
 use k8s_openapi::api::core::v1::{Namespace, Secret};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::api::{DeleteParams, PostParams};
-use kube::core::ObjectMeta;
 use kube::{Api, ResourceExt as _};
 use serde_json::{Value, json};
 
