@@ -41,7 +41,8 @@ async fn two_controllers_at_once_publish_one_value_per_revision_and_come_to_rest
     let _token_service = operator.token_service(&plane).await.unwrap();
     let observer = Observer::start(&plane).await.unwrap();
     let namespace = plane.namespace("shop").await.unwrap();
-    let _ = [&one, &other].map(Proxy::forget);
+    one.forget();
+    other.forget();
     let names: Vec<String> = (0..REGISTRATIONS).map(|n| format!("app-{n:02}")).collect();
     let spec = json!({"displayName": "App"});
 
@@ -151,6 +152,6 @@ async fn quiet(proxies: [&Proxy; 2], pause: Duration) -> Asked {
         proxy.requests().iter().filter(is_read).count()
     });
     let asked = Asked { writes: proxies.map(writes), reads };
-    let _ = proxies.map(Proxy::forget);
+    proxies.iter().for_each(|proxy| proxy.forget());
     asked
 }

@@ -109,7 +109,7 @@ impl Record {
         for (name, credential) in &entry.credentials {
             let place = format!("{}/{} {name}", entry.owner.namespace, entry.owner.name);
             for revision in &credential.revisions {
-                self.revision(uid, name, revision.number, revision.hash(), &place);
+                self.revision((uid, name, revision.number), revision.hash(), &place);
             }
             let next = self.numbers.entry((uid.clone(), name.clone())).or_default();
             let went_back = credential.next_revision < *next;
@@ -128,8 +128,7 @@ impl Record {
         }
     }
 
-    #[expect(clippy::too_many_arguments, reason = "five besides itself")]
-    fn revision(&mut self, uid: &str, entry: &str, revision: u64, hash: &str, place: &str) {
+    fn revision(&mut self, (uid, entry, revision): (&str, &str, u64), hash: &str, place: &str) {
         let key = (uid.to_owned(), entry.to_owned(), revision);
         if *self.revisions.entry(key).or_insert_with(|| hash.to_owned()) != hash {
             self.violation("S3", &format!("{place}: revision {revision} has two values"));
@@ -236,7 +235,7 @@ impl Record {
         if hint.current != Some(number) {
             self.violation("S3", &format!("{what}: the annotation says {:?}", hint.current));
         }
-        self.revision(seen.uid, seen.entry, number, hash, &what);
+        self.revision((seen.uid, seen.entry, number), hash, &what);
         let key = (seen.object.0.clone(), seen.uid.to_owned(), seen.entry.to_owned());
         let numbers = self.published.entry(key).or_default();
         let went_back = numbers.last().is_some_and(|last| *last > number);
