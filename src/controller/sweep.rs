@@ -9,21 +9,22 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
-use k8s_openapi::api::core::v1::Secret;
+use k8s_openapi::api::core::v1::{ObjectReference, Secret};
 use kube::Api;
 use kube::api::{DeleteParams, Preconditions};
 use kube::core::PartialObjectMeta;
 use tokio::sync::watch;
 use tokio::time::sleep;
 
-use crate::api::{AppRegistration, DeletionPolicy};
+use crate::api::{AppRegistration, DeletionPolicy, Reason};
 use crate::kubernetes::ObjectName;
 use crate::kubernetes::client::{ANSWER_WITHIN, Error, call};
 use crate::kubernetes::watch::Health;
 use crate::ledger::Entry;
 use crate::rotation;
 
-use super::objects::LedgerObject;
+use super::events::{Notice, Severity};
+use super::objects::{LedgerObject, SIGNING_KEYS};
 use super::{Context, keys, world};
 
 /// How long an owner must have been absent.
@@ -136,6 +137,25 @@ async fn sweep(ctx: &Context, object: &ObjectName, entry: &Entry) -> Result<Verd
                 annotation = keys::CRD_UID_ANNOTATION,
                 "the custom resource definition is not the one that the ledger was made under: nothing is swept \
                  until the annotation is removed from the Secret signing-keys"
+            );
+            ctx.events.tell(
+                ObjectReference {
+                    api_version: Some("v1".to_owned()),
+                    kind: Some("Secret".to_owned()),
+                    name: Some(SIGNING_KEYS.to_owned()),
+                    namespace: Some(ctx.ledger_namespace.to_string()),
+                    ..ObjectReference::default()
+                },
+                Notice {
+                    severity: Severity::Warning,
+                    reason: Reason::SweepSuspended,
+                    action: "Sweep",
+                    note: format!(
+                        "the custom resource definition is not the one that the ledger was made under: no ledger entry is \
+                         removed until the annotation {} is removed from this Secret",
+                        keys::CRD_UID_ANNOTATION
+                    ),
+                },
             );
         }
         return Ok(Verdict::Suspended);
