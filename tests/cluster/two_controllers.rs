@@ -152,6 +152,8 @@ async fn quiet(proxies: [&Proxy; 2], pause: Duration) -> Asked {
         proxy.requests().iter().filter(is_read).count()
     });
     let asked = Asked { writes: proxies.map(writes), reads };
-    proxies.iter().for_each(|proxy| proxy.forget());
+    for proxy in &proxies {
+        proxy.forget();
+    }
     asked
 }

@@ -459,7 +459,8 @@ async fn nothing_is_swept_behind_a_custom_resource_definition_that_was_replaced(
 async fn in_a_namespace_that_is_being_deleted_nothing_is_tried_twice() {
     let stage = Stage::new();
     let _controller = stage.controller().await;
-    let creates = Nth::every_that(|call| call.verb == "create" && call.resource == "secrets" && call.namespace == "shop");
+    let creates =
+        Nth::every_that(|call| call.verb == "create" && call.resource == "secrets" && call.namespace == "shop");
     stage.server.on(creates, Fault::namespace_terminating());
     stage.requests();
     stage.apply("storefront", &web());
