@@ -16,6 +16,7 @@
     clippy::disallowed_methods,
     clippy::expect_used,
     clippy::print_stdout,
+    clippy::unchecked_time_subtraction,
     reason = "a broken expectation ends the benchmark; it measures time and prints"
 )]
 

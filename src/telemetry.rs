@@ -116,11 +116,19 @@ mod tests {
         let text = logged(|| {
             let before = panic::take_hook();
             panic::set_hook(Box::new(log_location));
-            let caught = panic::catch_unwind(|| panic!("canary"));
+            let value = "canary".to_owned();
+            let result: Result<(), String> = Err(value.clone());
+            let panics: [Box<dyn Fn() + panic::UnwindSafe + panic::RefUnwindSafe>; 4] = [
+                Box::new(|| panic!("canary")),
+                Box::new(move || panic!("could not use {value}")),
+                Box::new(move || result.clone().unwrap()),
+                Box::new(|| panic::panic_any("canary".to_owned())),
+            ];
+            let caught = panics.iter().filter(|panics| panic::catch_unwind(panics).is_err()).count();
             panic::set_hook(before);
-            assert!(caught.is_err());
+            assert_eq!(caught, 4);
         });
-        assert!(text.contains("src/telemetry.rs"), "{text}");
+        assert_eq!(text.matches("src/telemetry.rs").count(), 4, "{text}");
         assert!(!text.contains("canary"), "{text}");
     }
 

@@ -8,6 +8,7 @@
     unreachable_pub,
     clippy::disallowed_methods,
     clippy::print_stdout,
+    clippy::unchecked_time_subtraction,
     reason = "each benchmark uses its own part; printing is what they are for"
 )]
 

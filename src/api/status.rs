@@ -349,6 +349,8 @@ reasons! {
     Adopted,
     /// The client ID of a deleted registration of the same name is taken over, with nothing it had.
     TakenOver,
+    /// The custom resource definition was replaced: no ledger entry is removed until a person says so.
+    SweepSuspended,
     /// The access token is due for a refresh.
     TokenDue,
     /// The access token was signed with a key that is no longer published.

@@ -43,7 +43,7 @@ pub(crate) struct Notice {
 /// Where Events are put.
 #[derive(Clone)]
 pub(crate) struct Events {
-    queue: mpsc::Sender<(Arc<AppRegistration>, Notice)>,
+    queue: mpsc::Sender<(ObjectReference, Notice)>,
 }
 
 impl Events {
@@ -53,30 +53,43 @@ impl Events {
         (Self { queue }, send(clients, clock, waiting))
     }
 
-    /// Tells something about a registration, if there is room.
-    pub(crate) fn tell(&self, registration: &Arc<AppRegistration>, notice: Notice) {
-        if self.queue.try_send((registration.clone(), notice)).is_err() {
+    /// Tells something about an object, if there is room.
+    pub(crate) fn tell(&self, about: ObjectReference, notice: Notice) {
+        if self.queue.try_send((about, notice)).is_err() {
             tracing::debug!("an Event was dropped: too many are waiting");
         }
     }
 }
 
-async fn send(clients: Clients, clock: Arc<dyn Clock>, mut waiting: mpsc::Receiver<(Arc<AppRegistration>, Notice)>) {
+async fn send(clients: Clients, clock: Arc<dyn Clock>, mut waiting: mpsc::Receiver<(ObjectReference, Notice)>) {
     let mut pace = interval(PACE);
     pace.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    while let Some((registration, notice)) = waiting.recv().await {
+    while let Some((about, notice)) = waiting.recv().await {
         pace.tick().await;
-        let namespace = registration.metadata.namespace.clone().unwrap_or_default();
+        let namespace = about.namespace.clone().unwrap_or_default();
         let api: Api<Event> = Api::namespaced(clients.requests.clone(), &namespace);
-        let event = event(&registration, notice, clock.now());
+        let event = event(about, notice, clock.now());
         if let Err(error) = call(ANSWER_WITHIN, api.create(&PostParams::default(), &event)).await {
             tracing::debug!(error = error.chain(), "an Event was not accepted");
         }
     }
 }
 
-fn event(registration: &AppRegistration, notice: Notice, now: jiff::Timestamp) -> Event {
+/// A registration, as what an Event is about.
+pub(crate) fn about(registration: &AppRegistration) -> ObjectReference {
     let meta = &registration.metadata;
+    ObjectReference {
+        api_version: Some(AppRegistration::api_version(&()).into_owned()),
+        kind: Some(AppRegistration::kind(&()).into_owned()),
+        name: meta.name.clone(),
+        namespace: meta.namespace.clone(),
+        uid: meta.uid.clone(),
+        resource_version: meta.resource_version.clone(),
+        ..ObjectReference::default()
+    }
+}
+
+fn event(about: ObjectReference, notice: Notice, now: jiff::Timestamp) -> Event {
     let mut note = notice.note;
     while note.len() > LONGEST_NOTE_BYTES {
         note.pop();
@@ -84,23 +97,15 @@ fn event(registration: &AppRegistration, notice: Notice, now: jiff::Timestamp) -
     // A generateName that ends with a dot is refused.
     Event {
         metadata: ObjectMeta {
-            generate_name: Some(format!("{}-", meta.name.as_deref().unwrap_or("registration"))),
-            namespace: meta.namespace.clone(),
+            generate_name: Some(format!("{}-", about.name.as_deref().unwrap_or("appreg"))),
+            namespace: about.namespace.clone(),
             ..ObjectMeta::default()
         },
         action: Some(notice.action.to_owned()),
         event_time: Some(MicroTime(now)),
         note: Some(note),
         reason: Some(notice.reason.as_str().to_owned()),
-        regarding: Some(ObjectReference {
-            api_version: Some(AppRegistration::api_version(&()).into_owned()),
-            kind: Some(AppRegistration::kind(&()).into_owned()),
-            name: meta.name.clone(),
-            namespace: meta.namespace.clone(),
-            uid: meta.uid.clone(),
-            resource_version: meta.resource_version.clone(),
-            ..ObjectReference::default()
-        }),
+        regarding: Some(about),
         reporting_controller: Some("appreg.dev/controller".to_owned()),
         reporting_instance: Some("appreg-controller".to_owned()),
         type_: Some(
@@ -124,7 +129,7 @@ mod tests {
             Notice { severity: Severity::Normal, reason: Reason::Adopted, action: "Register", note: String::new() };
         let mut registration = AppRegistration::new("storefront", crate::api::AppRegistrationSpec::default());
         registration.metadata.namespace = Some("shop".to_owned());
-        let event = event(&registration, notice, jiff::Timestamp::UNIX_EPOCH);
+        let event = event(about(&registration), notice, jiff::Timestamp::UNIX_EPOCH);
         // Validation forgives a trailing dash of a generateName, and nothing else.
         assert_eq!(event.metadata.generate_name.as_deref(), Some("storefront-"));
     }

@@ -51,6 +51,8 @@ pub(crate) enum Registered {
         generation: i64,
         /// What was wrong.
         problem: String,
+        /// Whether its status says so already: then it is not said again after a restart.
+        is_told: bool,
     },
 }
 
@@ -95,7 +97,9 @@ pub(crate) fn registered(DeserializeGuard(object): DeserializeGuard<AppRegistrat
         Err(invalid) => Registered::Unreadable {
             uid: invalid.metadata.uid.unwrap_or_default(),
             generation: invalid.metadata.generation.unwrap_or_default(),
-            problem: invalid.error,
+            is_told: invalid.observed_generation == invalid.metadata.generation
+                && invalid.messages.iter().any(|message| message.contains(&invalid.problem)),
+            problem: invalid.problem,
         },
     }
 }

@@ -52,6 +52,8 @@ pub(crate) struct Held {
 pub(crate) enum Seen {
     /// Nothing any more.
     Gone,
+    /// A registration that could not be understood, and says so already.
+    Told,
     /// A registration that could not be understood.
     Unreadable { generation: i64, version: u64, problem: String },
     /// A registration.
@@ -65,6 +67,7 @@ pub(crate) async fn snapshot(ctx: &Context, object: &ObjectName, sight: &Sight) 
         let version = state.world.registrations.version(object).unwrap_or(0);
         match state.world.registrations.value(object) {
             None => return Ok(Seen::Gone),
+            Some(Registered::Unreadable { is_told: true, .. }) => return Ok(Seen::Told),
             Some(Registered::Unreadable { generation, problem, .. }) => {
                 let problem = problem.clone();
                 return Ok(Seen::Unreadable { generation: *generation, version, problem });

@@ -14,7 +14,7 @@ use crate::kubernetes::{ObjectName, version_of};
 use crate::plan::{self, Failure, Plan, Step};
 
 use super::act::Outcome;
-use super::events::{Notice, Severity};
+use super::events::{self, Notice, Severity};
 use super::objects::Registered;
 use super::observe::Snapshot;
 use super::{Context, requests};
@@ -134,7 +134,7 @@ async fn write(
 fn tell(ctx: &Context, snapshot: &Snapshot, plan: &Plan, outcome: &Outcome, status: &AppRegistrationStatus) {
     let registration = &snapshot.registration;
     for notice in notices(plan, outcome) {
-        ctx.events.tell(registration, notice);
+        ctx.events.tell(events::about(registration), notice);
     }
     for mint in plan.mints.iter().filter(|_| outcome.failure.is_none()) {
         ctx.metrics.minted(mint.reason);
@@ -154,7 +154,7 @@ fn tell(ctx: &Context, snapshot: &Snapshot, plan: &Plan, outcome: &Outcome, stat
                 action: "Reconcile",
                 note: condition.message.clone(),
             };
-            ctx.events.tell(registration, notice);
+            ctx.events.tell(events::about(registration), notice);
         }
     }
     if !plan.steps.is_empty() || outcome.failure.is_some() {

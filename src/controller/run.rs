@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use futures::future::join_all;
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::Secret;
 use kube::Api;
 use kube::core::PartialObjectMeta;
@@ -27,7 +27,7 @@ use crate::kubernetes::{DeserializeGuard, ObjectName};
 use crate::mint::slow::{Pool, Slot};
 use crate::plan::facts::{LedgerFact, SecretFact};
 use crate::plan::{self, Plan, Step};
-use crate::{ledger, mint};
+use crate::{ledger, mint, rotation};
 
 use super::act::{self, Outcome, Stale};
 use super::events::Events;
@@ -45,6 +45,8 @@ const TICK: Duration = Duration::from_secs(30);
 const MOST_ROUNDS: usize = 8;
 /// How long passes that are under way may take once the program stops.
 const DRAIN_WITHIN: Duration = Duration::from_secs(10);
+/// How long a registration in a namespace that is being deleted is left alone.
+const NAMESPACE_ENDS_AGAIN: SignedDuration = SignedDuration::from_mins(5);
 /// How long to wait after the keys could not be brought in order.
 const KEYS_AGAIN: Duration = Duration::from_secs(2);
 
@@ -319,6 +321,7 @@ async fn drive(ctx: &Arc<Context>, concurrency: usize, stop: &CancellationToken)
             }
             let count = i64::try_from(state.world.registrations.len()).unwrap_or(i64::MAX);
             ctx.metrics.registrations.set(count);
+            ctx.metrics.unreadable.set(state.world.unreadable);
             state.schedule.next_wake()
         };
         let until_wake = next_wake.map_or(TICK, |wake| {
@@ -398,6 +401,7 @@ async fn reconcile(ctx: &Context, object: &ObjectName, waiting: &AtomicUsize) ->
         let snapshot = match observe::snapshot(ctx, object, &sight).await {
             Ok(Seen::Snapshot(snapshot)) => snapshot,
             Ok(Seen::Gone) => return Next::Forget,
+            Ok(Seen::Told) => return Next::Wake(None),
             Ok(Seen::Unreadable { generation, version, problem }) => {
                 return match report::unreadable(ctx, object, (generation, version), &problem, now).await {
                     Ok(()) => Next::Wake(None),
@@ -428,7 +432,12 @@ async fn reconcile(ctx: &Context, object: &ObjectName, waiting: &AtomicUsize) ->
         if let Err(error) = report::publish(ctx, &snapshot, &plan, &outcome, now).await {
             return failed(object, &error.chain());
         }
-        return if outcome.failure.is_some() { Next::Again } else { Next::Wake(plan.wake) };
+        return match outcome.failure {
+            None => Next::Wake(plan.wake),
+            // Trying again would only mint again: the registration is about to go, or the namespace hangs.
+            Some(_) if outcome.namespace_ends => Next::Wake(Some(rotation::add(now, NAMESPACE_ENDS_AGAIN))),
+            Some(_) => Next::Again,
+        };
     }
     failed(object, "others keep writing the same objects")
 }

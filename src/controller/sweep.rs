@@ -9,21 +9,22 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
-use k8s_openapi::api::core::v1::Secret;
+use k8s_openapi::api::core::v1::{ObjectReference, Secret};
 use kube::Api;
 use kube::api::{DeleteParams, Preconditions};
 use kube::core::PartialObjectMeta;
 use tokio::sync::watch;
 use tokio::time::sleep;
 
-use crate::api::{AppRegistration, DeletionPolicy};
+use crate::api::{AppRegistration, DeletionPolicy, Reason};
 use crate::kubernetes::ObjectName;
 use crate::kubernetes::client::{ANSWER_WITHIN, Error, call};
 use crate::kubernetes::watch::Health;
 use crate::ledger::Entry;
 use crate::rotation;
 
-use super::objects::LedgerObject;
+use super::events::{Notice, Severity};
+use super::objects::{LedgerObject, SIGNING_KEYS};
 use super::{Context, keys, world};
 
 /// How long an owner must have been absent.
@@ -65,29 +66,39 @@ pub(crate) async fn run(ctx: &Context, registrations: watch::Receiver<Health>, l
     loop {
         let now = ctx.clock.now();
         let orphans = world::orphans(&ctx.state().world);
-        let healthy = registrations.borrow().is_current() && ledger.borrow().is_current();
+        let is_current = || registrations.borrow().is_current() && ledger.borrow().is_current();
         let due = if registrations.borrow().synced && ledger.borrow().synced {
             absences.note(&orphans, now)
         } else {
             Vec::new()
         };
-        let mut is_held_up = !healthy && !due.is_empty();
-        if healthy {
-            for object in due {
-                let Some(entry) = orphans.get(&object) else { continue };
-                match sweep(ctx, &object, entry).await {
-                    Ok(Verdict::Swept) => {
-                        tracing::info!(entry = %object, registration = %format_args!("{}/{}", entry.owner.namespace, entry.owner.name), "swept");
-                        ctx.metrics.swept();
-                    }
-                    Ok(Verdict::Kept) => is_held_up = true,
-                    Err(error) => {
-                        tracing::debug!(entry = %object, problem = error.chain(), "not swept");
-                        is_held_up = true;
-                    }
-                }
-                sleep(PACE).await;
+        if due.is_empty() {
+            ctx.metrics.sweep_suspended.set(0);
+        }
+        let mut is_held_up = false;
+        for object in due {
+            if !is_current() {
+                is_held_up = true;
+                break;
             }
+            let Some(entry) = orphans.get(&object) else { continue };
+            match sweep(ctx, &object, entry).await {
+                Ok(Verdict::Swept) => {
+                    tracing::info!(entry = %object, registration = %format_args!("{}/{}", entry.owner.namespace, entry.owner.name), "swept");
+                    ctx.metrics.swept();
+                }
+                Ok(Verdict::Kept) => is_held_up = true,
+                Ok(Verdict::Suspended) => {
+                    // What holds for one holds for all: they are not asked for one by one.
+                    is_held_up = true;
+                    break;
+                }
+                Err(error) => {
+                    tracing::debug!(entry = %object, problem = error.chain(), "not swept");
+                    is_held_up = true;
+                }
+            }
+            sleep(PACE).await;
         }
         let until_next = absences.next().map(|at| at.duration_since(ctx.clock.now()));
         let pause = match until_next {
@@ -105,6 +116,8 @@ pub(crate) async fn run(ctx: &Context, registrations: watch::Receiver<Health>, l
 enum Verdict {
     Swept,
     Kept,
+    /// Nothing is swept until a person says so.
+    Suspended,
 }
 
 async fn sweep(ctx: &Context, object: &ObjectName, entry: &Entry) -> Result<Verdict, Error> {
@@ -119,13 +132,33 @@ async fn sweep(ctx: &Context, object: &ObjectName, entry: &Entry) -> Result<Verd
     let remembered = keys::remembered_crd(ctx);
     let live = keys::live_crd(ctx).await?;
     if remembered.is_none() || live != remembered {
-        ctx.metrics.sweep_suspended.set(1);
-        tracing::warn!(
-            annotation = keys::CRD_UID_ANNOTATION,
-            "the custom resource definition is not the one that the ledger was made under: nothing is swept until \
-             the annotation is removed from the Secret signing-keys"
-        );
-        return Ok(Verdict::Kept);
+        if ctx.metrics.sweep_suspended.set(1) == 0 {
+            tracing::warn!(
+                annotation = keys::CRD_UID_ANNOTATION,
+                "the custom resource definition is not the one that the ledger was made under: nothing is swept \
+                 until the annotation is removed from the Secret signing-keys"
+            );
+            ctx.events.tell(
+                ObjectReference {
+                    api_version: Some("v1".to_owned()),
+                    kind: Some("Secret".to_owned()),
+                    name: Some(SIGNING_KEYS.to_owned()),
+                    namespace: Some(ctx.ledger_namespace.to_string()),
+                    ..ObjectReference::default()
+                },
+                Notice {
+                    severity: Severity::Warning,
+                    reason: Reason::SweepSuspended,
+                    action: "Sweep",
+                    note: format!(
+                        "the custom resource definition is not the one that the ledger was made under: no ledger entry is \
+                         removed until the annotation {} is removed from this Secret",
+                        keys::CRD_UID_ANNOTATION
+                    ),
+                },
+            );
+        }
+        return Ok(Verdict::Suspended);
     }
     ctx.metrics.sweep_suspended.set(0);
     let api: Api<Secret> = Api::namespaced(ctx.clients.requests.clone(), &object.namespace);

@@ -22,6 +22,8 @@ pub(crate) struct World {
     pub(crate) secrets: Store<SecretMeta>,
     /// The Secret with the CA's private keys.
     pub(crate) authority: Store<LedgerObject>,
+    /// How many registrations and ledger entries cannot be read.
+    pub(crate) unreadable: i64,
     uids: HashMap<String, ObjectName>,
     entries_by_uid: HashMap<String, BTreeSet<ObjectName>>,
     entries_by_owner: HashMap<(String, String), BTreeSet<ObjectName>>,
@@ -55,6 +57,9 @@ impl World {
         let mut due = Due::default();
         for Changed { object, before } in self.registrations.apply(change) {
             let after = self.registrations.value(&object);
+            let unreadable =
+                |value: Option<&Registered>| i64::from(value.is_some_and(|value| value.readable().is_none()));
+            self.unreadable += unreadable(after) - unreadable(before.as_ref());
             let (old, new) = (before.as_ref().map(Registered::uid), after.map(Registered::uid));
             if old != new {
                 if let Some(uid) = old {
@@ -185,6 +190,10 @@ impl World {
         let mut due = Due::default();
         for Changed { object, before } in changed {
             let after = self.ledger.value(&object).cloned();
+            let unreadable = |value: Option<&LedgerObject>| {
+                i64::from(matches!(value, Some(LedgerObject::Entry { entry: Err(_), .. })))
+            };
+            self.unreadable += unreadable(after.as_ref()) - unreadable(before.as_ref());
             for (value, is_new) in [(before.as_ref(), false), (after.as_ref(), true)] {
                 match value {
                     Some(LedgerObject::System(_)) => due.keys = true,
@@ -327,8 +336,12 @@ mod tests {
     #[test]
     fn only_an_entry_whose_registration_is_not_there_wakes_the_sweep() {
         let mut world = World::default();
-        let registration =
-            Registered::Unreadable { uid: "present".into(), generation: 1, problem: "none that matters here".into() };
+        let registration = Registered::Unreadable {
+            uid: "present".into(),
+            generation: 1,
+            is_told: true,
+            problem: "none that matters here".into(),
+        };
         world.registrations(Change::Applied(Item {
             object: ObjectName::new("shop", "present"),
             version: 1,

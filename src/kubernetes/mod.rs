@@ -4,11 +4,12 @@
 //!   to know without repeating what was sent.
 //! - [`watch`]: a list and an endless watch whose health is known.
 //! - [`store`]: what a watch has shown, together with our own writes; reads never go back in time.
+//! - [`guard`]: an object that cannot be parsed is a fact.
 //!
-//! Everything here works for any kind. A kind that users write is watched as [`DeserializeGuard`], so that one object
-//! that cannot be parsed is one fact and not the end of the list.
+//! Everything here works for any kind. A kind that users write is watched as [`DeserializeGuard`].
 
 pub mod client;
+pub mod guard;
 pub mod store;
 pub mod watch;
 
@@ -16,8 +17,7 @@ use std::{fmt, sync::Arc};
 
 use kube::{Resource, ResourceExt};
 
-/// `Ok` with the object, or `Err` with its metadata and the reason why the rest could not be parsed.
-pub use kube::core::{DeserializeGuard, error_boundary::InvalidObject};
+pub use guard::{DeserializeGuard, InvalidObject};
 
 /// Where an object of a known kind is. Cheap to clone.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -319,7 +319,7 @@ fn others<'a>(view: &View<'a>, except: Option<u64>) -> impl Iterator<Item = &'a 
 }
 
 fn published(view: &View<'_>) -> Option<PublishedEntry> {
-    view.secret.ours().and_then(|secret| super::secret::published(secret).0.get(&view.desired.name).cloned())
+    view.secret.ours().and_then(|secret| secret.published().0.get(&view.desired.name).cloned())
 }
 
 fn earliest(times: impl IntoIterator<Item = Option<Timestamp>>) -> Option<Timestamp> {

@@ -5,9 +5,10 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use crate::api::{AppRegistrationSpec, AppRegistrationStatus};
+use crate::api::{AppRegistrationSpec, AppRegistrationStatus, names};
 use crate::config::{Policy, Server};
 use crate::credential::Shown;
+use crate::credential::published::Published;
 use crate::ledger;
 use crate::signer;
 use crate::signer::ca::CaIndex;
@@ -149,6 +150,14 @@ pub struct Contents {
     pub connection: String,
     /// The names of its fields; empty where only a hint is known.
     pub fields: Vec<String>,
+}
+
+impl OurSecret {
+    /// What its annotation says that it holds.
+    #[must_use]
+    pub fn published(&self) -> Published {
+        Published::parse(self.annotations.get(names::PUBLISHED_ANNOTATION).map(String::as_str))
+    }
 }
 
 impl SecretFact {

@@ -31,7 +31,7 @@ use crate::ledger::Entry;
 use crate::rotation::{self, CLOCK_TOLERANCE};
 
 pub use connection::Connection;
-pub use secret::{Reading, contents, hinted_contents, published};
+pub use secret::{Reading, contents, hinted_contents};
 pub use status::{Failure, after_failure};
 
 use self::ledger::Client;
@@ -377,7 +377,7 @@ impl Draft {
         let is_written = |name: &str| steps.iter().any(|step| matches!(step, Step::Publish(p) if p.name == name));
         let says = |desired: &Desired| {
             let secret = facts.secrets.get(&desired.secret).and_then(SecretFact::ours);
-            secret.is_some_and(|secret| published(secret).0.contains_key(&desired.name))
+            secret.is_some_and(|secret| secret.published().0.contains_key(&desired.name))
         };
         self.verdicts
             .iter()

@@ -92,12 +92,6 @@ pub fn hinted_contents(reading: Reading<'_>, annotations: &BTreeMap<String, Stri
     }
 }
 
-/// The annotation `appreg.dev/published` of a Secret.
-#[must_use]
-pub fn published(secret: &OurSecret) -> Published {
-    Published::parse(secret.annotations.get(names::PUBLISHED_ANNOTATION).map(String::as_str))
-}
-
 /// What keeps a Secret from being written.
 pub(super) fn obstacle(facts: &Facts, desired: &Desired, secret: &SecretFact) -> Option<Problem> {
     let name = &desired.secret;
@@ -226,7 +220,7 @@ fn has_gone_entries(facts: &Facts, client: &Client, name: &str, secret: &SecretF
         let recorded = client.entry().and_then(|ledger| ledger.credentials.get(of)).map(|credential| credential.kind);
         entry.is_none_or(|entry| recorded.is_some_and(|kind| entry.kind().is_some_and(|now| now != kind)))
     };
-    secret.ours().is_some_and(|secret| self::published(secret).0.keys().any(is_gone))
+    secret.ours().is_some_and(|secret| secret.published().0.keys().any(is_gone))
 }
 
 /// Entries whose settings cannot be understood are not removed: what a Secret holds of them is written again.
@@ -249,7 +243,7 @@ fn keep_unresolved(
         // Without a GET the names of the fields are not known: that something is kept makes the plan ask for one.
         let kept = fields_of(kind).iter().filter(|field| present.is_empty() || present.iter().any(|p| p == *field));
         fields.extend(kept.map(|field| (*field, Value::Held(field))));
-        if let Some(said) = self::published(secret).0.get(&entry.name) {
+        if let Some(said) = secret.published().0.get(&entry.name) {
             published.0.insert(entry.name.clone(), said.clone());
         }
     }

@@ -55,12 +55,6 @@ async fn no_credential_is_in_anything_that_the_operator_says() {
     places.extend(files(plane.directory()));
 
     let needles = observer.needles(&plane);
-    println!(
-        "{} values, {} places, {} bytes",
-        needles.len(),
-        places.len(),
-        places.iter().map(|p| p.1.len()).sum::<usize>()
-    );
     assert!(needles.len() > 25, "only {} values were collected", needles.len());
     for expected in ["controller-1.log", "token-service-2.log", "audit.log", "metrics", "environ", "Events", "describe"]
     {

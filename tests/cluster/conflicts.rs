@@ -49,7 +49,7 @@ async fn a_foreign_secret_of_the_same_name_is_never_touched_and_the_registration
 
     is_quiet(&[&room], &[]).await;
     for secret in &foreign {
-        assert_eq!(room.secret(&secret.name_any()).await, *secret, "it is what it was, to the resourceVersion");
+        assert!(room.secret(&secret.name_any()).await == *secret, "it is what it was, to the resourceVersion");
     }
 
     for (name, secret) in ["plain", "marked", "owned", "token-of-token"].iter().zip(&foreign) {
@@ -68,7 +68,7 @@ async fn of_two_registrations_that_want_one_secret_one_wins_and_the_other_waits_
         let credentials = json!([{"name": "web", "secretName": "shared", "clientSecret": {}}]);
         json!({"displayName": name, "credentials": credentials})
     };
-    tokio::join!(room.apply("one", spec("one")), room.apply("two", spec("two")));
+    tokio::join!(room.apply("alpha", spec("alpha")), room.apply("omega", spec("omega")));
     let (winner, loser) = settled(&room, &room, Reason::SecretConflict).await;
     let message = room.stalled(loser, Reason::SecretConflict).await;
     assert!(message.contains("the Secret shared exists"), "{message}");
@@ -78,7 +78,7 @@ async fn of_two_registrations_that_want_one_secret_one_wins_and_the_other_waits_
     assert_eq!(won.client_id, client_id(&room.registrations().get(winner).await.unwrap()));
 
     is_quiet(&[&room], &[]).await;
-    assert_eq!(room.secret("shared").await, before);
+    assert!(room.secret("shared").await == before, "the Secret is what it was");
     assert!(won.ask().await.is_token());
 
     room.delete(winner).await;
@@ -103,9 +103,9 @@ async fn of_two_registrations_that_want_one_client_id_one_wins_and_the_other_get
     let id = format!("contested.{suffix}");
     let spec =
         json!({"displayName": "Contested", "clientID": id, "credentials": [{"name": "web", "clientSecret": {}}]});
-    tokio::join!(left.apply("one", spec.clone()), right.apply("two", spec.clone()));
+    tokio::join!(left.apply("alpha", spec.clone()), right.apply("omega", spec.clone()));
     let (winner, loser) = settled(&left, &right, Reason::ClientIDTaken).await;
-    let rooms = |name: &str| if name == "one" { &left } else { &right };
+    let rooms = |name: &str| if name == "alpha" { &left } else { &right };
     let (won, lost) = (rooms(winner), rooms(loser));
 
     let message = lost.stalled(loser, Reason::ClientIDTaken).await;
@@ -141,14 +141,14 @@ async fn of_two_registrations_that_want_one_client_id_one_wins_and_the_other_get
 /// Waits until one of the registrations `one` and `two` is ready and the other one stalled; who won, who lost.
 async fn settled(one: &Room, two: &Room, reason: Reason) -> (&'static str, &'static str) {
     eventually_within(SOON, "one is ready and the other one stalled", async || {
-        let one = one.registrations().get("one").await.unwrap();
-        let two = two.registrations().get("two").await.unwrap();
+        let one = one.registrations().get("alpha").await.unwrap();
+        let two = two.registrations().get("omega").await.unwrap();
         let ready = |registration| condition(registration, ConditionType::Ready).is_some_and(|c| c.status == "True");
         let stalled =
             |registration| condition(registration, ConditionType::Stalled).is_some_and(|c| c.reason == reason.as_str());
         match (ready(&one), stalled(&one), ready(&two), stalled(&two)) {
-            (true, false, false, true) => Ok(("one", "two")),
-            (false, true, true, false) => Ok(("two", "one")),
+            (true, false, false, true) => Ok(("alpha", "omega")),
+            (false, true, true, false) => Ok(("omega", "alpha")),
             _ => Err(format!("one: {}; two: {}", conditions(&one), conditions(&two))),
         }
     })

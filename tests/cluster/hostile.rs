@@ -14,7 +14,9 @@ use serde_json::{Value, json};
 
 use crate::applied::{self, BINARY, condition, create, fields, in_order, is_in_order, registrations, secrets, until};
 use crate::harness::operator::{LEDGER, NAMESPACE};
-use crate::harness::{ControlPlane, Operator, Running, TokenClient, eventually, eventually::holds, eventually_within};
+use crate::harness::{
+    ControlPlane, Operator, Running, TokenClient, eventually, eventually::holds, eventually_within, oauth,
+};
 
 /// How many specs are generated.
 const SPECS: usize = 200;
@@ -46,14 +48,15 @@ async fn two_hundred_hostile_specs_are_refused_or_reported_and_hold_nobody_up() 
             assert!(started.elapsed() < SECONDS, "it was held up for {:?}", started.elapsed());
         }
     }
-    println!("{} accepted, {} refused", accepted.len(), refused.len());
     assert!(accepted.len() > SPECS / 3 && refused.len() > SPECS / 5, "the generator has become one-sided");
 
     let mut reasons = BTreeSet::new();
     for hostile in &accepted {
         reasons.extend(handled(&plane, hostile, &controller).await);
     }
-    println!("{reasons:?}");
+    for expected in ["Issued", "ClientIDTaken", "InvalidSpec", "PolicyDenied", "SecretConflict"] {
+        assert!(reasons.contains(expected), "the generator no longer leads to {expected}: {reasons:?}");
+    }
     for hostile in accepted.iter().step_by(7) {
         edit_status(&plane, hostile).await;
     }
@@ -171,10 +174,12 @@ async fn a_registration_that_cannot_be_understood_says_so_and_the_others_go_on()
     api.create(&PostParams::default(), &object(&shop, "later-kind", &kind)).await.unwrap();
     for name in ["strange", "before", "later-kind"] {
         let told = stalled(&plane, &shop, name, "InvalidSpec").await;
-        assert!(
-            told.contains(if name == "later-kind" { "credentials[web]" } else { "cannot be understood" }),
-            "{told}"
-        );
+        let field = match name {
+            "strange" => "spec.displayName: expected a string",
+            "before" => "spec.grantTypes[0]: expected one of",
+            _ => "spec.credentials[web]",
+        };
+        assert!(told.contains(field), "{name}: {told}");
     }
     create(&plane, &shop, "after", json!({})).await;
     in_order(&plane, &shop, "after").await;
@@ -185,8 +190,17 @@ async fn a_registration_that_cannot_be_understood_says_so_and_the_others_go_on()
     crds.replace("appregistrations.appreg.dev", &PostParams::default(), &back).await.unwrap();
     create(&plane, &shop, "again", json!({})).await;
     in_order(&plane, &shop, "again").await;
+    // What was told is not told again after a restart.
+    let versions = async || {
+        let all = api.list(&ListParams::default()).await.unwrap();
+        all.iter().map(|object| (object.name_any(), object.resource_version())).collect::<Vec<_>>()
+    };
+    let told = versions().await;
+    controller.process.terminate(Duration::from_secs(20)).await.unwrap();
+    let controller = operator.controller(&plane).await.unwrap();
     // Longer than a registration must be absent for its client to be removed: this one is not absent.
     tokio::time::sleep(Duration::from_secs(35)).await;
+    assert_eq!(versions().await, told);
     let (client_id, client_secret) = credentials(&plane, &shop, "before").await;
     assert!(tokens.basic(&client_id, &client_secret).await.unwrap().is_token(), "what was accepted stays so");
     applied::change(&plane, &shop, "before", json!({"spec": {"grantTypes": null}})).await;
@@ -223,6 +237,7 @@ async fn a_ledger_entry_that_cannot_be_read_is_never_written_and_goes_on_being_s
         })
         .await;
     }
+    assert_eq!(metric(&controller, "appreg_unreadable").await, "2");
     create(&plane, &shop, "later", json!({})).await;
     in_order(&plane, &shop, "later").await;
     for name in ["broken", "newer", "healthy", "later"] {
@@ -241,8 +256,18 @@ async fn a_ledger_entry_that_cannot_be_read_is_never_written_and_goes_on_being_s
     // Restored from a backup, it is as if nothing had been.
     damage(&plane, &shop, "broken", |_| original.clone()).await;
     in_order(&plane, &shop, "broken").await;
+    assert_eq!(metric(&controller, "appreg_unreadable").await, "1");
     still_runs(&controller);
     still_runs(&token_service);
+}
+
+/// The value of a metric without labels.
+async fn metric(running: &Running, name: &str) -> String {
+    oauth::install_provider();
+    let http = reqwest::Client::builder().no_proxy().tls_certs_only([]).build().unwrap();
+    let text = http.get(format!("http://{}/metrics", running.admin)).send().await.unwrap().text().await.unwrap();
+    let value = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+    value.unwrap_or_else(|| panic!("no {name} in\n{text}")).to_owned()
 }
 
 /// Waits until a registration is Stalled with this reason; its message.
@@ -321,7 +346,7 @@ async fn system_secrets(plane: &ControlPlane) -> Vec<(String, Option<String>, Op
     found
 }
 
-/// A deterministic source (SplitMix64), so that what fails fails again.
+/// A deterministic source (`SplitMix64`), so that what fails fails again.
 struct Random {
     state: u64,
     /// Whether this spec may ask for what the API server refuses, or only for what is odd.
@@ -472,6 +497,10 @@ fn hostile(random: &mut Random, number: usize, namespace: &str) -> Value {
         let text = random.odd(ANNOTATIONS);
         meta["annotations"] = json!({key: if text == "long" { text.repeat(70_000) } else { text.to_owned() }});
     }
+    json!({"apiVersion": "appreg.dev/v1alpha1", "kind": "AppRegistration", "metadata": meta, "spec": spec(random, namespace)})
+}
+
+fn spec(random: &mut Random, namespace: &str) -> Value {
     let mut spec = json!({"displayName": random.pick(&TEXTS)});
     if random.refused_once_in(8) {
         spec["displayName"] =
@@ -529,7 +558,7 @@ fn hostile(random: &mut Random, number: usize, namespace: &str) -> Value {
     if random.refused_once_in(10) {
         spec["credentials"] = random.pick(&[json!({}), json!("all"), json!([[]]), json!([null])]).clone();
     }
-    json!({"apiVersion": "appreg.dev/v1alpha1", "kind": "AppRegistration", "metadata": meta, "spec": spec})
+    spec
 }
 
 fn template(random: &mut Random) -> Value {

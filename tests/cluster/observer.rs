@@ -5,7 +5,7 @@ use std::time::Duration;
 use k8s_openapi::{ByteString, api::core::v1::Secret};
 use kube::{
     Api,
-    api::{ListParams, PostParams},
+    api::{DeleteParams, ListParams, PostParams},
 };
 use serde_json::{Value, json};
 
@@ -29,7 +29,7 @@ async fn the_observer_tells_every_kind_of_violation_and_shows_no_value() {
     let observer = Observer::start(&plane).await.unwrap();
     let namespace = plane.namespace("shop").await.unwrap();
     let spec = json!({"displayName": "Storefront", "credentials": [
-        {"name": "web", "effectiveDuration": "20s", "clientSecret": {}},
+        {"name": "web", "effectiveDuration": "12s", "clientSecret": {}},
     ]});
     create(&client, &namespace, "storefront", &spec).await.unwrap();
     settle(&client, &namespace, "storefront", SOON).await;
@@ -77,7 +77,7 @@ async fn the_observer_tells_every_kind_of_violation_and_shows_no_value() {
     tells("S4: ").await;
     tells("shows a value that is not in the ledger").await;
 
-    secrets.delete("storefront", &Default::default()).await.unwrap();
+    secrets.delete("storefront", &DeleteParams::default()).await.unwrap();
     tells("which showed web, is gone").await;
 
     let told = observer.violations().join("\n");

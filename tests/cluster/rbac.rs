@@ -50,11 +50,9 @@ async fn the_operator_uses_every_right_that_the_chart_gives_it_and_no_other() {
         assert!(!granted.is_empty() && !requests.is_empty(), "{account}");
         let refused: Vec<_> = requests.iter().filter(|request| matches!(request.code, 401 | 403)).collect();
         assert!(refused.is_empty(), "{account}: {refused:?}");
-        let unfounded: BTreeSet<_> =
-            requests.iter().filter(|request| !granted.iter().any(|right| allows(right, request))).map(said).collect();
+        let unfounded = unfounded(&granted, &requests);
         assert!(unfounded.is_empty(), "{account} does what no rule of the chart allows: {unfounded:?}");
-        let unused: Vec<_> =
-            granted.iter().filter(|right| !requests.iter().any(|request| allows(right, request))).collect();
+        let unused = unused(&granted, &requests);
         assert!(unused.is_empty(), "{account} may do what it never does: {unused:?}");
     }
 
@@ -144,12 +142,22 @@ async fn everything(plane: &ControlPlane, operator: &Operator<'_>) {
 
     // The sweep of what was deleted first.
     let ledger = secrets(plane, LEDGER);
-    eventually_within(Duration::from_secs(60), "the deleted registration's ledger entry is swept", async || {
+    eventually_within(Duration::from_mins(1), "the deleted registration's ledger entry is swept", async || {
         let all = ledger.list(&ListParams::default()).await.map_err(|error| error.to_string())?;
         let entries = all.iter().filter(|secret| secret.type_.as_deref() == Some("appreg.dev/ledger")).count();
         holds(entries == 1, || format!("{entries} entries"))
     })
     .await;
+}
+
+/// Requests that no right allows.
+fn unfounded(granted: &BTreeSet<Right>, requests: &[AuditEvent]) -> BTreeSet<String> {
+    requests.iter().filter(|request| !granted.iter().any(|right| allows(right, request))).map(said).collect()
+}
+
+/// Rights that no request needed.
+fn unused<'a>(granted: &'a BTreeSet<Right>, requests: &[AuditEvent]) -> Vec<&'a Right> {
+    granted.iter().filter(|right| !requests.iter().any(|request| allows(right, request))).collect()
 }
 
 /// Whether a right allows a request. A `create` has no name yet.
@@ -219,4 +227,40 @@ fn taken_apart(rule: &PolicyRule, namespace: &str) -> Vec<Right> {
         }
     }
     rights
+}
+
+#[test]
+fn a_right_too_many_and_a_request_too_many_are_both_noticed() {
+    let rule = |verbs: &[&str], resource: &str, names: &[&str]| PolicyRule {
+        api_groups: Some(vec![String::new()]),
+        resources: Some(vec![resource.to_owned()]),
+        resource_names: Some(names.iter().map(ToString::to_string).collect()),
+        verbs: verbs.iter().map(ToString::to_string).collect(),
+        ..PolicyRule::default()
+    };
+    let request = |verb: &str, subresource: &str, namespace: &str, name: &str| AuditEvent {
+        user: String::new(),
+        verb: verb.to_owned(),
+        resource: "secrets".to_owned(),
+        subresource: subresource.to_owned(),
+        group: String::new(),
+        namespace: namespace.to_owned(),
+        name: name.to_owned(),
+        code: 200,
+        user_agent: String::new(),
+        uri: String::new(),
+    };
+    let granted: BTreeSet<_> = taken_apart(&rule(&["get", "list"], "secrets", &[]), "here").into_iter().collect();
+    assert_eq!(
+        unused(&granted, &[request("get", "", "here", "a")]).iter().map(|r| &r.verb).collect::<Vec<_>>(),
+        ["list"]
+    );
+    for too_many in
+        [request("get", "", "there", "a"), request("patch", "", "here", "a"), request("get", "x", "here", "a")]
+    {
+        assert_eq!(unfounded(&granted, std::slice::from_ref(&too_many)).len(), 1, "{too_many:?}");
+    }
+    let one: BTreeSet<_> = taken_apart(&rule(&["get"], "secrets", &["one"]), "").into_iter().collect();
+    assert!(unfounded(&one, &[request("get", "", "here", "one")]).is_empty());
+    assert_eq!(unfounded(&one, &[request("get", "", "here", "another")]).len(), 1);
 }

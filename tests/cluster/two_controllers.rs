@@ -9,19 +9,22 @@ use jiff::Timestamp;
 use serde_json::json;
 
 use crate::harness::{
-    ControlPlane, Observer, Operator, Proxy, Request,
+    ControlPlane, Observer, Operator, Proxy, Request, eventually,
     eventually::holds,
     eventually_within,
     operator::LEDGER,
-    registrations::{self, change, create, settled},
+    registrations::{change, create, settled},
 };
 
 const BINARY: &str = env!("CARGO_BIN_EXE_appreg");
 const REGISTRATIONS: usize = 30;
-const SOON: Duration = Duration::from_secs(120);
-const QUIET: Duration = Duration::from_secs(10);
+const SOON: Duration = Duration::from_mins(2);
+/// How long nothing must be written; twice as long in the end.
+const QUIET: Duration = Duration::from_secs(5);
 /// What one controller writes for one registration, in a first mint and in a rotation: ledger, two Secrets, status.
 const WRITES: usize = 4;
+/// By how much two may write more than one, retries of what the other was faster with included. Seen: 1.5 times as much.
+const MOST: usize = 3;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn two_controllers_at_once_publish_one_value_per_revision_and_come_to_rest() {
@@ -38,42 +41,43 @@ async fn two_controllers_at_once_publish_one_value_per_revision_and_come_to_rest
     let _token_service = operator.token_service(&plane).await.unwrap();
     let observer = Observer::start(&plane).await.unwrap();
     let namespace = plane.namespace("shop").await.unwrap();
+    one.forget();
+    other.forget();
     let names: Vec<String> = (0..REGISTRATIONS).map(|n| format!("app-{n:02}")).collect();
     let spec = json!({"displayName": "App"});
 
-    one.forget();
-    other.forget();
     let started = Instant::now();
-    futures::future::join_all(names.iter().map(|name| create(&client, &namespace, name, &spec)))
-        .await
-        .into_iter()
-        .collect::<Result<Vec<_>, _>>()
-        .unwrap();
+    let all = names.iter().map(|name| create(&client, &namespace, name, &spec));
+    futures::future::try_join_all(all).await.unwrap();
     all_settled(&client, &namespace, &names, Timestamp::MIN).await;
-    let minted = quiet([&one, &other]).await;
-    println!("{REGISTRATIONS} minted within {:?}: {}", started.elapsed() - QUIET, minted.summary());
-    assert!(minted.writes() <= 3 * WRITES * REGISTRATIONS, "{}", minted.summary());
+    let minted = quiet([&one, &other], QUIET).await;
+    println!("minted within {:?}: {}", started.elapsed().saturating_sub(QUIET), minted.summary());
+    assert!(minted.writes() <= MOST * WRITES * REGISTRATIONS, "{}", minted.summary());
 
-    one.forget();
-    other.forget();
-    let mark = Timestamp::from_second(Timestamp::now().as_second()).unwrap();
-    let rotate = json!({"rotateMintedBefore": mark.to_string()});
-    let started = Instant::now();
-    futures::future::join_all(names.iter().map(|name| change(&client, &namespace, name, &rotate)))
-        .await
-        .into_iter()
-        .collect::<Result<Vec<_>, _>>()
-        .unwrap();
-    all_settled(&client, &namespace, &names, mark).await;
-    let rotated = quiet([&one, &other]).await;
-    println!("{REGISTRATIONS} rotated within {:?}: {}", started.elapsed() - QUIET, rotated.summary());
+    for (field, pause) in [("rotateMintedBefore", QUIET), ("revokeMintedBefore", 2 * QUIET)] {
+        let mark = Timestamp::from_second(Timestamp::now().as_second()).unwrap();
+        let started = Instant::now();
+        if field == "revokeMintedBefore" {
+            observer.revoking(&namespace, "default");
+        }
+        let spec = json!({field: mark.to_string()});
+        let all = names.iter().map(|name| change(&client, &namespace, name, &spec));
+        futures::future::try_join_all(all).await.unwrap();
+        all_settled(&client, &namespace, &names, mark).await;
+        let asked = quiet([&one, &other], pause).await;
+        println!("{field} within {:?}: {}", started.elapsed().saturating_sub(pause), asked.summary());
+        assert!(asked.writes() <= MOST * WRITES * REGISTRATIONS, "{}", asked.summary());
+    }
+    eventually("what was revoked is refused", async || {
+        let left = observer.not_yet_refused();
+        holds(left.is_empty(), || left.join(", "))
+    })
+    .await;
     println!("{}", observer.summary());
-    assert!(rotated.writes() <= 3 * WRITES * REGISTRATIONS, "{}", rotated.summary());
-
     let published = observer.published(&namespace, "default");
-    assert_eq!(published.len(), 2 * REGISTRATIONS, "each was rotated exactly once: {published:?}");
+    assert_eq!(published.len(), 3 * REGISTRATIONS, "each was replaced exactly twice: {published:?}");
     observer.assert_no_violation();
-    let failed = controllers.map(|controller| controller.process.log_tail(2000).matches("a pass failed").count());
+    let failed = controllers.map(|controller| controller.process.log().matches("a pass failed").count());
     println!("passes that failed: {failed:?}");
 }
 
@@ -125,8 +129,8 @@ impl Asked {
     }
 }
 
-/// Waits until nothing has been written for [`QUIET`], and returns what was asked up to then. Events do not count.
-async fn quiet(proxies: [&Proxy; 2]) -> Asked {
+/// Waits until nothing has been written for so long, and returns what was asked from the last time on. Events do not count.
+async fn quiet(proxies: [&Proxy; 2], pause: Duration) -> Asked {
     let writes = |proxy: &Proxy| -> Vec<Request> {
         proxy.writes().into_iter().filter(|request| !request.path.contains("/events")).collect()
     };
@@ -136,7 +140,7 @@ async fn quiet(proxies: [&Proxy; 2]) -> Asked {
         if count() != last.0 {
             last = (count(), Instant::now());
         }
-        holds(last.1.elapsed() >= QUIET, || {
+        holds(last.1.elapsed() >= pause, || {
             let tail: Vec<_> =
                 proxies.iter().flat_map(|p| writes(p).into_iter().rev().take(5)).map(|r| r.to_string()).collect();
             format!("{} writes, the last\n{}", last.0, tail.join("\n"))
@@ -147,5 +151,9 @@ async fn quiet(proxies: [&Proxy; 2]) -> Asked {
         let is_read = |r: &&Request| r.method == http::Method::GET && !r.name().is_empty();
         proxy.requests().iter().filter(is_read).count()
     });
-    Asked { writes: proxies.map(writes), reads }
+    let asked = Asked { writes: proxies.map(writes), reads };
+    for proxy in &proxies {
+        proxy.forget();
+    }
+    asked
 }

@@ -85,7 +85,10 @@ async fn demo(screen: &Screen, is_kept: &Cell<bool>) -> Result<()> {
     if is_asked_to_stay() {
         screen.section("It goes on running");
         screen.say(&format!("export KUBECONFIG={}", plane.kubeconfig("admin").display()));
-        screen.say(&format!("export PATH={}:$PATH    # kubectl, helm", plane.program("").display()));
+        screen.say(&format!(
+            "export PATH={}:$PATH    # kubectl, helm",
+            plane.program("kubectl").parent().unwrap_or(plane.directory()).display()
+        ));
         screen.say(&format!("token endpoint: {}/token", operator.issuer()));
         screen.say(&format!(
             "probes and metrics: http://{}/metrics, http://{}/metrics",

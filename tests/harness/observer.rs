@@ -19,6 +19,7 @@
 //! hint, never a value.
 
 mod record;
+mod seen;
 mod watch;
 
 use std::{
@@ -34,7 +35,8 @@ use tokio::sync::Notify;
 use tokio_util::task::AbortOnDropHandle;
 
 use super::Access;
-use record::{Record, Value};
+use record::Record;
+use seen::Value;
 use watch::Watch;
 
 /// How often a value is tried that must be accepted.

@@ -15,6 +15,7 @@ use appreg::metrics;
 use appreg::signer::Index;
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::Secret;
+use k8s_openapi::api::events::v1::Event;
 use serde_json::{Value, json};
 use tokio::task::JoinHandle;
 use tokio::time::sleep;
@@ -448,6 +449,26 @@ async fn nothing_is_swept_behind_a_custom_resource_definition_that_was_replaced(
     sleep(Duration::from_mins(2)).await;
     stage.entry();
     assert!(stage.server.requests().iter().all(|r| !r.starts_with("delete ")));
+    let events = stage.server.objects::<Event>("events");
+    let told: Vec<_> = events.iter().filter(|e| e.reason.as_deref() == Some("SweepSuspended")).collect();
+    assert_eq!(told.len(), 1, "said once: {events:?}");
+    assert_eq!(told[0].regarding.as_ref().unwrap().name.as_deref(), Some("signing-keys"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn in_a_namespace_that_is_being_deleted_nothing_is_tried_twice() {
+    let stage = Stage::new();
+    let _controller = stage.controller().await;
+    let creates =
+        Nth::every_that(|call| call.verb == "create" && call.resource == "secrets" && call.namespace == "shop");
+    stage.server.on(creates, Fault::namespace_terminating());
+    stage.requests();
+    stage.apply("storefront", &web());
+    for _ in 0..60 {
+        stage.pass(SignedDuration::from_secs(1)).await;
+    }
+    let attempts = stage.requests().iter().filter(|r| r.starts_with("create secrets shop")).count();
+    assert_eq!(attempts, 1);
 }
 
 fn system(stage: &Stage, name: &str) -> Secret {

@@ -5,124 +5,18 @@ use std::{
     time::{Duration, Instant},
 };
 
-use aws_lc_rs::digest;
-use base64::{Engine as _, prelude::BASE64_URL_SAFE_NO_PAD};
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::Secret;
 use kube::ResourceExt as _;
 use rustls::pki_types::{CertificateDer, pem::PemObject as _};
-use serde::Deserialize;
 
 use super::super::TokenClient;
+use super::seen::{Credential, Hint, LedgerEntry, Shown, ShownEntry, Value, hash};
 use super::{TRY_EVERY, TRY_SPENT_EVERY, Tally};
 
 const PUBLISHED: &str = "appreg.dev/published";
 /// How long a token service may take to hear that something left the ledger.
 const HEARD_WITHIN: SignedDuration = SignedDuration::from_secs(35);
-
-/// A ledger entry, as far as it says what is accepted.
-#[derive(Clone, Debug, Deserialize)]
-pub(super) struct LedgerEntry {
-    #[serde(rename = "clientID")]
-    pub(super) client_id: String,
-    pub(super) owner: Owner,
-    #[serde(default)]
-    pub(super) credentials: BTreeMap<String, Credential>,
-}
-
-#[derive(Clone, Debug, Deserialize)]
-pub(super) struct Owner {
-    pub(super) namespace: String,
-    pub(super) name: String,
-    pub(super) uid: String,
-}
-
-#[derive(Clone, Debug, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub(super) struct Credential {
-    pub(super) kind: String,
-    #[serde(default)]
-    pub(super) next_revision: u64,
-    #[serde(default)]
-    pub(super) revisions: Vec<Revision>,
-}
-
-#[derive(Clone, Debug, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub(super) struct Revision {
-    pub(super) revision: u64,
-    pub(super) not_after: Timestamp,
-    pub(super) verifier: serde_json::Value,
-}
-
-impl Revision {
-    /// The hash of the value: of a client secret, or of a certificate.
-    pub(super) fn hash(&self) -> &str {
-        let text = |name: &str| self.verifier[name].as_str();
-        text("sha256").or_else(|| text("certSHA256")).unwrap_or_default()
-    }
-}
-
-/// What a Secret says of one entry.
-#[derive(Clone, Debug, Deserialize)]
-pub(super) struct Hint {
-    current: Option<u64>,
-    since: Timestamp,
-}
-
-/// What a Secret shows: hashes by entry.
-#[derive(Clone, Debug, Default)]
-pub(super) struct Shown {
-    pub(super) uid: String,
-    pub(super) entries: BTreeMap<String, ShownEntry>,
-}
-
-#[derive(Clone, Debug, Default)]
-pub(super) struct ShownEntry {
-    pub(super) current: Option<String>,
-    pub(super) previous: Option<String>,
-}
-
-/// A value that a Secret has shown.
-pub(super) struct Value {
-    pub(super) namespace: String,
-    pub(super) name: String,
-    pub(super) uid: String,
-    pub(super) entry: String,
-    pub(super) revision: u64,
-    /// Its first characters.
-    pub(super) hint: String,
-    pub(super) client_id: String,
-    /// None for a certificate.
-    pub(super) client_secret: Option<String>,
-    pub(super) not_after: Timestamp,
-    pub(super) announced_end: Timestamp,
-    /// It may be refused at any time.
-    pub(super) excused: bool,
-    pub(super) dropped: Option<Timestamp>,
-    pub(super) next_try: Instant,
-    /// Since it became spent.
-    pub(super) refusals: usize,
-}
-
-impl Value {
-    /// Until when it must be accepted.
-    pub(super) fn end(&self) -> Timestamp {
-        self.not_after.min(self.announced_end)
-    }
-
-    /// Whether it need not be accepted any more.
-    pub(super) fn is_spent(&self, now: Timestamp) -> bool {
-        self.excused || self.end() <= now
-    }
-}
-
-impl std::fmt::Display for Value {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Self { namespace, name, entry, revision, hint, .. } = self;
-        write!(f, "{namespace}/{name} {entry} r{revision} ({hint}…)")
-    }
-}
 
 /// Everything seen.
 #[derive(Default)]
@@ -141,8 +35,6 @@ pub(super) struct Record {
     pub(super) numbers: BTreeMap<(String, String), u64>,
     /// Current revisions by namespace, uid and entry.
     pub(super) published: BTreeMap<(String, String, String), Vec<u64>>,
-    /// By uid and entry.
-    pub(super) overlaps: BTreeMap<(String, String), SignedDuration>,
     pub(super) ended: BTreeSet<(String, String)>,
     pub(super) unserved: BTreeSet<(String, String)>,
     pub(super) violations: Vec<String>,
@@ -178,6 +70,13 @@ impl Record {
         }
     }
 
+    /// Learns from a status for how long what was replaced is accepted.
+    pub(super) fn overlap(&mut self, uid: &str, entry: &str, overlap: SignedDuration) {
+        for value in self.values.values_mut().filter(|value| value.uid == uid && value.entry == entry) {
+            value.overlap = Some(overlap);
+        }
+    }
+
     /// The ledger first, because what is published must be in it; what left the ledger last, because only the Secret
     /// says what was announced.
     pub(super) fn apply(&mut self, change: Change) {
@@ -210,7 +109,7 @@ impl Record {
         for (name, credential) in &entry.credentials {
             let place = format!("{}/{} {name}", entry.owner.namespace, entry.owner.name);
             for revision in &credential.revisions {
-                self.revision(uid, name, revision.revision, revision.hash(), &place);
+                self.revision((uid, name, revision.number), revision.hash(), &place);
             }
             let next = self.numbers.entry((uid.clone(), name.clone())).or_default();
             let went_back = credential.next_revision < *next;
@@ -229,7 +128,7 @@ impl Record {
         }
     }
 
-    fn revision(&mut self, uid: &str, entry: &str, revision: u64, hash: &str, place: &str) {
+    fn revision(&mut self, (uid, entry, revision): (&str, &str, u64), hash: &str, place: &str) {
         let key = (uid.to_owned(), entry.to_owned(), revision);
         if *self.revisions.entry(key).or_insert_with(|| hash.to_owned()) != hash {
             self.violation("S3", &format!("{place}: revision {revision} has two values"));
@@ -273,11 +172,10 @@ impl Record {
                 self.is_current(&seen, hash, hint);
             }
             let before = old.entries.get(entry).and_then(|old| old.current.clone());
-            if let Some(replaced) = before.filter(|replaced| Some(replaced) != current.as_ref()) {
-                let overlap = self.overlaps.get(&(uid.clone(), entry.clone())).copied();
-                if let (Some(value), Some(overlap)) = (self.values.get_mut(&replaced), overlap) {
-                    value.announced_end = hint.since + overlap;
-                }
+            if let Some(replaced) = before.filter(|replaced| Some(replaced) != current.as_ref())
+                && let Some(value) = self.values.get_mut(&replaced)
+            {
+                value.replaced = Some(hint.since);
             }
             shown.entries.insert(entry.clone(), ShownEntry { current, previous });
         }
@@ -307,12 +205,14 @@ impl Record {
             name: seen.object.1.clone(),
             uid: seen.uid.to_owned(),
             entry: seen.entry.to_owned(),
-            revision: revision.revision,
+            revision: revision.number,
             hint: hint.unwrap_or_default().to_owned(),
             client_id: seen.client_id.to_owned(),
             client_secret: (!is_certificate).then(|| value.to_owned()),
             not_after: revision.not_after,
-            announced_end: revision.not_after,
+            replaced: None,
+            overlap: None,
+            is_told: false,
             excused: false,
             dropped: None,
             next_try: Instant::now(),
@@ -335,7 +235,7 @@ impl Record {
         if hint.current != Some(number) {
             self.violation("S3", &format!("{what}: the annotation says {:?}", hint.current));
         }
-        self.revision(seen.uid, seen.entry, number, hash, &what);
+        self.revision((seen.uid, seen.entry, number), hash, &what);
         let key = (seen.object.0.clone(), seen.uid.to_owned(), seen.entry.to_owned());
         let numbers = self.published.entry(key).or_default();
         let went_back = numbers.last().is_some_and(|last| *last > number);
@@ -364,7 +264,7 @@ impl Record {
         for (name, credential) in &before.credentials {
             let left = after.and_then(|entry| entry.credentials.get(name));
             for revision in &credential.revisions {
-                if left.is_none_or(|left| left.revisions.iter().all(|r| r.revision != revision.revision)) {
+                if left.is_none_or(|left| left.revisions.iter().all(|r| r.number != revision.number)) {
                     gone.push(revision.hash().to_owned());
                 }
             }
@@ -453,7 +353,7 @@ impl Record {
                 self.tally.refused += 1;
                 if value.is_spent(after) {
                     value.refusals += 1;
-                } else {
+                } else if !std::mem::replace(&mut value.is_told, true) {
                     let end = value.end();
                     self.violation("S1", &format!("{what} was refused between {before} and {after}, before {end}"));
                 }
@@ -469,8 +369,4 @@ pub(super) struct Seen<'a> {
     entry: &'a str,
     credential: &'a Credential,
     client_id: &'a str,
-}
-
-fn hash(bytes: &[u8]) -> String {
-    BASE64_URL_SAFE_NO_PAD.encode(digest::digest(&digest::SHA256, bytes))
 }

@@ -38,17 +38,19 @@ pub(super) struct Watch {
 impl Watch {
     pub(super) async fn run(&mut self, mut version: String) {
         loop {
-            let lost = self.watch(&mut version).await;
-            while lost {
-                match self.list().await {
-                    Ok(listed) => {
-                        version = listed;
-                        break;
-                    }
-                    Err(_) => tokio::time::sleep(PAUSE).await,
-                }
+            if self.watch(&mut version).await {
+                version = self.list_again().await;
             }
             tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    async fn list_again(&mut self) -> String {
+        loop {
+            match self.list().await {
+                Ok(version) => return version,
+                Err(_) => tokio::time::sleep(PAUSE).await,
+            }
         }
     }
 
@@ -142,9 +144,9 @@ pub(super) async fn follow_status(api: Api<AppRegistration>, record: Arc<Mutex<R
                 let status = serde_json::to_value(&registration.status).unwrap_or_default();
                 for credential in status["credentials"].as_array().into_iter().flatten() {
                     let overlap = credential["overlap"].as_str().and_then(seconds);
-                    let name = credential["name"].as_str().unwrap_or_default().to_owned();
+                    let name = credential["name"].as_str().unwrap_or_default();
                     if let Some(overlap) = overlap {
-                        lock(&record).overlaps.insert((uid.clone(), name), overlap);
+                        lock(&record).overlap(&uid, name, overlap);
                     }
                 }
             }

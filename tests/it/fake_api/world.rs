@@ -202,10 +202,10 @@ impl World {
             if meta.get("creationTimestamp").is_none_or(Value::is_null) {
                 meta.insert("creationTimestamp".to_owned(), json!("2026-01-01T00:00:00Z"));
             }
-            meta.insert("managedFields".to_owned(), json!([{"manager": writer, "operation": "Update"}]));
             if has_spec {
                 meta.insert("generation".to_owned(), json!(1));
             }
+            object["metadata"]["managedFields"] = signed(&Value::Null, object, writer);
             return;
         };
         for field in KEPT {
@@ -217,10 +217,8 @@ impl World {
         if spec_differs && let Some(generation) = meta["generation"].as_i64() {
             meta.insert("generation".to_owned(), json!(generation + 1));
         }
-        let writers = before["metadata"]["managedFields"].as_array().cloned().unwrap_or_default();
-        if *object != *before && writers.iter().all(|entry| entry["manager"] != writer) {
-            let all = writers.into_iter().chain([json!({"manager": writer, "operation": "Update"})]).collect();
-            object["metadata"]["managedFields"] = Value::Array(all);
+        if *object != *before {
+            object["metadata"]["managedFields"] = signed(before, object, writer);
         }
     }
 
@@ -284,4 +282,25 @@ pub(super) fn plural(kind: &str) -> String {
 pub(super) fn status(code: u16, reason: &str, message: &str, details: impl Into<Value>) -> Value {
     json!({"apiVersion": "v1", "kind": "Status", "status": "Failure", "code": code, "reason": reason,
         "message": message, "details": details.into()})
+}
+
+/// Who has written which field of `data`: what somebody changes or adds is theirs from then on, what is gone is nobody's.
+fn signed(before: &Value, after: &Value, writer: &str) -> Value {
+    let no_data = serde_json::Map::new();
+    let data = after["data"].as_object().unwrap_or(&no_data);
+    let is_kept = |name: &str| before["data"].get(name).is_some() && before["data"].get(name) == data.get(name);
+    let mut entries = before["metadata"]["managedFields"].as_array().cloned().unwrap_or_default();
+    if entries.iter().all(|entry| entry["manager"] != writer) {
+        entries.push(json!({"manager": writer, "operation": "Update", "fieldsV1": {"f:data": {}}}));
+    }
+    for entry in &mut entries {
+        let is_writer = entry["manager"] == writer;
+        let Some(fields) = entry["fieldsV1"]["f:data"].as_object_mut() else { continue };
+        fields.retain(|field, _| field.strip_prefix("f:").is_some_and(is_kept));
+        if is_writer {
+            let own = data.keys().filter(|name| !is_kept(name));
+            fields.extend(own.map(|name| (format!("f:{name}"), json!({}))));
+        }
+    }
+    Value::Array(entries)
 }

@@ -1,0 +1,125 @@
+//! An object of a kind that users write, or what is wrong with it: one object that cannot be parsed is one fact and not
+//! the end of the list.
+//!
+//! kube has such a type, too. This one says which field it is, and never repeats what stands there.
+
+use std::borrow::Cow;
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use kube::Resource;
+use serde::de::{DeserializeOwned, Error as _};
+use serde::{Deserialize, Deserializer};
+use serde_json::Value;
+
+/// The object, or its metadata and the reason why the rest could not be parsed.
+#[derive(Clone, Debug)]
+pub struct DeserializeGuard<K>(pub Result<K, InvalidObject>);
+
+/// An object that could not be parsed.
+#[derive(Clone, Debug)]
+pub struct InvalidObject {
+    /// Its metadata.
+    pub metadata: ObjectMeta,
+    /// Which field, and what was expected there: `spec.grantTypes[0]: expected …`.
+    pub problem: String,
+    /// The generation that its status speaks of.
+    pub observed_generation: Option<i64>,
+    /// The messages of its status's conditions.
+    pub messages: Vec<String>,
+}
+
+impl<'de, K: DeserializeOwned> Deserialize<'de> for DeserializeGuard<K> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let object = Value::deserialize(deserializer)?;
+        if let Ok(parsed) = K::deserialize(&object) {
+            return Ok(Self(Ok(parsed)));
+        }
+        let metadata = ObjectMeta::deserialize(&object["metadata"]).map_err(D::Error::custom)?;
+        let problem = match serde_path_to_error::deserialize::<_, K>(&object) {
+            Ok(_) => String::new(),
+            Err(error) => format!("{}: {}", error.path(), expectation(&error.inner().to_string())),
+        };
+        let conditions = object["status"]["conditions"].as_array();
+        let messages = conditions.into_iter().flatten().filter_map(|condition| condition["message"].as_str());
+        let messages = messages.map(str::to_owned).collect();
+        let observed_generation = object["status"]["observedGeneration"].as_i64();
+        Ok(Self(Err(InvalidObject { metadata, problem, observed_generation, messages })))
+    }
+}
+
+/// What serde says without the value that it says it of.
+fn expectation(error: &str) -> String {
+    if error.starts_with("missing field") || error.starts_with("duplicate field") {
+        return error.to_owned();
+    }
+    error
+        .rsplit_once(", expected ")
+        .map_or("another value is expected".to_owned(), |(_, what)| format!("expected {what}"))
+}
+
+impl<K: Resource> Resource for DeserializeGuard<K> {
+    type DynamicType = K::DynamicType;
+    type Scope = K::Scope;
+
+    fn kind(dt: &Self::DynamicType) -> Cow<'_, str> {
+        K::kind(dt)
+    }
+
+    fn group(dt: &Self::DynamicType) -> Cow<'_, str> {
+        K::group(dt)
+    }
+
+    fn version(dt: &Self::DynamicType) -> Cow<'_, str> {
+        K::version(dt)
+    }
+
+    fn plural(dt: &Self::DynamicType) -> Cow<'_, str> {
+        K::plural(dt)
+    }
+
+    fn meta(&self) -> &ObjectMeta {
+        self.0.as_ref().map_or_else(|invalid| &invalid.metadata, K::meta)
+    }
+
+    fn meta_mut(&mut self) -> &mut ObjectMeta {
+        self.0.as_mut().map_or_else(|invalid| &mut invalid.metadata, K::meta_mut)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::api::AppRegistration;
+
+    fn problem(spec: &Value) -> String {
+        let object = json!({"metadata": {"name": "storefront"}, "spec": spec});
+        let guard: DeserializeGuard<AppRegistration> = serde_json::from_value(object).unwrap();
+        assert_eq!(guard.meta().name.as_deref(), Some("storefront"));
+        guard.0.map_or_else(|invalid| invalid.problem, |_| String::new())
+    }
+
+    #[test]
+    fn what_is_wrong_names_the_field_and_the_expectation_and_not_the_value() {
+        assert_eq!(problem(&json!({"displayName": "Shop"})), "");
+        assert_eq!(problem(&json!({"displayName": 123_456})), "spec.displayName: expected a string");
+        assert_eq!(problem(&json!({})), "spec: missing field `displayName`");
+        let text =
+            problem(&json!({"displayName": "Shop", "grantTypes": ["client_credentials", "telepathy, expected x"]}));
+        assert_eq!(
+            text,
+            "spec.grantTypes[1]: expected one of `client_credentials`, `authorization_code`, `refresh_token`"
+        );
+        let text = problem(
+            &json!({"displayName": "Shop", "credentials": [{"name": "web", "certificate": {"keyType": "telepathy"}}]}),
+        );
+        assert!(text.starts_with("spec.credentials[0].certificate.keyType: expected one of"), "{text}");
+    }
+
+    #[test]
+    fn an_object_without_readable_metadata_is_no_object() {
+        let object = json!({"metadata": {"name": 7}, "spec": {}});
+        assert!(serde_json::from_value::<DeserializeGuard<AppRegistration>>(object).is_err());
+    }
+}
