@@ -6,7 +6,7 @@
 CONTROL_PLANE := tests/control-plane/build
 WITH_CONTROL_PLANE = assets=$$($(CONTROL_PLANE)) && KUBEBUILDER_ASSETS=$$assets
 # Tests on a real control plane mostly wait: more of them than cores fit beside each other.
-RUST_TEST_THREADS ?= 6
+RUST_TEST_THREADS ?= 8
 
 .DEFAULT_GOAL := help
 .PHONY: help
