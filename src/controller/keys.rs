@@ -21,11 +21,11 @@ use crate::credential::{Fields, field, text};
 use crate::kubernetes::client::{ANSWER_WITHIN, Error, call};
 use crate::kubernetes::watch::Item;
 use crate::kubernetes::{ObjectName, version_of};
+use crate::mint;
 use crate::mint::ca::SigningCa;
 use crate::mint::certificate::{self, ServingOrder};
 use crate::mint::signing_key::{self, SigningKey};
 use crate::mint::slow::Pool;
-use crate::mint::{self};
 use crate::plan::facts::Environment;
 use crate::rotation;
 use crate::signer::ca::CaIndex;
@@ -45,7 +45,7 @@ pub(crate) const CRD_UID_ANNOTATION: &str = "appreg.dev/crd-uid";
 const SERVING_LIFE: SignedDuration = SignedDuration::from_hours(90 * 24);
 const SERVING_RENEW_BEFORE: SignedDuration = SignedDuration::from_hours(30 * 24);
 
-/// A clock that differs from the API server's must not make a leaf outlive what was asked.
+/// When to look again where nothing is known to change.
 const LOOK_AGAIN: SignedDuration = SignedDuration::from_secs(30);
 
 /// Keys, and what plans know of them.

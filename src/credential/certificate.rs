@@ -8,8 +8,8 @@ use super::{Fields, Held, Shown, field, shape_of, text};
 use crate::api::KeyType;
 use crate::ledger::{Credential, Digest, Verifier};
 
-/// What the fields `tls.crt` and `tls.key` hold, by the ledger's verifiers. A certificate whose key is another's, or
-/// whose authority is not in `ca.crt`, is nothing that an application could use: it counts as unknown.
+/// What the fields `tls.crt` and `tls.key` hold, by the ledger's verifiers. A certificate whose key is another's
+/// is nothing that an application could use: it counts as unknown.
 #[must_use]
 pub fn inspect(fields: &Fields, ledger: Option<&Credential>, previous: Held) -> Shown {
     let (current, shape) = match (text(fields, field::CERTIFICATE), text(fields, field::PRIVATE_KEY)) {

@@ -66,6 +66,19 @@ impl Published {
 }
 
 impl PublishedEntry {
+    /// What is said of a token.
+    #[must_use]
+    pub fn of_token(token: &ShownToken) -> Self {
+        Self {
+            current: None,
+            previous: None,
+            since: token.issued_at,
+            shape: Some(token.shape.clone()),
+            kid: Some(token.kid.clone()),
+            not_after: Some(token.not_after),
+        }
+    }
+
     /// The token described, if all of it is.
     #[must_use]
     pub fn token(&self) -> Option<ShownToken> {

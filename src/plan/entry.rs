@@ -5,7 +5,7 @@ use jiff::{SignedDuration, Timestamp};
 
 use crate::api::{Kind, Reason};
 use crate::credential::published::PublishedEntry;
-use crate::credential::{Held, Shown, field};
+use crate::credential::{Held, Shown, ShownToken, field};
 use crate::ledger::{Credential, MOST_LIVE_REVISIONS};
 use crate::rotation;
 
@@ -105,14 +105,7 @@ fn mint(view: &View<'_>, reason: Reason, revision: u64, verdict: &mut Verdict) {
         }
         Settings::AccessToken { .. } => return,
     };
-    verdict.published = Some(PublishedEntry {
-        current: Some(revision),
-        previous: previous.map(|old| old.revision),
-        since: view.now,
-        shape: (view.desired.settings.kind() == Kind::Certificate).then(|| view.shape()),
-        kid: None,
-        not_after: None,
-    });
+    verdict.published = Some(said_of(view, revision, previous.map(|old| old.revision), view.now));
     verdict.publish = Some(reason);
     let is_evicted = |r: u64| verdict.evict == Some(r);
     let drop = revoked(view, None).into_iter().filter(|(r, _)| !is_evicted(*r)).collect();
@@ -127,16 +120,9 @@ fn mint(view: &View<'_>, reason: Reason, revision: u64, verdict: &mut Verdict) {
 
 /// No new revision: the Secret keeps showing what it shows, except for what must go.
 fn keep(view: &View<'_>, verdict: &mut Verdict) {
-    verdict.drop = revoked(view, view.current().map(|r| r.revision));
-    let Some(current) = view.current() else {
-        // A leak outranks availability: what is revoked goes even where nothing can take its place.
-        verdict.drop = revoked(view, None);
-        return;
-    };
-    if view.is_revoked(current.minted_at) {
-        verdict.drop = revoked(view, None);
-        return;
-    }
+    // A leak outranks availability: what is revoked goes even where nothing can take its place.
+    verdict.drop = revoked(view, None);
+    let Some(current) = view.current().filter(|current| !view.is_revoked(current.minted_at)) else { return };
     verdict.will_be_served = verdict.is_served;
     let hint = published(view);
     // Of the annotation `since` alone counts, and only if it speaks of this revision: an older value put back by hand
@@ -180,14 +166,7 @@ fn show(view: &View<'_>, current: u64, since: Timestamp, hint: Option<PublishedE
         }
         Shown::AccessToken(_) => {}
     }
-    let published = PublishedEntry {
-        current: Some(current),
-        previous,
-        since,
-        shape: (view.desired.settings.kind() == Kind::Certificate).then(|| view.shape()),
-        kid: None,
-        not_after: None,
-    };
+    let published = said_of(view, current, previous, since);
     // A Secret does not hold the previous certificate, only says its number: no reason to write it.
     let said = hint.map(|hint| match view.shown {
         Shown::Certificate { .. } => PublishedEntry { previous, ..hint },
@@ -211,17 +190,10 @@ fn token(view: &View<'_>, obstacle: Obstacle) -> Verdict {
     match (reason, obstacle, signing) {
         (Some(reason), None, Some(key)) => {
             let not_after = view.desired.rhythm.not_after(view.now);
-            let published = PublishedEntry {
-                current: None,
-                previous: None,
-                since: view.now,
-                shape: Some(view.shape()),
-                kid: Some(key.kid.clone()),
-                not_after: Some(not_after),
-            };
-            verdict.wake = published.token().map(|token| checks::token_renewal_time(view, &token));
+            let token = ShownToken { kid: key.kid.clone(), issued_at: view.now, not_after, shape: view.shape() };
+            verdict.wake = Some(checks::token_renewal_time(view, &token));
             verdict.fields = token_fields(Value::Minted(entry.clone()), not_after, scope);
-            verdict.published = Some(published);
+            verdict.published = Some(PublishedEntry::of_token(&token));
             verdict.publish = Some(reason);
             let order = Order::AccessToken(TokenOrder {
                 kid: key.kid.clone(),
@@ -243,14 +215,7 @@ fn token(view: &View<'_>, obstacle: Obstacle) -> Verdict {
             if let Some(token) = view.token() {
                 verdict.wake = Some(checks::token_renewal_time(view, token));
                 verdict.fields = token_fields(Value::Held(field::ACCESS_TOKEN), token.not_after, scope);
-                let published = PublishedEntry {
-                    current: None,
-                    previous: None,
-                    since: token.issued_at,
-                    shape: Some(token.shape.clone()),
-                    kid: Some(token.kid.clone()),
-                    not_after: Some(token.not_after),
-                };
+                let published = PublishedEntry::of_token(token);
                 if self::published(view).as_ref() != Some(&published) {
                     verdict.publish = Some(Reason::FieldMissing);
                 }
@@ -318,6 +283,13 @@ fn others<'a>(view: &View<'a>, except: Option<u64>) -> impl Iterator<Item = &'a 
         .filter(move |r| Some(r.revision) != except && !r.is_expired(now))
 }
 
+/// What the annotation shall say of a revision.
+fn said_of(view: &View<'_>, current: u64, previous: Option<u64>, since: Timestamp) -> PublishedEntry {
+    let shape = (view.desired.settings.kind() == Kind::Certificate).then(|| view.shape());
+    PublishedEntry { current: Some(current), previous, since, shape, kid: None, not_after: None }
+}
+
+/// What the annotation says.
 fn published(view: &View<'_>) -> Option<PublishedEntry> {
     view.secret.ours().and_then(|secret| secret.published().0.get(&view.desired.name).cloned())
 }

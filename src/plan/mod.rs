@@ -349,7 +349,7 @@ impl Draft {
         let accepts = accept.is_some();
         steps.extend(accept.map(Step::Accept));
         steps.extend(secret::publish(facts, client, self, now).into_iter().map(Step::Publish));
-        steps.extend(secret::remove(facts, self).into_iter().map(Step::Remove));
+        steps.extend(secret::remove(facts).into_iter().map(Step::Remove));
         steps.extend(ledger::retire(client, self, accepts).map(Step::Retire));
         let wake = self
             .verdicts

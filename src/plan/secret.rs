@@ -137,7 +137,7 @@ pub(super) fn publish(facts: &Facts, client: &Client, draft: &Draft, now: Timest
 }
 
 /// The Secrets that no entry wants any more.
-pub(super) fn remove(facts: &Facts, _draft: &Draft) -> Vec<Remove> {
+pub(super) fn remove(facts: &Facts) -> Vec<Remove> {
     let registration = &facts.registration;
     let entries = registration.spec.effective_credentials();
     if entries.iter().any(|entry| entry.kind().is_none()) {
