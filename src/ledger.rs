@@ -11,7 +11,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use crate::api::{DeletionPolicy, Kind, TokenEndpointAuthMethod};
+use crate::api::{DeletionPolicy, GrantType, Kind, TokenEndpointAuthMethod};
 use crate::rotation;
 
 /// The `version` of the shape below. An entry of another version is served on as last understood and never written.
@@ -84,8 +84,14 @@ pub struct Grant {
     pub customers: BTreeMap<String, String>,
     /// Customer groups the client may act for.
     pub customer_groups: BTreeMap<String, String>,
+    /// Audiences that the client serves: it may introspect tokens for them (RFC 7662).
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub resource_audiences: BTreeMap<String, String>,
     /// How the client may authenticate (RFC 7591 `token_endpoint_auth_method`).
     pub auth_methods: Vec<TokenEndpointAuthMethod>,
+    /// The grants of RFC 6749 that the client may use; empty in entries from before this was recorded, and means all.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub grant_types: Vec<GrantType>,
 }
 
 /// One credential entry: every revision in it is accepted while it is valid.
@@ -97,9 +103,12 @@ pub struct Credential {
     /// The number that the next mint takes; it never goes back. Access tokens have no revisions and stay at 1.
     #[serde(default = "first_revision", skip_serializing_if = "is_first_revision")]
     pub next_revision: u64,
-    /// Access tokens of this entry issued before this time are not accepted.
+    /// Access tokens of this entry issued before this time are not accepted, nor are `ServiceAccount` tokens.
     #[serde(default)]
     pub revoked_before: Option<Timestamp>,
+    /// Of a `ServiceAccount`: the `sub` of its tokens, `system:serviceaccount:<namespace>:<name>`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub subject: Option<String>,
     /// Accepted revisions, oldest first.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub revisions: Vec<Revision>,
@@ -128,6 +137,8 @@ pub struct Revision {
 pub enum Verifier {
     /// Of a certificate.
     Certificate(CertificateVerifier),
+    /// Of a public key without a certificate.
+    PublicKey(PublicKeyVerifier),
     /// Of a client secret.
     ClientSecret(ClientSecretVerifier),
 }
@@ -148,6 +159,16 @@ pub struct CertificateVerifier {
     /// SHA-256 of the DER of the certificate (`x5t#S256` of RFC 8705).
     #[serde(rename = "certSHA256")]
     pub cert_sha256: Digest,
+    /// The public key as a JWK (RFC 7517), for `private_key_jwt`.
+    pub jwk: serde_json::Value,
+}
+
+/// The verifier of a public key that was uploaded without a certificate.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PublicKeyVerifier {
+    /// SHA-256 of the DER of the subject public key info.
+    #[serde(rename = "spkiSHA256")]
+    pub spki_sha256: Digest,
     /// The public key as a JWK (RFC 7517), for `private_key_jwt`.
     pub jwk: serde_json::Value,
 }
@@ -236,13 +257,25 @@ impl Credential {
     /// An entry without revisions.
     #[must_use]
     pub fn new(kind: Kind) -> Self {
-        Self { kind, next_revision: first_revision(), revoked_before: None, revisions: Vec::new() }
+        Self { kind, next_revision: first_revision(), revoked_before: None, subject: None, revisions: Vec::new() }
     }
 
     /// The revision with this number.
     #[must_use]
     pub fn revision(&self, revision: u64) -> Option<&Revision> {
         self.revisions.iter().find(|r| r.revision == revision)
+    }
+}
+
+impl Verifier {
+    /// The public key as a JWK, of what has one.
+    #[must_use]
+    pub const fn jwk(&self) -> Option<&serde_json::Value> {
+        match self {
+            Self::Certificate(verifier) => Some(&verifier.jwk),
+            Self::PublicKey(verifier) => Some(&verifier.jwk),
+            Self::ClientSecret(_) => None,
+        }
     }
 }
 

@@ -77,7 +77,9 @@ pub fn evaluate(spec: &AppRegistrationSpec, subject: Subject<'_>, policy: &Polic
             &policy.customer_groups,
             &before.customer_groups,
         ),
+        resource_audiences: BTreeMap::new(),
         auth_methods: Vec::new(),
+        grant_types: Vec::new(),
     };
     decision.grant = grant;
     decision

@@ -47,7 +47,7 @@ fn held(certificate: &str, key: &str, ledger: Option<&Credential>) -> Option<(He
     let digest = Digest::of(&pem.contents);
     let revision = ledger?.revisions.iter().find(|revision| match &revision.verifier {
         Verifier::Certificate(verifier) => verifier.cert_sha256 == digest,
-        Verifier::ClientSecret(_) => false,
+        Verifier::PublicKey(_) | Verifier::ClientSecret(_) => false,
     })?;
     Some((Held::Revision(revision.revision), shape(key_type_of(&parsed)?, &dns_names(&parsed))))
 }

@@ -23,7 +23,7 @@ fn revision_of(value: &[u8], ledger: Option<&Credential>) -> Held {
         .flat_map(|credential| &credential.revisions)
         .find(|revision| match &revision.verifier {
             Verifier::ClientSecret(verifier) => verifier.sha256.0.ct_eq(&presented.0).into(),
-            Verifier::Certificate(_) => false,
+            Verifier::Certificate(_) | Verifier::PublicKey(_) => false,
         })
         .map_or(Held::Unknown, |revision| Held::Revision(revision.revision))
 }

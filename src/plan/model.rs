@@ -848,6 +848,7 @@ fn digest_of(revision: &Revision) -> Digest {
     match &revision.verifier {
         Verifier::ClientSecret(verifier) => verifier.sha256,
         Verifier::Certificate(verifier) => verifier.cert_sha256,
+        Verifier::PublicKey(verifier) => verifier.spki_sha256,
     }
 }
 

@@ -556,6 +556,7 @@ fn facts() -> impl Strategy<Value = (Facts, Timestamp)> {
             kind: Kind::ALL[kind],
             next_revision,
             revoked_before,
+            subject: None,
             revisions,
         },
     );

@@ -302,7 +302,7 @@ fn credential_status(
             hint: known.hint.clone(),
             thumbprint: match &known.verifier {
                 Verifier::Certificate(verifier) => Some(verifier.cert_sha256.to_base64url()),
-                Verifier::ClientSecret(_) => None,
+                Verifier::PublicKey(_) | Verifier::ClientSecret(_) => None,
             },
             minted_at: Some(known.minted_at.into()),
             not_after: Some(known.not_after.into()),

@@ -1,5 +1,5 @@
-//! Forms (`application/x-www-form-urlencoded`) as RFC 6749 uses them: the parameters of a token request, and the two
-//! halves of a Basic authorization.
+//! Forms (`application/x-www-form-urlencoded`) as RFC 6749 uses them: the parameters of a request, and the two halves of
+//! a Basic authorization.
 
 use std::borrow::Cow;
 
@@ -8,10 +8,10 @@ use super::refusal::Refusal;
 /// The most `resource` parameters of a request.
 const MOST_RESOURCES: usize = 16;
 
-/// The parameters of a token request that we know. An empty value counts as omitted (RFC 6749 §3.2); unknown parameters
-/// are ignored.
+/// The parameters that some endpoint knows. An empty value counts as omitted (RFC 6749 §3.2); unknown parameters are
+/// ignored.
 #[derive(Default)]
-pub(super) struct TokenRequest<'a> {
+pub struct Form<'a> {
     pub(super) grant_type: Option<Cow<'a, str>>,
     pub(super) scope: Option<Cow<'a, str>>,
     pub(super) client_id: Option<Cow<'a, str>>,
@@ -20,12 +20,15 @@ pub(super) struct TokenRequest<'a> {
     pub(super) client_assertion_type: Option<Cow<'a, str>>,
     /// The one parameter that may be repeated (RFC 8707 §2).
     pub(super) resources: Vec<Cow<'a, str>>,
+    /// Of introspection (RFC 7662 §2.1) and revocation (RFC 7009 §2.1). `token_type_hint` beside it is not needed: there
+    /// is one type of token.
+    pub(super) token: Option<Cow<'a, str>>,
 }
 
-impl<'a> TokenRequest<'a> {
+impl<'a> Form<'a> {
     /// Reads a body. A known parameter that occurs twice is refused (RFC 6749 §3.2).
-    pub(super) fn parse(body: &'a [u8]) -> Result<Self, Refusal> {
-        let mut request = Self::default();
+    pub fn parse(body: &'a [u8]) -> Result<Self, Refusal> {
+        let mut form = Self::default();
         for pair in body.split(|byte| *byte == b'&').filter(|pair| !pair.is_empty()) {
             let mut halves = pair.splitn(2, |byte| *byte == b'=');
             let (name, value) = (halves.next().unwrap_or_default(), halves.next().unwrap_or_default());
@@ -35,15 +38,16 @@ impl<'a> TokenRequest<'a> {
                 continue;
             }
             let place = match &*name {
-                "grant_type" => &mut request.grant_type,
-                "scope" => &mut request.scope,
-                "client_id" => &mut request.client_id,
-                "client_secret" => &mut request.client_secret,
-                "client_assertion" => &mut request.client_assertion,
-                "client_assertion_type" => &mut request.client_assertion_type,
-                "resource" if request.resources.len() == MOST_RESOURCES => return Err(Refusal::Resource),
+                "grant_type" => &mut form.grant_type,
+                "scope" => &mut form.scope,
+                "client_id" => &mut form.client_id,
+                "client_secret" => &mut form.client_secret,
+                "client_assertion" => &mut form.client_assertion,
+                "client_assertion_type" => &mut form.client_assertion_type,
+                "token" => &mut form.token,
+                "resource" if form.resources.len() == MOST_RESOURCES => return Err(Refusal::Resource),
                 "resource" => {
-                    request.resources.push(value);
+                    form.resources.push(value);
                     continue;
                 }
                 _ => continue,
@@ -52,7 +56,7 @@ impl<'a> TokenRequest<'a> {
                 return Err(Refusal::RepeatedParameter);
             }
         }
-        Ok(request)
+        Ok(form)
     }
 }
 
@@ -96,14 +100,14 @@ mod tests {
     use proptest::prelude::*;
 
     fn refusal(body: &[u8]) -> Option<Refusal> {
-        TokenRequest::parse(body).err()
+        Form::parse(body).err()
     }
 
     #[test]
     fn known_parameters_are_decoded_and_unknown_ones_ignored() {
         let body =
             b"grant_type=client_credentials&scope=a+b%3Ac&x=1&x=2&resource=https%3A%2F%2Fa&resource=https%3A%2F%2Fb&";
-        let request = TokenRequest::parse(body).unwrap();
+        let request = Form::parse(body).unwrap();
         assert_eq!(request.grant_type.as_deref(), Some("client_credentials"));
         assert_eq!(request.scope.as_deref(), Some("a b:c"));
         assert_eq!(request.resources, ["https://a", "https://b"]);
@@ -112,7 +116,7 @@ mod tests {
 
     #[test]
     fn an_empty_value_counts_as_omitted() {
-        let request = TokenRequest::parse(b"scope=&client_id&scope=a&resource=").unwrap();
+        let request = Form::parse(b"scope=&client_id&scope=a&resource=").unwrap();
         assert_eq!(request.scope.as_deref(), Some("a"));
         assert!(request.client_id.is_none() && request.resources.is_empty());
     }
@@ -144,7 +148,7 @@ mod tests {
     proptest! {
         #[test]
         fn no_body_makes_the_parser_panic(body in proptest::collection::vec(any::<u8>(), 0..200)) {
-            let _ = TokenRequest::parse(&body);
+            let _ = Form::parse(&body);
         }
 
         #[test]

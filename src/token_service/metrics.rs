@@ -20,6 +20,10 @@ pub struct Metrics {
 pub enum Endpoint {
     /// `/token`.
     Token,
+    /// `/introspect`.
+    Introspection,
+    /// `/revoke`.
+    Revocation,
     /// `/jwks`.
     Jwks,
     /// The two metadata documents.
@@ -139,6 +143,8 @@ impl EncodeLabelValue for Endpoint {
     fn encode(&self, encoder: &mut LabelValueEncoder<'_>) -> Result<(), std::fmt::Error> {
         match self {
             Self::Token => "token",
+            Self::Introspection => "introspection",
+            Self::Revocation => "revocation",
             Self::Jwks => "jwks",
             Self::Metadata => "metadata",
         }

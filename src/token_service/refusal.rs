@@ -10,7 +10,7 @@ use http::StatusCode;
 pub enum Refusal {
     /// The body is not `application/x-www-form-urlencoded`.
     ContentType,
-    /// The body is larger than [`super::token_endpoint::LARGEST_BODY_BYTES`].
+    /// The body is larger than [`super::request::LARGEST_BODY_BYTES`].
     BodyTooLarge,
     /// The body took too long.
     BodyTimeout,
@@ -44,6 +44,40 @@ pub enum Refusal {
     Scope,
     /// The resource is malformed or was not granted.
     Resource,
+    /// The client may not use this grant type.
+    UnauthorizedClient,
+    /// The client assertion is no JWT, or lacks a claim that RFC 7523 §3 or we require.
+    AssertionMalformed,
+    /// The client assertion is signed by an algorithm that its key does not have; `none` and HMAC are never one.
+    AssertionAlgorithm,
+    /// The client assertion is not for our issuer identifier alone.
+    AssertionAudience,
+    /// The client assertion is not valid now, or for longer than we allow.
+    AssertionTime,
+    /// No accepted key of the client has signed the client assertion.
+    AssertionSignature,
+    /// The client assertion was used before.
+    AssertionReplayed,
+    /// The client assertion is from nobody whom the client has registered.
+    AssertionIssuer,
+    /// The client certificate is missing.
+    NoCertificate,
+    /// The client certificate is none of the client's own.
+    UnknownCertificate,
+    /// There is no `token`.
+    NoToken,
+    /// The token is of another client (RFC 7009 §2.1).
+    ForeignToken,
+    /// Too many failed authentications of this client or from this address.
+    TooManyFailures,
+    /// The client has revoked as many tokens as are remembered for it.
+    TooManyRevocations,
+    /// The revocation could not be written down.
+    NotRecorded,
+    /// There is no room to remember another client assertion.
+    NoRoom,
+    /// There is more to do than can be done.
+    Overloaded,
     /// The ledger has not been read yet, or there is no signing key.
     NotReady,
     /// The token could not be signed.
@@ -73,6 +107,23 @@ impl Refusal {
             Self::UnregisteredMethod => "unregistered_method",
             Self::Scope => "scope",
             Self::Resource => "resource",
+            Self::UnauthorizedClient => "unauthorized_client",
+            Self::AssertionMalformed => "assertion_malformed",
+            Self::AssertionAlgorithm => "assertion_algorithm",
+            Self::AssertionAudience => "assertion_audience",
+            Self::AssertionTime => "assertion_time",
+            Self::AssertionSignature => "assertion_signature",
+            Self::AssertionReplayed => "assertion_replayed",
+            Self::AssertionIssuer => "assertion_issuer",
+            Self::NoCertificate => "no_certificate",
+            Self::UnknownCertificate => "unknown_certificate",
+            Self::NoToken => "no_token",
+            Self::ForeignToken => "foreign_token",
+            Self::TooManyFailures => "too_many_failures",
+            Self::TooManyRevocations => "too_many_revocations",
+            Self::NotRecorded => "not_recorded",
+            Self::NoRoom => "no_room",
+            Self::Overloaded => "overloaded",
             Self::NotReady => "not_ready",
             Self::NotSigned => "not_signed",
         }
@@ -90,7 +141,8 @@ impl Refusal {
             | Self::CredentialsInQuery
             | Self::RepeatedParameter
             | Self::NoGrantType
-            | Self::SeveralMethods => "invalid_request",
+            | Self::SeveralMethods
+            | Self::NoToken => "invalid_request",
             Self::UnsupportedGrantType => "unsupported_grant_type",
             Self::NoCredentials
             | Self::AuthorizationMalformed
@@ -98,10 +150,24 @@ impl Refusal {
             | Self::UnknownClient
             | Self::WrongClientSecret
             | Self::NotValidNow
-            | Self::UnregisteredMethod => "invalid_client",
+            | Self::UnregisteredMethod
+            | Self::AssertionMalformed
+            | Self::AssertionAlgorithm
+            | Self::AssertionAudience
+            | Self::AssertionTime
+            | Self::AssertionSignature
+            | Self::AssertionReplayed
+            | Self::AssertionIssuer
+            | Self::NoCertificate
+            | Self::UnknownCertificate
+            | Self::TooManyFailures => "invalid_client",
+            Self::UnauthorizedClient => "unauthorized_client",
+            Self::ForeignToken => "invalid_grant",
             Self::Scope => "invalid_scope",
             Self::Resource => "invalid_target",
-            Self::NotReady => "temporarily_unavailable",
+            Self::TooManyRevocations | Self::NotRecorded | Self::NoRoom | Self::Overloaded | Self::NotReady => {
+                "temporarily_unavailable"
+            }
             Self::NotSigned => "server_error",
         }
     }
@@ -126,7 +192,24 @@ impl Refusal {
             | Self::UnknownClient
             | Self::WrongClientSecret
             | Self::NotValidNow
-            | Self::UnregisteredMethod => "client authentication failed",
+            | Self::UnregisteredMethod
+            | Self::AssertionMalformed
+            | Self::AssertionAlgorithm
+            | Self::AssertionAudience
+            | Self::AssertionTime
+            | Self::AssertionSignature
+            | Self::AssertionReplayed
+            | Self::AssertionIssuer
+            | Self::NoCertificate
+            | Self::UnknownCertificate => "client authentication failed",
+            Self::UnauthorizedClient => "the client may not use this grant type",
+            Self::NoToken => "token is missing",
+            Self::ForeignToken => "the token was not issued to this client",
+            Self::TooManyFailures => "too many failed attempts",
+            Self::TooManyRevocations => "too many revoked tokens",
+            Self::NotRecorded => "the revocation could not be recorded",
+            Self::NoRoom => "not now",
+            Self::Overloaded => "overloaded",
             Self::Scope => "the scope is malformed or was not granted",
             Self::Resource => "the resource is malformed or was not granted",
             Self::NotReady => "not ready yet",
@@ -140,7 +223,8 @@ impl Refusal {
         match self {
             Self::BodyTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             Self::BodyTimeout => StatusCode::REQUEST_TIMEOUT,
-            Self::NotReady => StatusCode::SERVICE_UNAVAILABLE,
+            Self::NotRecorded | Self::NoRoom | Self::Overloaded | Self::NotReady => StatusCode::SERVICE_UNAVAILABLE,
+            Self::TooManyFailures | Self::TooManyRevocations => StatusCode::TOO_MANY_REQUESTS,
             Self::NotSigned => StatusCode::INTERNAL_SERVER_ERROR,
             _ if self.is_authentication_failure() => StatusCode::UNAUTHORIZED,
             _ => StatusCode::BAD_REQUEST,
@@ -150,7 +234,18 @@ impl Refusal {
     /// Whether it is the client's authentication that failed.
     #[must_use]
     pub fn is_authentication_failure(self) -> bool {
-        self.error() == "invalid_client"
+        self.error() == "invalid_client" && self != Self::TooManyFailures
+    }
+
+    /// When to ask again, in seconds: of what passes by itself.
+    #[must_use]
+    pub const fn retry_after_seconds(self) -> Option<u32> {
+        match self {
+            Self::Overloaded | Self::TooManyFailures => Some(1),
+            Self::NotReady | Self::NotRecorded | Self::NoRoom => Some(5),
+            Self::TooManyRevocations => Some(60),
+            _ => None,
+        }
     }
 }
 
@@ -158,7 +253,7 @@ impl Refusal {
 mod tests {
     use super::*;
 
-    const ALL: [Refusal; 20] = [
+    const ALL: [Refusal; 37] = [
         Refusal::ContentType,
         Refusal::BodyTooLarge,
         Refusal::BodyTimeout,
@@ -177,6 +272,23 @@ mod tests {
         Refusal::UnregisteredMethod,
         Refusal::Scope,
         Refusal::Resource,
+        Refusal::UnauthorizedClient,
+        Refusal::AssertionMalformed,
+        Refusal::AssertionAlgorithm,
+        Refusal::AssertionAudience,
+        Refusal::AssertionTime,
+        Refusal::AssertionSignature,
+        Refusal::AssertionReplayed,
+        Refusal::AssertionIssuer,
+        Refusal::NoCertificate,
+        Refusal::UnknownCertificate,
+        Refusal::NoToken,
+        Refusal::ForeignToken,
+        Refusal::TooManyFailures,
+        Refusal::TooManyRevocations,
+        Refusal::NotRecorded,
+        Refusal::NoRoom,
+        Refusal::Overloaded,
         Refusal::NotReady,
         Refusal::NotSigned,
     ];

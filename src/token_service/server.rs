@@ -28,6 +28,7 @@ use tokio_util::task::TaskTracker;
 use tower::ServiceExt as _;
 
 use super::metrics::{ConnectionRefusal, Metrics};
+use super::peer::Peer;
 use super::tls::{HTTP_2, ServingCertificate};
 
 /// What one client, and all clients together, may take up.
@@ -131,12 +132,12 @@ async fn accept(shared: &Arc<Shared>, listener: &TcpListener, connections: &Task
     let shared = shared.clone();
     connections.spawn(async move {
         let _held = (permit, seat);
-        shared.connection(stream).await;
+        shared.connection(stream, peer.ip()).await;
     });
 }
 
 impl Shared {
-    async fn connection(&self, stream: TcpStream) {
+    async fn connection(&self, stream: TcpStream, address: IpAddr) {
         let Server { certificate, router, limits, metrics } = &self.server;
         let Some(config) = certificate.config() else {
             return metrics.connection_refused(ConnectionRefusal::NoCertificate);
@@ -148,15 +149,18 @@ impl Shared {
             Ok(Err(error)) => return metrics.connection_refused(refusal_of(&error)),
             Err(_) => return metrics.connection_refused(ConnectionRefusal::HandshakeTimeout),
         };
-        self.serve(stream, router).await;
+        self.serve(stream, Peer { address: address.to_canonical(), certificate: None }, router).await;
     }
 
-    async fn serve(&self, stream: TlsStream<TcpStream>, router: &Router) {
+    async fn serve(&self, stream: TlsStream<TcpStream>, peer: Peer, router: &Router) {
         let limits = &self.server.limits;
         let is_http_2 = stream.get_ref().1.alpn_protocol() == Some(HTTP_2);
         let io = TokioIo::new(stream);
         let router = router.clone();
-        let service = service_fn(move |request| answer(router.clone(), request));
+        let service = service_fn(move |mut request: Request<Incoming>| {
+            request.extensions_mut().insert(peer);
+            answer(router.clone(), request)
+        });
         if is_http_2 {
             let mut builder = http2::Builder::new(TokioExecutor::new());
             builder

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::body::Body;
+use axum::extract::Request;
 use axum::routing::{get, post};
 use bytes::Bytes;
 use http::{HeaderValue, Response, header};
@@ -17,6 +18,7 @@ use super::keys::SigningKeys;
 use super::live::LiveReader;
 use super::metrics::{Endpoint, Metrics, Outcome};
 use super::refusal::Refusal;
+use super::request::{Received, receive};
 use super::token_endpoint::token;
 use crate::clock::Clock;
 use crate::config::Server;
@@ -26,8 +28,7 @@ const NO_STORE: HeaderValue = HeaderValue::from_static("no-store");
 const NO_CACHE: HeaderValue = HeaderValue::from_static("no-cache");
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
 
-/// When to ask again after a 503, in seconds.
-const RETRY_AFTER_SECONDS: HeaderValue = HeaderValue::from_static("5");
+const CHALLENGE: HeaderValue = HeaderValue::from_static("Basic realm=\"token\", charset=\"UTF-8\"");
 
 /// The authorization server behind its endpoints.
 pub struct Service {
@@ -83,14 +84,44 @@ impl Service {
         self.metrics.answered(endpoint, outcome);
     }
 
+    /// Answers a request of an endpoint with client authentication: its body is read, and what `respond` refuses becomes
+    /// the error of RFC 6749 §5.2. Counted either way.
+    pub(super) async fn answer(
+        &self,
+        endpoint: Endpoint,
+        request: Request,
+        respond: impl AsyncFnOnce(&Self, &Received) -> Result<Response<Body>, Refusal>,
+    ) -> Response<Body> {
+        let (parts, body) = receive(self, request).await;
+        let uses_authorization = parts.headers.contains_key(header::AUTHORIZATION);
+        let result = match body {
+            Ok(body) => respond(self, &Received { parts, body }).await,
+            Err(refusal) => Err(refusal),
+        };
+        match result {
+            Ok(response) => {
+                self.answered(endpoint, Outcome::Ok);
+                response
+            }
+            Err(refusal) => {
+                let mut response = self.refuse(endpoint, refusal);
+                // A client that used the header is told the scheme (RFC 6749 §5.2).
+                if refusal.is_authentication_failure() && uses_authorization {
+                    response.headers_mut().insert(header::WWW_AUTHENTICATE, CHALLENGE);
+                }
+                response
+            }
+        }
+    }
+
     /// The answer to a refused request (RFC 6749 §5.2), counted.
     pub(super) fn refuse(&self, endpoint: Endpoint, refusal: Refusal) -> Response<Body> {
         self.answered(endpoint, Outcome::Refused(refusal));
         let body = json!({"error": refusal.error(), "error_description": refusal.description()}).to_string();
         let mut response = Response::new(Body::from(body));
         *response.status_mut() = refusal.status();
-        if refusal == Refusal::NotReady {
-            response.headers_mut().insert(header::RETRY_AFTER, RETRY_AFTER_SECONDS);
+        if let Some(seconds) = refusal.retry_after_seconds() {
+            response.headers_mut().insert(header::RETRY_AFTER, seconds.into());
         }
         never_cached(response)
     }

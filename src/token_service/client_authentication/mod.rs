@@ -1,17 +1,23 @@
-//! Who asks: the client's credentials in a request, in exactly one way (RFC 6749 §2.3).
+//! Who asks: the client's credentials in a request, in exactly one way (RFC 6749 §2.3), held against the ledger.
 //!
-//! Reading is pure; whether what was read is accepted is decided by the ledger's entries in the directory.
+//! Reading is pure; whether what was read is accepted is decided by the ledger's entries in the directory. A revision is
+//! accepted if and only if it is in the ledger and valid now (rule R1); nothing else is consulted.
 
 use std::borrow::Cow;
+use std::sync::Arc;
 
 use base64::Engine as _;
 use base64::engine::DecodePaddingMode;
 use base64::engine::general_purpose::{GeneralPurpose, GeneralPurposeConfig};
 use http::{HeaderMap, header};
+use jiff::Timestamp;
 use zeroize::Zeroizing;
 
-use super::form::{TokenRequest, decode};
+use super::directory::{Client, Match, compare_in_vain};
+use super::form::{Form, decode};
 use super::refusal::Refusal;
+use super::request::Received;
+use super::service::Service;
 use crate::api::TokenEndpointAuthMethod;
 use crate::ledger::Digest;
 
@@ -25,44 +31,90 @@ const BASE64: GeneralPurpose = GeneralPurpose::new(
 pub const METHODS: [TokenEndpointAuthMethod; 2] =
     [TokenEndpointAuthMethod::ClientSecretBasic, TokenEndpointAuthMethod::ClientSecretPost];
 
-/// A client's claim to be who it says.
-pub(super) struct Presented<'a> {
-    pub(super) client_id: Cow<'a, str>,
-    pub(super) method: TokenEndpointAuthMethod,
-    /// SHA-256 of the client secret: nothing after this needs the client secret itself.
-    pub(super) sha256: Digest,
+/// A client that has proved who it is.
+pub(super) struct Authenticated {
+    pub(super) client: Arc<Client>,
+    /// The credential entry that proved it.
+    pub(super) entry: Arc<str>,
+    /// The end of what proved it: no token outlives it.
+    pub(super) not_after: Timestamp,
+    /// The client certificate that proved it: tokens are bound to it (RFC 8705 §3).
+    pub(super) certificate: Option<Digest>,
 }
 
-/// Whether the request authenticates by the `Authorization` header: its 401 names a scheme (RFC 6749 §5.2).
-pub(super) fn uses_authorization(headers: &HeaderMap) -> bool {
-    headers.contains_key(header::AUTHORIZATION)
+/// A client's claim to be who it says.
+struct Presented<'a> {
+    client_id: Cow<'a, str>,
+    method: TokenEndpointAuthMethod,
+    proof: Proof,
+}
+
+/// What the claim rests on.
+enum Proof {
+    /// SHA-256 of the client secret: nothing after this needs the client secret itself.
+    ClientSecret(Digest),
+}
+
+/// Checks what the client presents; before it is refused, its entry is read live.
+pub(super) async fn authenticate(
+    service: &Service,
+    received: &Received,
+    form: &Form<'_>,
+    now: Timestamp,
+) -> Result<Authenticated, Refusal> {
+    let presented = presented(&received.parts.headers, form)?;
+    let attempt = || check(service, &presented, now);
+    if let Ok(authenticated) = attempt() {
+        return Ok(authenticated);
+    }
+    service.live.read(&presented.client_id, || attempt().is_ok()).await;
+    attempt()
+}
+
+fn check(service: &Service, presented: &Presented<'_>, now: Timestamp) -> Result<Authenticated, Refusal> {
+    let Some(client) = service.directory.client(&presented.client_id) else {
+        let Proof::ClientSecret(sha256) = presented.proof;
+        compare_in_vain(sha256);
+        return Err(Refusal::UnknownClient);
+    };
+    let (entry, not_after) = match presented.proof {
+        Proof::ClientSecret(sha256) => match client.match_client_secret(sha256, now) {
+            Match::Accepted(revision) => (revision.entry.clone(), revision.not_after),
+            Match::NotValidNow => return Err(Refusal::NotValidNow),
+            Match::Unknown => return Err(Refusal::WrongClientSecret),
+        },
+    };
+    if !client.methods.contains(&presented.method) {
+        return Err(Refusal::UnregisteredMethod);
+    }
+    Ok(Authenticated { client, entry, not_after, certificate: None })
 }
 
 /// Reads what the client presents. More than one way is refused (RFC 6749 §2.3).
-pub(super) fn presented<'a>(headers: &HeaderMap, request: &'a TokenRequest<'_>) -> Result<Presented<'a>, Refusal> {
+fn presented<'a>(headers: &HeaderMap, form: &'a Form<'_>) -> Result<Presented<'a>, Refusal> {
     let mut authorizations = headers.get_all(header::AUTHORIZATION).iter();
     let authorization = authorizations.next();
-    let has_assertion = request.client_assertion.is_some() || request.client_assertion_type.is_some();
-    let ways = [authorization.is_some(), request.client_secret.is_some(), has_assertion];
+    let has_assertion = form.client_assertion.is_some() || form.client_assertion_type.is_some();
+    let ways = [authorization.is_some(), form.client_secret.is_some(), has_assertion];
     if authorizations.next().is_some() || ways.into_iter().filter(|used| *used).count() > 1 {
         return Err(Refusal::SeveralMethods);
     }
     if let Some(authorization) = authorization {
         let (client_id, sha256) = basic(authorization.as_bytes())?;
-        if request.client_id.as_ref().is_some_and(|other| *other != client_id) {
+        if form.client_id.as_ref().is_some_and(|other| *other != client_id) {
             return Err(Refusal::SeveralMethods);
         }
         let method = TokenEndpointAuthMethod::ClientSecretBasic;
-        return Ok(Presented { client_id: Cow::Owned(client_id), method, sha256 });
+        return Ok(Presented { client_id: Cow::Owned(client_id), method, proof: Proof::ClientSecret(sha256) });
     }
     if has_assertion {
         return Err(Refusal::UnsupportedMethod);
     }
-    match (&request.client_id, &request.client_secret) {
+    match (&form.client_id, &form.client_secret) {
         (Some(client_id), Some(client_secret)) => Ok(Presented {
             client_id: Cow::Borrowed(client_id),
             method: TokenEndpointAuthMethod::ClientSecretPost,
-            sha256: Digest::of(client_secret.as_bytes()),
+            proof: Proof::ClientSecret(Digest::of(client_secret.as_bytes())),
         }),
         (None, _) | (_, None) => Err(Refusal::NoCredentials),
     }
@@ -101,8 +153,11 @@ mod tests {
     fn read(authorization: Option<&[u8]>, body: &[u8]) -> Result<(String, TokenEndpointAuthMethod, Digest), Refusal> {
         let mut headers = HeaderMap::new();
         headers.extend(authorization.map(|value| (header::AUTHORIZATION, HeaderValue::from_bytes(value).unwrap())));
-        let request = TokenRequest::parse(body)?;
-        presented(&headers, &request).map(|p| (p.client_id.into_owned(), p.method, p.sha256))
+        let form = Form::parse(body)?;
+        presented(&headers, &form).map(|p| {
+            let Proof::ClientSecret(sha256) = p.proof;
+            (p.client_id.into_owned(), p.method, sha256)
+        })
     }
 
     #[test]

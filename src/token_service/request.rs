@@ -1,0 +1,83 @@
+//! What every endpoint with client authentication begins with: the body, read within its limits.
+
+use axum::body::Body;
+use axum::extract::Request;
+use bytes::Bytes;
+use http::{HeaderMap, header, request};
+use http_body_util::{BodyExt as _, LengthLimitError, Limited};
+use hyper::body::Body as _;
+use tokio::time::timeout;
+
+use super::form::query_has_credentials;
+use super::refusal::Refusal;
+use super::service::Service;
+
+/// The largest body of a request.
+pub const LARGEST_BODY_BYTES: usize = 16 * 1024;
+
+const FORM: &[u8] = b"application/x-www-form-urlencoded";
+
+/// A request whose body has arrived.
+pub(super) struct Received {
+    /// Its header; the extensions hold who sent it.
+    pub(super) parts: request::Parts,
+    /// Its body.
+    pub(super) body: Bytes,
+}
+
+/// Reads the body, of the right type and within its limits. The header comes back whatever became of the body.
+pub(super) async fn receive(service: &Service, request: Request) -> (request::Parts, Result<Bytes, Refusal>) {
+    let (parts, body) = request.into_parts();
+    let body = body_of(service, &parts, body).await;
+    (parts, body)
+}
+
+async fn body_of(service: &Service, parts: &request::Parts, body: Body) -> Result<Bytes, Refusal> {
+    if parts.uri.query().is_some_and(query_has_credentials) {
+        return Err(Refusal::CredentialsInQuery);
+    }
+    if !is_form(&parts.headers) {
+        return Err(Refusal::ContentType);
+    }
+    if body.size_hint().lower() > LARGEST_BODY_BYTES as u64 {
+        return Err(Refusal::BodyTooLarge);
+    }
+    let body = timeout(service.body_within, Limited::new(body, LARGEST_BODY_BYTES).collect());
+    match body.await {
+        Ok(Ok(body)) => Ok(body.to_bytes()),
+        Ok(Err(error)) if error.is::<LengthLimitError>() => Err(Refusal::BodyTooLarge),
+        Ok(Err(_)) => Err(Refusal::BodyMalformed),
+        Err(_) => Err(Refusal::BodyTimeout),
+    }
+}
+
+/// One `Content-Type`, with or without parameters (RFC 9110 §8.3.1).
+fn is_form(headers: &HeaderMap) -> bool {
+    let mut types = headers.get_all(header::CONTENT_TYPE).iter();
+    let (Some(value), None) = (types.next(), types.next()) else { return false };
+    let media_type = value.as_bytes().split(|byte| *byte == b';').next().unwrap_or_default();
+    media_type.trim_ascii().eq_ignore_ascii_case(FORM)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use http::HeaderValue;
+
+    #[test]
+    fn a_form_has_one_content_type_in_any_case_with_or_without_parameters() {
+        let is_form = |types: &[&'static str]| {
+            let pairs = types.iter().map(|value| (header::CONTENT_TYPE, HeaderValue::from_static(value)));
+            is_form(&pairs.fold(HeaderMap::new(), |mut headers, (name, value)| {
+                headers.append(name, value);
+                headers
+            }))
+        };
+        let form = "application/x-www-form-urlencoded";
+        assert!(is_form(&[form]));
+        assert!(is_form(&["Application/X-WWW-Form-Urlencoded ; charset=UTF-8"]));
+        assert!(!is_form(&[form, form]));
+        assert!(!is_form(&["application/json"]));
+        assert!(!is_form(&[]));
+    }
+}
