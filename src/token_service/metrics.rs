@@ -13,6 +13,7 @@ pub struct Metrics {
     requests: Family<RequestLabels, Counter>,
     connections_refused: Family<ConnectionLabels, Counter>,
     live_reads: Family<LiveReadLabels, Counter>,
+    cluster_key_reads: Family<ClusterKeyReadLabels, Counter>,
 }
 
 /// Which endpoint answered.
@@ -73,6 +74,15 @@ pub enum LiveRead {
     Failed,
 }
 
+/// How a read of the cluster's keys ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum ClusterKeyRead {
+    /// They were read.
+    Ok,
+    /// The API server did not answer, refused, or said what cannot be understood.
+    Failed,
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct RequestLabels {
     endpoint: Endpoint,
@@ -87,6 +97,11 @@ struct ConnectionLabels {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct LiveReadLabels {
     outcome: LiveRead,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ClusterKeyReadLabels {
+    outcome: ClusterKeyRead,
 }
 
 impl Metrics {
@@ -105,6 +120,11 @@ impl Metrics {
             "Ledger entries read live before a 401, by how that ended",
             metrics.live_reads.clone(),
         );
+        registry.register(
+            "cluster_key_reads",
+            "Reads of the keys that the cluster signs ServiceAccount tokens with, by how they ended",
+            metrics.cluster_key_reads.clone(),
+        );
         metrics
     }
 
@@ -118,6 +138,10 @@ impl Metrics {
 
     pub(super) fn live_read(&self, outcome: LiveRead) {
         self.live_reads.get_or_create(&LiveReadLabels { outcome }).inc();
+    }
+
+    pub(super) fn cluster_key_read(&self, outcome: ClusterKeyRead) {
+        self.cluster_key_reads.get_or_create(&ClusterKeyReadLabels { outcome }).inc();
     }
 
     /// How many live reads ended like this.
@@ -184,6 +208,16 @@ impl EncodeLabelValue for LiveRead {
             Self::Same => "same",
             Self::Absent => "absent",
             Self::Limited => "limited",
+            Self::Failed => "failed",
+        }
+        .encode(encoder)
+    }
+}
+
+impl EncodeLabelValue for ClusterKeyRead {
+    fn encode(&self, encoder: &mut LabelValueEncoder<'_>) -> Result<(), std::fmt::Error> {
+        match self {
+            Self::Ok => "ok",
             Self::Failed => "failed",
         }
         .encode(encoder)

@@ -11,6 +11,7 @@ use bytes::Bytes;
 use http::{HeaderValue, Response, header};
 use serde_json::json;
 
+use super::cluster_keys::ClusterKeys;
 use super::directory::Directory;
 use super::documents::{jwks, metadata, metadata_of, metadata_paths};
 use super::follow::Served;
@@ -20,6 +21,7 @@ use super::metrics::{Endpoint, Metrics, Outcome};
 use super::refusal::Refusal;
 use super::request::{Received, receive};
 use super::token_endpoint::token;
+use super::used_assertions::UsedAssertions;
 use crate::clock::Clock;
 use crate::config::Server;
 
@@ -36,6 +38,8 @@ pub struct Service {
     pub(super) directory: Arc<Directory>,
     pub(super) keys: Arc<SigningKeys>,
     pub(super) live: LiveReader,
+    pub(super) cluster_keys: Arc<ClusterKeys>,
+    pub(super) used_assertions: UsedAssertions,
     pub(super) clock: Arc<dyn Clock>,
     pub(super) metadata: Bytes,
     pub(super) body_within: Duration,
@@ -50,6 +54,8 @@ pub struct Parts {
     pub served: Served,
     /// For the read before a 401.
     pub live: LiveReader,
+    /// For `ServiceAccount` tokens.
+    pub cluster_keys: Arc<ClusterKeys>,
     /// Read once per request.
     pub clock: Arc<dyn Clock>,
     /// Where requests are counted.
@@ -62,10 +68,11 @@ impl Service {
     /// A service.
     #[must_use]
     pub fn new(parts: Parts) -> Self {
-        let Parts { server, served, live, clock, metrics, body_within } = parts;
+        let Parts { server, served, live, cluster_keys, clock, metrics, body_within } = parts;
         let Served { directory, keys, certificate: _ } = served;
         let metadata = metadata_of(&server);
-        Self { server, directory, keys, live, clock, metadata, body_within, metrics }
+        let used_assertions = UsedAssertions::default();
+        Self { server, directory, keys, live, cluster_keys, used_assertions, clock, metadata, body_within, metrics }
     }
 
     /// The routes, all below the issuer's path except the well-known ones.
