@@ -217,12 +217,12 @@ impl World {
             LedgerFact::Absent | LedgerFact::Taken | LedgerFact::Unreadable(_) => None,
         };
         let entries = registration.spec.effective_credentials().into_owned();
-        let mut wanted: BTreeSet<_> = entries.iter().map(|e| api::secret_name(e, &registration.name)).collect();
+        let mut wanted: BTreeSet<_> = entries.iter().filter_map(|e| api::secret_name(e, &registration.name)).collect();
         wanted.extend(view.secrets.iter().filter(|(_, s)| s.is_marked_for(&registration.uid)).map(|(n, _)| n.clone()));
         let mut secrets = BTreeMap::new();
         for name in wanted {
             let of_secret: Vec<_> =
-                entries.iter().filter(|e| api::secret_name(e, &registration.name) == name).cloned().collect();
+                entries.iter().filter(|e| api::secret_name(e, &registration.name).as_ref() == Some(&name)).cloned().collect();
             let source = if look.secrets.contains(&name) { Source::Live } else { Source::Watched };
             let stored = if source == Source::Live { self.secrets.get(&name) } else { view.secrets.get(&name) };
             let fact = match stored {
@@ -641,9 +641,9 @@ impl World {
                 let field = match entry.kind()? {
                     Kind::ClientSecret => field::CLIENT_SECRET,
                     Kind::Certificate => field::CERTIFICATE,
-                    Kind::AccessToken => return None,
+                    Kind::AccessToken | Kind::PublicKey | Kind::ServiceAccount => return None,
                 };
-                let secret = self.secrets.get(&api::secret_name(entry, &self.registration.name))?;
+                let secret = self.secrets.get(&api::secret_name(entry, &self.registration.name)?)?;
                 secret.owned(&self.registration)?;
                 Some((entry.name.clone(), secret.data.get(field)?.clone()))
             })
@@ -754,7 +754,7 @@ impl World {
         for entry in self.registration.spec.effective_credentials().iter() {
             let is_served = match entry.kind() {
                 Some(Kind::AccessToken) => {
-                    let secret = self.secrets.get(&api::secret_name(entry, &self.registration.name));
+                    let secret = api::secret_name(entry, &self.registration.name).and_then(|n| self.secrets.get(&n));
                     let claims = secret.and_then(|s| self.tokens.get(s.data.get(field::ACCESS_TOKEN)?));
                     let from = self.entry().and_then(|l| {
                         let of_entry = l.credentials.get(&entry.name).and_then(|c| c.revoked_before);
@@ -765,6 +765,13 @@ impl World {
                     })
                 }
                 Some(Kind::ClientSecret | Kind::Certificate) => served.contains(&entry.name),
+                Some(Kind::PublicKey) => {
+                    let revisions = self.entry().and_then(|l| Some(&l.credentials.get(&entry.name)?.revisions));
+                    revisions.is_some_and(|revisions| revisions.iter().any(|r| r.is_accepted(now)))
+                }
+                Some(Kind::ServiceAccount) => self.entry().is_some_and(|l| {
+                    l.credentials.get(&entry.name).is_some_and(|credential| credential.subject.is_some())
+                }),
                 None => true,
             };
             assert!(is_served, "S2: `{}` holds nothing accepted at {now}", entry.name);
