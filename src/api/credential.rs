@@ -178,9 +178,7 @@ pub struct PublicKey {
 
 /// The rules of a [`PublicKey`]. What is refused is never repeated in the answer: it may be a private key.
 fn public_key_rules() -> Value {
-    let refused = |field: &str, expression: &str, message: &str| {
-        json!({"rule": expression, "message": message, "fieldPath": field, "reason": "FieldValueForbidden"})
-    };
+    let refused = |field: &str, expression: &str, message: &str| json!({"rule": expression, "message": message, "fieldPath": field, "reason": "FieldValueForbidden"});
     json!([
         schema::rule("has(self.pem) != has(self.der)", "write exactly one of pem and der"),
         refused(

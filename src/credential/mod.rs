@@ -123,9 +123,7 @@ impl Shown {
                 let shape = hint.and_then(|hint| hint.shape.clone()).unwrap_or_default();
                 Some(Self::Certificate { current, previous, shape })
             }
-            Kind::AccessToken => {
-                Some(Self::AccessToken(hint.and_then(PublishedEntry::token).ok_or(Held::Nothing)))
-            }
+            Kind::AccessToken => Some(Self::AccessToken(hint.and_then(PublishedEntry::token).ok_or(Held::Nothing))),
             Kind::PublicKey | Kind::ServiceAccount => None,
         }
     }

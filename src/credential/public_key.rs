@@ -50,7 +50,9 @@ pub enum Unusable {
     #[error("needs exactly one of pem and der")]
     NotOne,
     /// A private key in any form, or a PKCS #12 file, which holds one.
-    #[error("is a private key: remove it, and treat it as leaked; what belongs here is the certificate or the public key")]
+    #[error(
+        "is a private key: remove it, and treat it as leaked; what belongs here is the certificate or the public key"
+    )]
     PrivateKey,
     /// More than 12 KiB.
     #[error("is longer than 12 KiB: write one certificate or one public key alone")]
@@ -77,7 +79,9 @@ pub enum Unusable {
     #[error("der is base64 of a PEM file: write the file itself as pem")]
     PemInDer,
     /// Neither X.509 nor a public key, or damaged.
-    #[error("is neither an X.509 certificate nor a public key (SubjectPublicKeyInfo), or it is damaged: export it again")]
+    #[error(
+        "is neither an X.509 certificate nor a public key (SubjectPublicKeyInfo), or it is damaged: export it again"
+    )]
     Malformed,
     /// A key that cannot be used.
     #[error("has a key that is not accepted: use ECDSA P-256 or P-384, Ed25519, or RSA of 2048 to 4096 bits")]
@@ -202,11 +206,8 @@ fn of_certificate(der: &[u8]) -> Result<Given, Unusable> {
         return Err(Unusable::Malformed);
     }
     let spki = certificate.public_key();
-    let verifier = CertificateVerifier {
-        spki_sha256: Digest::of(spki.raw),
-        cert_sha256: Digest::of(der),
-        jwk: jwk_of(spki)?,
-    };
+    let verifier =
+        CertificateVerifier { spki_sha256: Digest::of(spki.raw), cert_sha256: Digest::of(der), jwk: jwk_of(spki)? };
     let at = |seconds| Timestamp::from_second(seconds).unwrap_or(NO_END).min(NO_END);
     let validity = certificate.validity();
     let (not_before, not_after) = (at(validity.not_before.timestamp()), at(validity.not_after.timestamp()));
@@ -345,7 +346,9 @@ pub(crate) mod tests {
         assert_eq!(thumbprint(&given.verifier).as_deref(), verifier.jwk["kid"].as_str());
         // The same key in a certificate is another thing, and the same key.
         let certificate = of_pem_text(certificate_pem(7, at(FROM), at(UNTIL))).unwrap();
-        assert!(!is_same(&given.verifier, &certificate.verifier) && has_same_key(&given.verifier, &certificate.verifier));
+        assert!(
+            !is_same(&given.verifier, &certificate.verifier) && has_same_key(&given.verifier, &certificate.verifier)
+        );
         assert!(!has_same_key(&given.verifier, &of_pem_text(key_pem(8)).unwrap().verifier));
     }
 
@@ -384,7 +387,8 @@ pub(crate) mod tests {
             assert_eq!(of_der(der), Err(Unusable::PrivateKey));
             assert_eq!(of_pem_text(pem("CERTIFICATE", der)), Err(Unusable::PrivateKey), "whatever its label says");
         }
-        for label in ["PRIVATE KEY", "EC PRIVATE KEY", "RSA PRIVATE KEY", "ENCRYPTED PRIVATE KEY", "OPENSSH PRIVATE KEY"]
+        for label in
+            ["PRIVATE KEY", "EC PRIVATE KEY", "RSA PRIVATE KEY", "ENCRYPTED PRIVATE KEY", "OPENSSH PRIVATE KEY"]
         {
             let block = pem(label, b"whatever");
             assert_eq!(of_pem_text(&block), Err(Unusable::PrivateKey));
@@ -439,9 +443,8 @@ pub(crate) mod tests {
             let mut modulus = vec![0xff; bits / 8];
             modulus.insert(0, 0);
             let integer = |bytes: &[u8]| [&[0x02, 0x82, (bytes.len() >> 8) as u8, bytes.len() as u8], bytes].concat();
-            let sequence = |tag: u8, bytes: Vec<u8>| {
-                [&[tag, 0x82, (bytes.len() >> 8) as u8, bytes.len() as u8], &*bytes].concat()
-            };
+            let sequence =
+                |tag: u8, bytes: Vec<u8>| [&[tag, 0x82, (bytes.len() >> 8) as u8, bytes.len() as u8], &*bytes].concat();
             let key = sequence(0x30, [integer(&modulus), vec![0x02, 0x01, exponent]].concat());
             let algorithm = [0x30, 0x0d, 0x06, 0x09, 0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 0x01, 0x01, 0x01, 0x05, 0x00];
             sequence(0x30, [algorithm.to_vec(), sequence(0x03, [vec![0], key].concat())].concat())
@@ -458,7 +461,8 @@ pub(crate) mod tests {
         // secp256k1, 1.3.132.0.10, has points of the same size.
         let oid = [0x2a, 0x86, 0x48, 0xce, 0x3d, 0x03, 0x01, 0x07];
         let position = spki.windows(oid.len()).position(|window| window == oid).unwrap();
-        let mut other_curve = [&spki[..position - 1], &[5, 0x2b, 0x81, 0x04, 0x00, 0x0a], &spki[position + 8..]].concat();
+        let mut other_curve =
+            [&spki[..position - 1], &[5, 0x2b, 0x81, 0x04, 0x00, 0x0a], &spki[position + 8..]].concat();
         other_curve[1] -= 3;
         other_curve[3] -= 3;
         assert_eq!(of_der(&other_curve), Err(Unusable::Key), "another curve");

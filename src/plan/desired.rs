@@ -187,7 +187,10 @@ impl Common<'_> {
             }
             None => Err(Problem::new(
                 Reason::InvalidSpec,
-                format!("spec.credentials[{}]: name exactly one kind of credential that this version knows", entry.name),
+                format!(
+                    "spec.credentials[{}]: name exactly one kind of credential that this version knows",
+                    entry.name
+                ),
             )),
         }
     }

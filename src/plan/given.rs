@@ -207,11 +207,11 @@ fn standing(key: &public_key::Given, credential: Option<&Credential>, now: Times
     let mark = credential.and_then(|credential| credential.revoked_before);
     let is_revoked = |r: &Revision| mark.is_some_and(|mark| r.minted_at < mark || r.not_after <= mark);
     let known = revisions().find(|r| public_key::is_same(&r.verifier, &key.verifier));
-    if key.not_after <= now {
-        return Standing::Over;
-    }
     if revisions().any(|r| public_key::has_same_key(&r.verifier, &key.verifier) && is_revoked(r)) {
         return Standing::Revoked;
+    }
+    if key.not_after <= now {
+        return Standing::Over;
     }
     match known {
         Some(revision) if !revision.is_expired(now) => Standing::Accepted(revision.revision),

@@ -85,9 +85,7 @@ fn has_certificate(verdict: &given::Verdict) -> bool {
 const fn need(method: Method) -> &'static str {
     match method {
         Method::ClientSecretBasic | Method::ClientSecretPost => "needs a clientSecret: add one, or set another method",
-        Method::PrivateKeyJwt => {
-            "needs a certificate, a publicKey or a serviceAccount: add one, or set another method"
-        }
+        Method::PrivateKeyJwt => "needs a certificate, a publicKey or a serviceAccount: add one, or set another method",
         Method::TlsClientAuth => "needs a certificate: add one, or set another method",
         Method::SelfSignedTlsClientAuth => {
             "needs a publicKey that is a certificate and is accepted: add one, or set another method"
@@ -131,11 +129,8 @@ mod tests {
 
     #[test]
     fn a_client_secret_is_sent_in_the_header_unless_the_spec_says_otherwise() {
-        let entry = CredentialEntry {
-            name: "web".into(),
-            client_secret: Some(ClientSecret {}),
-            ..CredentialEntry::default()
-        };
+        let entry =
+            CredentialEntry { name: "web".into(), client_secret: Some(ClientSecret {}), ..CredentialEntry::default() };
         let mut spec = AppRegistrationSpec { credentials: Some(vec![entry]), ..AppRegistrationSpec::default() };
         assert_eq!(allowed(&spec, None, &[]), (vec![Method::ClientSecretBasic], None));
         spec.token_endpoint_auth_method = Some(Method::ClientSecretPost);

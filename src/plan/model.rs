@@ -221,8 +221,11 @@ impl World {
         wanted.extend(view.secrets.iter().filter(|(_, s)| s.is_marked_for(&registration.uid)).map(|(n, _)| n.clone()));
         let mut secrets = BTreeMap::new();
         for name in wanted {
-            let of_secret: Vec<_> =
-                entries.iter().filter(|e| api::secret_name(e, &registration.name).as_ref() == Some(&name)).cloned().collect();
+            let of_secret: Vec<_> = entries
+                .iter()
+                .filter(|e| api::secret_name(e, &registration.name).as_ref() == Some(&name))
+                .cloned()
+                .collect();
             let source = if look.secrets.contains(&name) { Source::Live } else { Source::Watched };
             let stored = if source == Source::Live { self.secrets.get(&name) } else { view.secrets.get(&name) };
             let fact = match stored {

@@ -310,9 +310,7 @@ impl Marks {
 fn type_of(facts: &Facts, name: &str) -> &'static str {
     let registration = &facts.registration;
     let is_tls = registration.spec.effective_credentials().iter().any(|entry| {
-        entry.kind() == Some(Kind::Certificate)
-            && entry.secret_name.is_some()
-            && is_written_to(entry, facts, name)
+        entry.kind() == Some(Kind::Certificate) && entry.secret_name.is_some() && is_written_to(entry, facts, name)
     });
     if is_tls { TLS } else { OPAQUE }
 }
