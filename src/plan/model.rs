@@ -83,6 +83,8 @@ pub(super) struct Record {
     client_ids: BTreeMap<String, String>,
     /// Digests that left by revocation, by the removal of their entry or at the limit: S1 says nothing of them.
     excused: BTreeSet<Digest>,
+    /// Keys by the entry under which they were revoked.
+    revoked_keys: BTreeSet<(String, Digest)>,
 }
 
 #[derive(Clone, Debug)]
@@ -438,6 +440,9 @@ impl World {
             credential.revisions.push(revision);
             assert!(credential.revisions.len() <= ledger::MOST_LIVE_REVISIONS, "invariant 11: live revisions");
         }
+        for credential in entry.credentials.values() {
+            assert!(credential.revisions.len() <= ledger::MOST_LIVE_REVISIONS, "invariant 11: revisions");
+        }
         let name = entry.name();
         let held = self.ledger.get(&name).map(|(version, _)| *version);
         self.requests.push(match &accept.write {
@@ -474,6 +479,7 @@ impl World {
         assert_eq!(*known, entry.client_id, "S4: the client ID changed");
         if let Some((_, before)) = self.ledger.get(name) {
             let is_new_client = before.created_at != entry.created_at;
+            self.record.note_keys(before, &entry, is_new_client);
             for (name, credential) in &before.credentials {
                 let after = entry.credentials.get(name).filter(|after| after.kind == credential.kind && !is_new_client);
                 if after.is_none() {
@@ -804,6 +810,9 @@ impl World {
             let _ = writeln!(text, "{:?} {:?} {:?}", entry.client_id, entry.grant, entry.revoked_before);
             for (name, credential) in &entry.credentials {
                 let _ = writeln!(text, "  {name} {} {:?}", credential.kind, credential.revoked_before);
+                let keys = credential.revisions.iter().filter(|_| credential.kind == Kind::PublicKey);
+                let keys: Vec<_> = keys.map(|r| (digest_of(r), r.not_after)).collect();
+                let _ = writeln!(text, "    {:?} {keys:?}", credential.subject);
             }
         }
         for condition in &self.registration.status.conditions {
@@ -832,6 +841,40 @@ fn reported(run: &Run) -> AppRegistrationStatus {
         }
     }
     status
+}
+
+impl Record {
+    /// S9 of what no Secret holds: a revoked key never becomes a revision again, while its entry stands.
+    fn note_keys(&mut self, before: &Entry, after: &Entry, is_new_client: bool) {
+        let key = |revision: &Revision| match &revision.verifier {
+            Verifier::Certificate(verifier) => verifier.spki_sha256,
+            Verifier::PublicKey(verifier) => verifier.spki_sha256,
+            Verifier::ClientSecret(verifier) => verifier.sha256,
+        };
+        let keys = |entry: &Entry, name: &str| {
+            let credential = entry.credentials.get(name).filter(|c| c.kind == Kind::PublicKey);
+            credential.map(|c| c.revisions.clone())
+        };
+        for name in before.credentials.keys().chain(after.credentials.keys()) {
+            let Some(now) = keys(after, name).filter(|_| !is_new_client) else {
+                self.revoked_keys.retain(|(of, _)| of != name);
+                continue;
+            };
+            let then = keys(before, name).unwrap_or_default();
+            for revision in now {
+                match then.iter().find(|r| r.revision == revision.revision) {
+                    None => assert!(
+                        !self.revoked_keys.contains(&(name.clone(), key(&revision))),
+                        "S9: `{name}` takes up a key that was revoked"
+                    ),
+                    Some(old) if revision.not_after < old.not_after => {
+                        self.revoked_keys.insert((name.clone(), key(&revision)));
+                    }
+                    Some(old) => assert_eq!(*old, revision, "a revision changed"),
+                }
+            }
+        }
+    }
 }
 
 impl Stored {
