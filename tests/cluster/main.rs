@@ -18,6 +18,7 @@ mod harness;
 mod applied;
 mod canary;
 mod chart;
+mod client_authentication;
 mod conflicts;
 mod control_plane;
 mod crashes;
