@@ -1,4 +1,4 @@
-//! Credentials that are given and not minted: public keys, certificates from elsewhere, ServiceAccounts; and clients that
+//! Credentials that are given and not minted: public keys, certificates from elsewhere, `ServiceAccount`s; and clients that
 //! have no credential at all.
 
 use serde_json::json;
