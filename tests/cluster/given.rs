@@ -42,7 +42,7 @@ async fn entry(plane: &ControlPlane, registration: &AppRegistration) -> Entry {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_given_is_taken_up_without_a_secret_counts_to_its_own_end_and_is_refused_after_it() {
+async fn what_is_given_is_taken_up_without_a_secret_counts_to_its_own_end_and_is_said_to_have_ended() {
     let plane = audited().await;
     let mut operator = Operator::install(&plane, BINARY, &[]).await.unwrap();
     let _controller = operator.controller(&plane).await.unwrap();
