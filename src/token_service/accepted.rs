@@ -129,3 +129,52 @@ const fn method_of(kind: Kind) -> TokenEndpointAuthMethod {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::{Value, json};
+
+    fn proofs(credentials: &Value) -> Option<Box<Proofs>> {
+        Proofs::of(&serde_json::from_value(credentials.clone()).unwrap())
+    }
+
+    fn revision(verifier: &Value) -> Value {
+        json!({"revision": 1, "mintedAt": "2026-01-01T00:00:00Z", "notAfter": "2026-02-01T00:00:00Z", "verifier": verifier})
+    }
+
+    fn of_certificate(jwk: &Value) -> Value {
+        let digest = Digest::of(b"certificate").to_base64url();
+        json!({"spkiSHA256": digest, "certSHA256": digest, "jwk": jwk})
+    }
+
+    #[test]
+    fn a_client_with_client_secrets_alone_pays_a_pointer() {
+        let secret = json!({"sha256": Digest::of(b"x").to_base64url()});
+        let credentials = json!({
+            "web": {"kind": "clientSecret", "revisions": [revision(&secret)]}, "api": {"kind": "accessToken"},
+        });
+        assert!(proofs(&credentials).is_none());
+        assert_eq!(size_of::<Option<Box<Proofs>>>(), size_of::<usize>());
+    }
+
+    #[test]
+    fn a_certificate_counts_even_if_its_key_cannot_be_read_and_by_the_method_of_its_entry() {
+        let jwk = json!({"kty": "OKP", "crv": "Ed25519", "x": "WGZmZmZmZmZmZmZmZmZmZmZmZmZmZmZmZmZmZmZmZmY"});
+        let proofs = proofs(&json!({
+            "minted": {"kind": "certificate", "revisions": [revision(&of_certificate(&jwk))]},
+            "partner": {"kind": "publicKey", "revisions": [revision(&of_certificate(&json!({"kty": "new"})))]},
+            "pod": {"kind": "serviceAccount", "subject": "system:serviceaccount:shop:a", "revokedBefore": null},
+        }))
+        .unwrap();
+        assert_eq!(proofs.keys().iter().map(|key| &*key.term.entry).collect::<Vec<_>>(), ["minted"]);
+        let methods: Vec<_> = proofs.certificates(Digest::of(b"certificate")).map(|found| found.method).collect();
+        assert_eq!(methods, [TokenEndpointAuthMethod::TlsClientAuth, TokenEndpointAuthMethod::SelfSignedTlsClientAuth]);
+        assert_eq!(proofs.certificates(Digest::of(b"another")).count(), 0);
+        assert_eq!(
+            proofs.subjects("system:serviceaccount:shop:a").map(|found| &*found.entry).collect::<Vec<_>>(),
+            ["pod"]
+        );
+        assert_eq!(proofs.subjects("system:serviceaccount:shop:b").count(), 0);
+    }
+}

@@ -35,7 +35,6 @@ pub const LONGEST_JTI_BYTES: usize = 256;
 const MOST_KEYS: usize = 16;
 
 /// A JWT (RFC 7519) in the compact form of a JWS (RFC 7515 §7.1), taken apart and not yet verified.
-#[derive(Debug)]
 pub struct Assertion<'a> {
     alg: JwsAlgorithm,
     kid: Option<String>,
@@ -59,7 +58,7 @@ struct Header<'a> {
 }
 
 /// The claims that matter (RFC 7519 §4.1). One that occurs twice makes the assertion malformed.
-#[derive(Debug, Deserialize)]
+#[derive(Deserialize)]
 pub(super) struct Claims {
     pub(super) iss: String,
     pub(super) sub: String,
@@ -73,7 +72,7 @@ pub(super) struct Claims {
     jti: Option<String>,
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Deserialize)]
 #[serde(untagged)]
 enum Audience {
     One(String),
@@ -81,7 +80,7 @@ enum Audience {
 }
 
 /// Seconds since 1970, with or without a fraction (RFC 7519 §2).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
+#[derive(Clone, Copy, Deserialize)]
 #[serde(try_from = "f64")]
 pub(super) struct NumericDate(pub(super) Timestamp);
 
@@ -192,6 +191,13 @@ impl<'a> Assertion<'a> {
     }
 }
 
+impl std::fmt::Debug for Assertion<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        // Neither the message nor the signature: until it ends, whoever has both has the credential.
+        f.debug_struct("Assertion").field("alg", &self.alg).finish_non_exhaustive()
+    }
+}
+
 impl TryFrom<f64> for NumericDate {
     type Error = &'static str;
 
@@ -216,4 +222,97 @@ fn is_type(typ: &str) -> bool {
 
 fn is_there<'de, D: Deserializer<'de>>(deserializer: D) -> Result<bool, D::Error> {
     IgnoredAny::deserialize(deserializer).map(|_| true)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ledger::Entry;
+    use crate::token_service::verifying_key::tests::verifications;
+    use proptest::prelude::*;
+    use serde_json::{Value, json};
+
+    fn jwt(header: &Value, claims: &Value) -> String {
+        let segment = |json: &Value| URL_SAFE_NO_PAD.encode(json.to_string());
+        format!("{}.{}.{}", segment(header), segment(claims), URL_SAFE_NO_PAD.encode([1; 64]))
+    }
+
+    fn assertion_of(header: &Value) -> String {
+        jwt(header, &json!({"iss": "a", "sub": "a", "aud": "https://auth.example", "exp": 1, "jti": "canary"}))
+    }
+
+    /// A client with these keys.
+    fn client(jwks: &[Value]) -> Client {
+        let revision = |(number, jwk)| {
+            json!({"revision": number, "mintedAt": "2026-01-01T00:00:00Z", "notAfter": "2027-01-01T00:00:00Z",
+                "verifier": {"spkiSHA256": "A".repeat(43), "jwk": jwk}})
+        };
+        let revisions: Vec<_> = jwks.iter().enumerate().map(revision).collect();
+        let entry: Entry = serde_json::from_value(json!({
+            "version": 1, "server": "default", "clientID": "a", "createdAt": "2026-01-01T00:00:00Z",
+            "owner": {"namespace": "shop", "name": "a", "uid": "u"},
+            "credentials": {"key": {"kind": "publicKey", "revisions": revisions}},
+        }))
+        .unwrap();
+        Client::of(entry)
+    }
+
+    #[test]
+    fn every_attempt_costs_a_signature_whoever_the_client_is() {
+        let now = "2026-06-01T00:00:00Z".parse().unwrap();
+        let p256 = |kid: &str| {
+            json!({"kty": "EC", "crv": "P-256", "kid": kid, "x": "axfR8uEsQkf4vOblY6RA8ncDfYEt6zOg9KE5RdiYwpY",
+                "y": "T-NC4v4af5uO5-tKfA-eFivOM1drMV7Oy7ZAaDe_UfU"})
+        };
+        let text = assertion_of(&json!({"alg": "ES256", "kid": "one"}));
+        let assertion = Assertion::parse(&text).unwrap();
+        let cost = |attempt: &dyn Fn()| {
+            let before = verifications();
+            attempt();
+            verifications() - before
+        };
+        assert_eq!(cost(&|| assertion.verify_in_vain()), 1, "an unknown client");
+        for (what, jwks, signatures) in [
+            ("no key", vec![], 1),
+            ("the key that is named", vec![p256("one")], 1),
+            ("a key of another name", vec![p256("two")], 1),
+            ("one of two that is named", vec![p256("two"), p256("one")], 1),
+            ("two of other names", vec![p256("two"), p256("three")], 2),
+            ("more than are tried", vec![p256("two"); 20], 16),
+        ] {
+            let client = client(&jwks);
+            assert_eq!(cost(&|| assert!(assertion.check(&client, now).is_err())), signatures, "{what}");
+        }
+        let text = assertion_of(&json!({"alg": "RS256", "kid": "one"}));
+        let other = Assertion::parse(&text).unwrap();
+        let client = client(&[p256("one")]);
+        assert_eq!(cost(&|| assert!(other.check(&client, now).is_err())), 1, "a key of another type");
+    }
+
+    #[test]
+    fn debug_shows_nothing_that_could_be_used() {
+        let text = assertion_of(&json!({"alg": "ES256"}));
+        let shown = format!("{:?}", Assertion::parse(&text).unwrap());
+        assert_eq!(shown, "Assertion { alg: Es256, .. }");
+    }
+
+    proptest! {
+        #[test]
+        fn no_text_makes_the_parser_panic(text in "\\PC{0,200}") {
+            let _ = Assertion::parse(&text);
+        }
+
+        #[test]
+        fn no_header_and_no_claims_make_the_parser_panic(header in "\\PC{0,60}", claims in "\\PC{0,60}", exp in any::<f64>()) {
+            let segment = |text: &str| URL_SAFE_NO_PAD.encode(text);
+            let good = segment(r#"{"alg":"ES256"}"#);
+            let _ = Assertion::parse(&format!("{}.{}.AA", segment(&header), segment(&claims)));
+            let _ = Assertion::parse(&format!("{good}.{}.AA", segment(&claims)));
+            let claims = json!({"iss": "a", "sub": "a", "aud": "b", "exp": exp});
+            if let Ok(assertion) = Assertion::parse(&format!("{good}.{}.AA", segment(&claims.to_string()))) {
+                let _ = assertion.check_form(None, "b", Timestamp::MAX);
+                let _ = assertion.check_form(None, "b", Timestamp::MIN);
+            }
+        }
+    }
 }

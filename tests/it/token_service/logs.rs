@@ -4,9 +4,12 @@
 use std::io;
 use std::sync::{Arc, Mutex};
 
+use appreg::clock::Clock as _;
 use appreg::ledger;
+use serde_json::json;
 use tracing_subscriber::layer::SubscriberExt as _;
 
+use super::proofs::cluster;
 use super::{CLIENT_SECRET, Entry, LEDGER_SECRET_TYPE, TokenService, secret};
 
 #[derive(Clone, Default)]
@@ -38,6 +41,17 @@ async fn nothing_of_a_request_is_logged_and_problems_are_told_once() {
     service.token("shop.storefront", CLIENT_SECRET).await;
     service.token("shop.storefront", "canary-wrong").await;
     service.token("canary-nobody", "canary-wrong").await;
+    let kind = ("client_assertion_type", "urn:ietf:params:oauth:client-assertion-type:jwt-bearer");
+    let now = service.clock.now().as_second();
+    for assertion in [
+        "canary.canary.canary".to_owned(),
+        cluster().token(&service.issuer, now, |claims| claims["sub"] = json!("canary-subject")),
+        cluster().token(&service.issuer, now, |claims| claims["iss"] = json!("https://canary.example")),
+    ] {
+        let form = [("grant_type", "client_credentials"), kind, ("client_assertion", &assertion)];
+        assert_eq!(service.post(&form).await.status, 401);
+        assert_eq!(service.post(&[&form[..], &[("client_id", "canary")]].concat()).await.status, 401);
+    }
     let name = Entry::new("shop.storefront").secret_name();
     let broken = br#"{"version":1,"server":"canary"}"#;
     service.api.person_applies(&secret(&name, LEDGER_SECRET_TYPE, &[(ledger::FIELD, broken)]));

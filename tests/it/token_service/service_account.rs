@@ -1,12 +1,21 @@
 //! `ServiceAccount` tokens as client assertions (RFC 7521 §4.2, RFC 7523 §3): the fake API server says what a cluster says.
 
+use std::sync::Arc;
+use std::time::Duration;
+
 use appreg::api::KeyType;
+use appreg::clock::ManualClock;
+use appreg::token_service::cluster_keys::ClusterKeys;
+use appreg::token_service::metrics::Metrics;
 use http::StatusCode;
 use jiff::SignedDuration;
 use serde_json::{Value, json};
+use tokio::task::JoinSet;
+use tokio::time::sleep;
+use tokio_util::sync::CancellationToken;
 
 use super::proofs::{Cluster, Key, cluster};
-use super::{Answer, CLIENT_SECRET, Entry, TokenService, claims, now_of};
+use super::{Answer, CLIENT_SECRET, Entry, NOW, TokenService, claims, now_of};
 use crate::fake_api::{FakeApi, Fault, Nth};
 
 const ID: &str = "shop.robot";
@@ -235,6 +244,35 @@ async fn a_cold_start_without_the_clusters_keys_says_not_yet_and_refuses_nobody_
     let basic = Entry::new("shop.storefront");
     service.api.person_applies(&basic.secret());
     assert_eq!(service.token("shop.storefront", CLIENT_SECRET).await.status, StatusCode::OK);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_clusters_keys_are_read_every_hour_and_every_minute_after_a_failure() {
+    let api = FakeApi::new();
+    cluster().publish(&api);
+    let clock = Arc::new(ManualClock::at(NOW.parse().unwrap()));
+    let keys = Arc::new(ClusterKeys::new(api.client(), clock.clone(), Metrics::default()));
+    let (stop, mut running) = (CancellationToken::new(), JoinSet::new());
+    let (own, until) = (keys.clone(), stop.clone());
+    running.spawn(async move { own.run(until).await });
+    let reads_after = async |pass: Duration| {
+        clock.advance(pass.try_into().unwrap());
+        sleep(pass).await;
+        reads(&api)
+    };
+    assert_eq!(reads_after(Duration::from_secs(1)).await, 1);
+    assert_eq!(reads_after(Duration::from_secs(3598)).await, 1);
+    assert_eq!(reads_after(Duration::from_secs(2)).await, 2);
+    api.on(Nth::every("get", JWKS), Fault::Hang);
+    // The deadline of a read is two seconds.
+    assert_eq!(reads_after(Duration::from_hours(1)).await, 3);
+    assert_eq!(reads_after(Duration::from_secs(61)).await, 3);
+    api.heal();
+    assert_eq!(reads_after(Duration::from_secs(3)).await, 4);
+    assert_eq!(reads_after(Duration::from_mins(59)).await, 4);
+    assert!(keys.for_kid(cluster().issuer, Some(cluster().key.kid())).await.is_some());
+    stop.cancel();
+    running.join_next().await.unwrap().unwrap();
 }
 
 #[tokio::test]
