@@ -30,7 +30,7 @@ use crate::plan::facts::Environment;
 use crate::rotation;
 use crate::signer::ca::CaIndex;
 use crate::signer::jwt::PublicKey;
-use crate::signer::{self, Algorithm, Change, Index};
+use crate::signer::{self, Change, Index};
 
 use super::objects::{CA_BUNDLE, CA_KEYS, LedgerObject, SERVING_CERTIFICATE, SIGNING_KEYS};
 use super::{Context, requests};
@@ -126,7 +126,7 @@ pub(crate) async fn upkeep(ctx: &Context, now: Timestamp) -> Result<Timestamp, P
     let public = signing.values().filter_map(|key| PublicKey::from_jwk(key.jwk())).collect();
     let changed =
         before.environment.keys != environment.keys || before.environment.authorities != environment.authorities;
-    let next = environment.keys.next_transition(now);
+    let next = environment.keys.next_transition(now, None);
     let next_ca = environment.authorities.next_transition();
     if changed {
         ctx.keys.store(Arc::new(Keys {
@@ -225,11 +225,11 @@ async fn signing_keys(ctx: &Context, now: Timestamp) -> Result<(Index, HashMap<S
             is_changed = true;
         }
     }
-    while let Some(change) = index.due(now) {
+    while let Some(change) = index.due(now, ctx.config.server.signing_algorithm, None) {
         is_changed = true;
         match change {
             Change::Add { sign_from } => {
-                let minted = signing_key::mint(Algorithm::ES256, now, sign_from)
+                let minted = signing_key::mint(ctx.config.server.signing_algorithm, now, sign_from)
                     .map_err(|source| Problem::Mint { what: "a token signing key", source })?;
                 let name = format!("{}.pem", minted.record.kid);
                 fields.insert(name, ByteString(minted.private_key_pem.expose().to_vec()));
