@@ -96,7 +96,12 @@ pub enum Change {
         /// Its `sign_from`.
         sign_from: Timestamp,
     },
-    /// These keys are no longer published and go.
+    /// These keys were made before the watermark of an emergency: they are unpublished at once, whatever they signed.
+    Revoke {
+        /// Their identifiers.
+        kids: Vec<String>,
+    },
+    /// These keys are no longer published, or never signed and never will: they go.
     Remove {
         /// Their identifiers.
         kids: Vec<String>,
@@ -172,7 +177,11 @@ impl Index {
             revoked_before.is_some_and(|mark| rotation::is_before_watermark(key.created_at, mark, now))
         };
         let is_over = |key: &KeyRecord| key.publish_until.is_some_and(|until| until <= now);
-        let kids = self.kids_where(|key| is_revoked(key) || is_over(key) || self.is_unwanted(key, now, algorithm));
+        let kids = self.kids_where(is_revoked);
+        if !kids.is_empty() {
+            return Some(Change::Revoke { kids });
+        }
+        let kids = self.kids_where(|key| is_over(key) || self.is_unwanted(key, now, algorithm));
         if !kids.is_empty() {
             return Some(Change::Remove { kids });
         }
@@ -278,7 +287,7 @@ mod tests {
         for _ in 0..10 {
             match index.due(now, algorithm, mark) {
                 None => return index,
-                Some(Change::Remove { kids }) => index = index.without(&kids),
+                Some(Change::Revoke { kids } | Change::Remove { kids }) => index = index.without(&kids),
                 Some(Change::Add { sign_from }) => {
                     *made += 1;
                     index = index.with(key(&format!("k{made}"), algorithm, now, sign_from));
@@ -382,7 +391,7 @@ mod tests {
         assert_eq!(index.due(mark - SignedDuration::from_secs(1), Algorithm::ES256, Some(mark)), None);
         assert_eq!(index.next_transition(start, Some(mark)), Some(mark), "it is woken for");
         let change = index.due(mark, Algorithm::ES256, Some(mark));
-        assert_eq!(change, Some(Change::Remove { kids: vec!["k1".into()] }));
+        assert_eq!(change, Some(Change::Revoke { kids: vec!["k1".into()] }));
     }
 
     #[test]

@@ -32,7 +32,7 @@ impl Controller {
         while let Some(change) = self.index.due(now, self.algorithm, None) {
             let index = std::mem::take(&mut self.index);
             self.index = match change {
-                Change::Remove { kids } => index.without(&kids),
+                Change::Revoke { kids } | Change::Remove { kids } => index.without(&kids),
                 Change::Add { sign_from } => {
                     self.made += 1;
                     let kid = format!("{}-{}", self.algorithm, self.made);
