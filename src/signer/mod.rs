@@ -200,13 +200,13 @@ impl Index {
         let successor = self
             .newest(now)
             .map(|newest| rotation::add(newest.sign_from, KEY_LIFE - PUBLISH_BEFORE - PUBLISHED_WITHIN));
-        self.0
-            .iter()
-            .flat_map(|key| [Some(key.sign_from), key.publish_until])
-            .chain([successor, revoked_before])
-            .flatten()
-            .filter(|at| *at > now)
-            .min()
+        self.transitions().chain(successor).chain(revoked_before).filter(|at| *at > now).min()
+    }
+
+    /// The times at which [`Self::signing`] or [`Self::published`] can answer otherwise, in no order.
+    pub fn transitions(&self) -> impl Iterator<Item = Timestamp> {
+        let first = self.0.iter().map(|key| rotation::add(key.sign_from, -CLOCK_TOLERANCE)).min();
+        self.0.iter().flat_map(|key| [Some(key.sign_from), key.publish_until]).flatten().chain(first)
     }
 
     /// The index with a new key.
@@ -318,6 +318,9 @@ mod tests {
         let index = first(now);
         assert_eq!(index.signing(rotation::add(now, -CLOCK_TOLERANCE)).unwrap().kid, "k1");
         assert_eq!(index.due(rotation::add(now, -CLOCK_TOLERANCE), Algorithm::ES256, None), None);
+        assert_eq!(index.signing(rotation::add(now, -CLOCK_TOLERANCE * 2)), None);
+        let next = index.next_transition(rotation::add(now, -CLOCK_TOLERANCE * 2), None);
+        assert_eq!(next, Some(rotation::add(now, -CLOCK_TOLERANCE)), "it is known when it will");
     }
 
     #[test]
