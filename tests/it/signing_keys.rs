@@ -10,8 +10,9 @@ use std::time::Duration;
 use appreg::clock::Clock as _;
 use appreg::metrics;
 use appreg::mint::token::{self, Claims};
+use appreg::rotation::LONGEST_TOKEN_LIFETIME;
 use appreg::signer::jwt::{self, PublicKey};
-use appreg::signer::{Algorithm, PUBLISH_BEFORE};
+use appreg::signer::{Algorithm, KEY_LIFE, PUBLISH_BEFORE, PUBLISHED_WITHIN};
 use appreg::token_service::keys::{LoadedKeys, Moment, SigningKeys};
 use jiff::{SignedDuration, Timestamp};
 use jsonwebtoken::jwk::JwkSet;
@@ -208,6 +209,10 @@ async fn a_leaked_key_is_replaced_at_once_and_delivered_tokens_are_signed_again(
 async fn an_emergency_with_a_time_to_come_or_that_nobody_can_read_does_nothing_but_tell() {
     let stage = Stage::new();
     let running = stage.controller().await;
+    for name in ["signing_keys_revoked_total", "signing_keys_revocation_pending", "signing_keys_revocation_malformed"] {
+        assert_eq!(gauge(&running, name), "0");
+        assert!(include_str!("../../docs/keys.md").contains(&format!("`appreg_{name}")), "{name} is documented");
+    }
     stage.apply("storefront", &tokens());
     stage.until_ready("storefront").await;
     let before = signing_keys(&stage);
@@ -282,5 +287,24 @@ async fn two_controllers_that_race_leave_one_index() {
         assert_eq!(signing_keys(&stage), second, "the first to write has made the key");
         assert_eq!(second.keys().len(), 1);
         assert!(is_accepted(&stage, &delivered_token(&stage, "storefront-token")));
+    }
+}
+
+#[test]
+fn the_documented_timeline_and_names_are_the_programs() {
+    let text = include_str!("../../docs/keys.md");
+    let (hours, minutes) = (SignedDuration::as_hours, SignedDuration::as_mins);
+    let rows = [
+        format!("| t0 - {} min | The controller makes the key", minutes(&PUBLISHED_WITHIN)),
+        format!("| t0 + {} h | It signs", hours(&PUBLISH_BEFORE)),
+        format!("| t0 + {} h + {} d | Its successor", hours(&PUBLISH_BEFORE), hours(&KEY_LIFE) / 24),
+        format!("| {} h and 5 min later | It is no longer published", hours(&LONGEST_TOKEN_LIFETIME)),
+        format!("{ANNOTATION}=\"$(date -u +%Y-%m-%dT%H:%M:%SZ)\""),
+    ];
+    for row in rows {
+        assert!(text.contains(&row), "{row}");
+    }
+    for algorithm in Algorithm::ALL {
+        assert!(text.contains(&format!("| `{algorithm}`")), "{algorithm}");
     }
 }
