@@ -53,14 +53,16 @@ struct Source {
 
 /// The program without its tests.
 fn sources() -> Vec<Source> {
-    let is_test =
-        |path: &str| ["plan/cases.rs", "plan/model.rs", "plan/properties.rs"].iter().any(|t| path.ends_with(t));
+    let tests = ["plan/cases.rs", "plan/cases/", "plan/model.rs", "plan/properties.rs"];
+    let is_test = |path: &str| tests.iter().any(|test| path.contains(test));
     files("src")
         .into_iter()
         .filter(|path| is_rust(path) && !is_test(path))
         .map(|path| {
             let text = read(&path);
-            let before_tests = text.split("#[cfg(test)]\nmod tests").next().unwrap();
+            let at_tests =
+                ["mod tests", "pub(crate) mod tests"].map(|start| text.find(&format!("#[cfg(test)]\n{start}")));
+            let before_tests = at_tests.into_iter().flatten().min().map_or(text.as_str(), |at| &text[..at]);
             let code = before_tests.lines().filter(|line| !line.trim_start().starts_with("//"));
             let module = path.split('/').nth(1).unwrap().trim_end_matches(".rs").to_owned();
             Source {
