@@ -45,8 +45,12 @@ pub struct Client {
     pub customers: Vec<String>,
     /// The groups of customers it may act for.
     pub customer_groups: Vec<String>,
+    /// The audiences that it serves: tokens for them it may introspect.
+    pub resource_audiences: Vec<String>,
     /// The ways in which it may authenticate.
     pub methods: Vec<TokenEndpointAuthMethod>,
+    /// Its credential entries by name, in their order, each with the first `iat` that its tokens may have.
+    tokens_from: Box<[(Arc<str>, i64)]>,
     accepted: Vec<AcceptedClientSecret>,
 }
 
@@ -173,8 +177,12 @@ impl Client {
         };
         let grant = entry.grant;
         let mut accepted = Vec::new();
+        let mut tokens_from = Vec::with_capacity(entry.credentials.len());
+        let of_client = Some(entry.created_at).max(entry.revoked_before);
         for (name, credential) in &entry.credentials {
             let name: Arc<str> = name.as_str().into();
+            let from = of_client.max(credential.revoked_before).map(rotation::whole_seconds_up);
+            tokens_from.push((name.clone(), from.map_or(i64::MIN, Timestamp::as_second)));
             for revision in &credential.revisions {
                 let Verifier::ClientSecret(verifier) = &revision.verifier else { continue };
                 accepted.push(AcceptedClientSecret {
@@ -191,9 +199,19 @@ impl Client {
             audiences: names(grant.audiences),
             customers: names(grant.customers),
             customer_groups: names(grant.customer_groups),
+            resource_audiences: names(grant.resource_audiences),
             methods: grant.auth_methods,
+            tokens_from: tokens_from.into(),
             accepted,
         }
+    }
+
+    /// Whether a token of a credential entry that was issued at this time is still good: the entry is in the ledger, and
+    /// neither it nor the client was made or revoked later.
+    #[must_use]
+    pub fn is_good(&self, entry: &str, issued_at: Timestamp) -> bool {
+        let found = self.tokens_from.binary_search_by(|(name, _)| (**name).cmp(entry));
+        found.is_ok_and(|found| issued_at.as_second() >= self.tokens_from[found].1)
     }
 
     /// What this SHA-256 of a client secret is worth now (rule R1). All revisions are compared, each in constant time;

@@ -24,6 +24,7 @@ const JWK_SET_JSON: HeaderValue = HeaderValue::from_static("application/jwk-set+
 
 /// What is on, and nothing else.
 pub(super) fn metadata_of(server: &Server) -> Bytes {
+    let methods = METHODS.map(TokenEndpointAuthMethod::as_str);
     Bytes::from(
         json!({
             "issuer": server.issuer,
@@ -32,7 +33,11 @@ pub(super) fn metadata_of(server: &Server) -> Bytes {
             // Required by RFC 8414 §2, and empty: there is no authorization endpoint.
             "response_types_supported": [],
             "grant_types_supported": ["client_credentials"],
-            "token_endpoint_auth_methods_supported": METHODS.map(TokenEndpointAuthMethod::as_str),
+            "token_endpoint_auth_methods_supported": methods,
+            "introspection_endpoint": server.introspection_endpoint(),
+            "introspection_endpoint_auth_methods_supported": methods,
+            "revocation_endpoint": server.revocation_endpoint(),
+            "revocation_endpoint_auth_methods_supported": methods,
         })
         .to_string(),
     )

@@ -3,27 +3,33 @@
 //! ```text
 //! ledger namespace ─watch─▶ follow ─▶ directory · keys · tls        (what is accepted, signed and served with)
 //!                  ◀─get── live  ◀──────┐
-//! client ─TLS─▶ server ─▶ service ─▶ token_endpoint · documents     (requests)
+//!                  ◀update─ lists ◀─────┤                            (what was revoked or used)
+//! client ─TLS─▶ server ─▶ service ─▶ token_endpoint · introspection · revocation · documents     (requests)
 //! ```
 //!
-//! It writes nothing and needs `get`, `list` and `watch` on the Secrets of one namespace. Every replica answers by
-//! itself. When the API server cannot be reached, it goes on with what it knows.
+//! It needs `get`, `list` and `watch` on the Secrets of one namespace, and `update` on the eight shared lists, which are
+//! all that it writes. Every replica answers by itself. When the API server cannot be reached, it goes on with what it
+//! knows; tokens cannot be revoked then.
 
 pub mod client_authentication;
 pub mod directory;
 mod documents;
 pub mod follow;
 pub mod form;
+mod introspection;
 pub mod keys;
+pub mod lists;
 pub mod live;
 pub mod metrics;
 pub mod peer;
 pub mod refusal;
 pub mod request;
+mod revocation;
 pub mod server;
 pub mod service;
 pub mod tls;
 pub mod token_endpoint;
+pub mod verified;
 
 mod health;
 
@@ -43,6 +49,7 @@ use crate::config;
 use crate::kubernetes::client::Clients;
 use crate::kubernetes::watch::{Health, Selection, Watch};
 use follow::{Follower, Served};
+use lists::Writer;
 use live::LiveReader;
 use metrics::Metrics;
 use server::{Limits, Server};
@@ -114,7 +121,9 @@ pub async fn run(
         selection: Selection::default(),
     };
     let door = follow::door(server.name.clone());
-    let live = LiveReader::new(clients.requests, &ledger_namespace, follower.clone(), clock.clone(), metrics.clone());
+    let (requests, namespace) = (clients.requests, &*ledger_namespace);
+    let writer = Writer::new(requests.clone(), namespace, follower.clone(), clock.clone(), metrics.clone());
+    let live = LiveReader::new(requests, namespace, follower.clone(), clock.clone(), metrics.clone());
     let certificate = served.certificate.clone();
     let body_within = limits.body;
     let service = Service::new(Parts { server, served, live, clock, metrics: metrics.clone(), body_within });
@@ -128,7 +137,14 @@ pub async fn run(
         // Its error is of reading an address that is bound.
         let _ = Admin { conditions, registry }.run(listeners.admin, admin_stop).await;
     });
-    tasks.spawn(server.run(listeners.clients, stop.clone()));
+    // What the last requests leave behind is written after them.
+    let (server_stop, answered) = (stop.clone(), CancellationToken::new());
+    let writer_stop = answered.clone();
+    tasks.spawn(async move {
+        let _ends = answered.drop_guard();
+        server.run(listeners.clients, server_stop).await;
+    });
+    tasks.spawn(writer.run(writer_stop));
     let mut ended = Ok(());
     while let Some(task) = tasks.join_next().await {
         if task.is_err() || !stop.is_cancelled() {
