@@ -355,7 +355,11 @@ fn stored(ctx: &Context, object: &ObjectName) -> Option<Arc<Secret>> {
 }
 
 /// One of our own Secrets; a live GET if the watch has none, so that only a genuine 404 makes a new one.
-pub(super) async fn current(ctx: &Context, object: &ObjectName, what: &'static str) -> Result<Option<Arc<Secret>>, Problem> {
+pub(super) async fn current(
+    ctx: &Context,
+    object: &ObjectName,
+    what: &'static str,
+) -> Result<Option<Arc<Secret>>, Problem> {
     if let Some(secret) = stored(ctx, object) {
         return Ok(Some(secret));
     }

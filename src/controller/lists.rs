@@ -19,7 +19,8 @@ pub(super) async fn upkeep(ctx: &Context) -> Result<(), Problem> {
             continue;
         }
         if current(ctx, &object, name).await?.is_none() {
-            let fields = [REVOKED_FIELD, USED_FIELD].map(|field| (field.to_owned(), ByteString(List::default().to_json())));
+            let fields =
+                [REVOKED_FIELD, USED_FIELD].map(|field| (field.to_owned(), ByteString(List::default().to_json())));
             put(ctx, &object, name, None, Body::opaque(Fields::from(fields))).await?;
         }
     }

@@ -131,7 +131,8 @@ impl Moment {
         let until = transitions().filter(|at| *at > now).min().unwrap_or(Timestamp::MAX);
         let signing = index.signing(now).and_then(|record| loaded.keys.get(&record.kid)).map(|(key, _)| key.clone());
         let keys: Vec<_> = index.published(now).filter_map(|record| loaded.keys.get(&record.kid)).collect();
-        let jwks = Bytes::from(json!({ "keys": keys.iter().map(|(key, _)| key.jwk()).collect::<Vec<_>>() }).to_string());
+        let jwks =
+            Bytes::from(json!({ "keys": keys.iter().map(|(key, _)| key.jwk()).collect::<Vec<_>>() }).to_string());
         let published = keys.iter().map(|(_, verifying)| verifying.clone()).collect();
         let etag = HeaderValue::from_str(&format!("\"{}\"", Digest::of(&jwks).to_base64url()));
         // base64url in quotes is a header value; the empty tag matches nothing.

@@ -110,7 +110,7 @@ impl Generations {
 
 impl Token {
     fn of(verified: VerifiedToken) -> Option<Self> {
-        let answer = serde_json::to_vec(&Active::of(&verified)).ok()?;
+        let answer = serde_json::to_vec(&Answer::of(&verified)).ok()?;
         Some(Self {
             // Every token of ours is minted for an entry.
             entry: verified.entry()?.to_owned(),
@@ -150,7 +150,7 @@ impl Token {
 
 /// The members of RFC 7662 §2.2, with those of RFC 8705 §3.2 and our own.
 #[derive(Serialize)]
-struct Active<'a> {
+struct Answer<'a> {
     active: bool,
     #[serde(skip_serializing_if = "str::is_empty")]
     scope: &'a str,
@@ -185,7 +185,7 @@ struct Confirmation<'a> {
     certificate: &'a str,
 }
 
-impl<'a> Active<'a> {
+impl<'a> Answer<'a> {
     fn of(token: &'a VerifiedToken) -> Self {
         Self {
             active: true,

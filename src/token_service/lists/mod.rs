@@ -56,7 +56,7 @@ pub struct Shown {
 /// All lists.
 #[derive(Debug)]
 pub struct Lists {
-    lists: [Shared; NAMES.len()],
+    all: [Shared; NAMES.len()],
     /// Told when the writer may have something to do.
     due: Notify,
     /// How many used assertions could not be shared because their list was full.
@@ -134,12 +134,12 @@ impl Shown {
 
 impl Default for Lists {
     fn default() -> Self {
-        let lists = std::array::from_fn(|_| Shared {
+        let all = std::array::from_fn(|_| Shared {
             known: Mutex::default(),
             used: AtomicUsize::new(0),
             ended: watch::channel(0).0,
         });
-        Self { lists, due: Notify::new(), surplus: AtomicUsize::new(0) }
+        Self { all, due: Notify::new(), surplus: AtomicUsize::new(0) }
     }
 }
 
@@ -147,7 +147,7 @@ impl Lists {
     /// Takes a list as the API server has it now. What it lacks of what is known here is to be written again.
     pub fn shown(&self, index: usize, shown: Arc<Shown>, now: Timestamp) {
         let now = seconds(now);
-        let list = &self.lists[index];
+        let list = &self.all[index];
         let mut known = list.lock();
         known.revoked.shown(&shown.revoked, now);
         known.used.shown(&shown.used, now);
@@ -163,7 +163,7 @@ impl Lists {
     /// Takes that a list was deleted. It is written whole once the controller has made it again.
     pub fn gone(&self, index: usize, now: Timestamp) {
         let now = seconds(now);
-        let mut known = self.lists[index].lock();
+        let mut known = self.all[index].lock();
         known.revoked.shown(&List::default(), now);
         known.used.shown(&List::default(), now);
         known.shown = None;
@@ -172,7 +172,7 @@ impl Lists {
     /// Whether a token was revoked.
     #[must_use]
     pub fn is_revoked(&self, mark: &Mark, now: Timestamp) -> bool {
-        self.lists[mark.list()].lock().revoked.counts(mark, seconds(now))
+        self.all[mark.list()].lock().revoked.counts(mark, seconds(now))
     }
 
     /// Revokes a token until its `exp`, here at once; returns when that is written down for all replicas and for ever.
@@ -181,7 +181,7 @@ impl Lists {
     /// list is full, [`Refusal::NotRecorded`] if it could not be written: then it holds here, and is written as soon
     /// as that is possible.
     pub async fn revoke(&self, mark: Mark, expires_at: Timestamp, now: Timestamp) -> Result<(), Refusal> {
-        let list = &self.lists[mark.list()];
+        let list = &self.all[mark.list()];
         let (until, now) = (seconds(expires_at), seconds(now));
         let begun = {
             let mut known = list.lock();
@@ -208,7 +208,7 @@ impl Lists {
     pub fn first_use(&self, client_id: &str, jti: &str, exp: Timestamp, now: Timestamp) -> Result<bool, Refusal> {
         let mark = Mark::of(client_id, jti);
         let (until, now) = (seconds(rotation::add(exp, REMEMBERED_AFTER)), seconds(now));
-        let list = &self.lists[mark.list()];
+        let list = &self.all[mark.list()];
         let mut known = list.lock();
         if known.used.counts(&mark, now) || known.surplus.get(&mark).is_some_and(|until| *until > now) {
             return Ok(false);
@@ -243,7 +243,7 @@ impl Lists {
     #[must_use]
     pub fn counts(&self) -> Counts {
         let mut counts = Counts { used_surplus: self.surplus.load(Ordering::Relaxed), ..Counts::default() };
-        for list in &self.lists {
+        for list in &self.all {
             let known = list.lock();
             counts.revoked += known.revoked.len();
             counts.revoked_unwritten += known.revoked.unshared.len();
@@ -256,7 +256,7 @@ impl Lists {
     /// What stands in the way of sharing, in words; `None` if nothing does.
     #[must_use]
     pub fn problem(&self) -> Option<String> {
-        self.lists.iter().zip(NAMES).find_map(|(list, name)| {
+        self.all.iter().zip(NAMES).find_map(|(list, name)| {
             let known = list.lock();
             if known.shown.is_none() {
                 return Some(format!("there is no Secret {name}: its clients cannot revoke tokens"));
@@ -266,7 +266,7 @@ impl Lists {
     }
 
     fn has_room(&self, list: &Shared, known: &Known) -> bool {
-        let all: usize = self.lists.iter().map(|list| list.used.load(Ordering::Relaxed)).sum();
+        let all: usize = self.all.iter().map(|list| list.used.load(Ordering::Relaxed)).sum();
         known.used_len() < MOST_USED_OF_A_LIST && all - list.used.load(Ordering::Relaxed) + known.used_len() < MOST_USED
     }
 }

@@ -113,7 +113,7 @@ impl Writer {
         stop.run_until_cancelled(endless).await;
         let last = async {
             for index in 0..NAMES.len() {
-                if self.lists.lists[index].lock().has_unshared() {
+                if self.lists.all[index].lock().has_unshared() {
                     self.round(index, &mut Pace::new()).await;
                 }
             }
@@ -127,7 +127,7 @@ impl Writer {
         let now = Instant::now();
         let mut wait: Option<Instant> = None;
         let mut best: Option<(u8, Instant, usize)> = None;
-        for (index, (list, turn)) in self.lists.lists.iter().zip(&pace.lists).enumerate() {
+        for (index, (list, turn)) in self.lists.all.iter().zip(&pace.lists).enumerate() {
             let known = list.lock();
             let (rank, from) = if known.is_urgent {
                 (0, pace.next)
@@ -151,7 +151,7 @@ impl Writer {
     }
 
     async fn round(&self, index: usize, pace: &mut Pace) {
-        let list = &self.lists.lists[index];
+        let list = &self.lists.all[index];
         let begun = {
             let mut known = list.lock();
             known.is_urgent = false;
@@ -174,7 +174,7 @@ impl Writer {
     /// Writes what a list lacks, and says how many bytes that were.
     async fn written(&self, index: usize) -> Result<u64, Problem> {
         for _ in 0..MOST_CONFLICTS {
-            let shown = self.lists.lists[index].lock().shown.clone();
+            let shown = self.lists.all[index].lock().shown.clone();
             let Some(shown) = shown else {
                 self.read(index).await?;
                 continue;
@@ -209,7 +209,7 @@ impl Writer {
     /// What the two fields of a list shall hold; `None` if they do.
     fn wanted(&self, index: usize) -> Option<(List, List)> {
         let now = seconds(self.clock.now());
-        let known = self.lists.lists[index].lock();
+        let known = self.lists.all[index].lock();
         let is_due = known.has_unshared() || known.is_damaged();
         is_due.then(|| (known.revoked.wanted(now), known.used.wanted(now)))
     }
@@ -259,16 +259,13 @@ impl Pace {
     fn ended(&mut self, index: usize, written: Option<u64>) {
         let now = Instant::now();
         let turn = &mut self.lists[index];
-        match written {
-            Some(bytes) => {
-                *turn = Turn { next: now, failures: 0 };
-                self.next = now + Duration::from_micros(bytes * 1_000_000 / BYTES_PER_SECOND);
-                self.gathered = now + GATHER;
-            }
-            None => {
-                let pause = AGAIN_AFTER.saturating_mul(1 << turn.failures.min(5)).min(AGAIN_AFTER_AT_MOST);
-                *turn = Turn { next: now + pause, failures: turn.failures + 1 };
-            }
+        if let Some(bytes) = written {
+            *turn = Turn { next: now, failures: 0 };
+            self.next = now + Duration::from_micros(bytes * 1_000_000 / BYTES_PER_SECOND);
+            self.gathered = now + GATHER;
+        } else {
+            let pause = AGAIN_AFTER.saturating_mul(1 << turn.failures.min(5)).min(AGAIN_AFTER_AT_MOST);
+            *turn = Turn { next: now + pause, failures: turn.failures + 1 };
         }
     }
 }

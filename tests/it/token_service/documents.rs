@@ -28,6 +28,10 @@ async fn the_metadata_states_exactly_what_is_on() {
                 "response_types_supported": [],
                 "grant_types_supported": ["client_credentials"],
                 "token_endpoint_auth_methods_supported": ["client_secret_basic", "client_secret_post"],
+                "introspection_endpoint": format!("{}/introspect", service.issuer),
+                "introspection_endpoint_auth_methods_supported": ["client_secret_basic", "client_secret_post"],
+                "revocation_endpoint": format!("{}/revoke", service.issuer),
+                "revocation_endpoint_auth_methods_supported": ["client_secret_basic", "client_secret_post"],
             })
         );
         let head = service.send(service.http().head(service.url(path))).await;
