@@ -82,9 +82,6 @@ async fn two_replicas_that_write_at_once_lose_nothing() {
     assert_eq!(list.len(), 10, "each writes over exactly what is there");
     let metrics = [stage.service.metrics().await, other.metrics().await].concat();
     assert!(metrics.contains(r#"list_writes_total{outcome="conflict"}"#), "{metrics}");
-    for token in &tokens[..9] {
-        assert!(!is_active(&stage.service, token).await && !is_active(&other, token).await || token == &tokens[8]);
-    }
     stage.service.api.release_watches();
     for service in [&stage.service, &other] {
         for token in &tokens {
