@@ -309,6 +309,28 @@ mod tests {
     }
 
     #[test]
+    fn a_token_is_good_from_the_latest_of_its_clients_and_its_entrys_times_on() {
+        let mut entry = entry(&[
+            ("api", "x", "2026-01-01T00:00:00Z", "2026-02-01T00:00:00Z"),
+            ("web", "y", "2026-01-01T00:00:00Z", "2026-02-01T00:00:00Z"),
+        ]);
+        let at = |text: &str| text.parse::<Timestamp>().unwrap();
+        entry.credentials.get_mut("web").unwrap().revoked_before = Some(at("2026-01-03T00:00:00.5Z"));
+        let client = Client::of(entry.clone());
+        assert!(client.is_good("api", at("2026-01-01T00:00:00Z")), "createdAt");
+        assert!(!client.is_good("api", at("2025-12-31T23:59:59Z")));
+        assert!(client.is_good("web", at("2026-01-03T00:00:01Z")), "revokedBefore of the entry");
+        assert!(!client.is_good("web", at("2026-01-03T00:00:00Z")), "tokens have whole seconds");
+        entry.revoked_before = Some(at("2026-01-04T00:00:00Z"));
+        let client = Client::of(entry);
+        for name in ["api", "web"] {
+            assert!(client.is_good(name, at("2026-01-04T00:00:00Z")), "revokedBefore of the client");
+            assert!(!client.is_good(name, at("2026-01-03T23:59:59Z")));
+        }
+        assert!(!client.is_good("removed", at("2026-01-04T00:00:00Z")));
+    }
+
+    #[test]
     fn a_client_is_found_by_its_identifier_and_removed_by_its_secrets_name() {
         let directory = Directory::new("default");
         directory.put(Arc::new(Client::of(entry(&[]))));

@@ -368,3 +368,58 @@ async fn another_writer_at_every_turn_is_merged_with_and_one_that_never_rests_is
     passes(Duration::from_secs(2)).await;
     assert!(field(&api, REVOKED_FIELD).until(&Mark::of(ID, "b")).is_some(), "written as soon as it can be");
 }
+
+/// A sequence of numbers that look random and are the same every time (the constants are Knuth's MMIX).
+struct Numbers(u64);
+
+impl Numbers {
+    fn below(&mut self, limit: u64) -> u64 {
+        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (self.0 >> 33) % limit
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn whatever_becomes_of_requests_watches_and_replicas_a_revocation_that_was_answered_with_200_stays() {
+    for seed in 0..24 {
+        let (api, mut numbers) = (api(), Numbers(seed));
+        let mut replicas = [Replica::start(&api), Replica::start(&api), Replica::start(&api)];
+        let (mut answered, mut tried) = (Vec::new(), 0_u32);
+        for step in 0..120 {
+            let which = usize::try_from(numbers.below(3)).unwrap();
+            match numbers.below(10) {
+                0..5 => {
+                    tried += 1;
+                    let mark = Mark::of(ID, &tried.to_string());
+                    let hour = now() + SignedDuration::from_hours(1);
+                    if replicas[which].lists().revoke(mark, hour, now()).await == Ok(()) {
+                        answered.push(mark);
+                    }
+                }
+                5 => {
+                    let faults =
+                        [Fault::LoseReply, Fault::LoseRequest, Fault::internal(), Fault::Hang, Fault::HangAfter];
+                    let fault = faults[usize::try_from(numbers.below(5)).unwrap()].clone();
+                    let verb = ["update", "get"][usize::try_from(numbers.below(2)).unwrap()];
+                    api.on(Nth::every(verb, "secrets").times(1 + numbers.below(2)), fault);
+                }
+                6 | 7 => replicas[which].watch(),
+                8 => passes(Duration::from_millis(100 * numbers.below(30))).await,
+                _ => replicas[which] = Replica::start(&api),
+            }
+            let list = field(&api, REVOKED_FIELD);
+            let lost = answered.iter().filter(|mark| list.until(mark).is_none()).count();
+            assert_eq!(lost, 0, "seed {seed}, step {step}");
+        }
+        api.heal();
+        assert!(answered.len() > 10, "seed {seed}: {} of {tried}", answered.len());
+        for replica in &replicas {
+            replica.watch();
+            assert!(answered.iter().all(|mark| replica.lists().is_revoked(mark, now())), "seed {seed}");
+        }
+        passes(Duration::from_mins(2)).await;
+        for replica in &replicas {
+            assert_eq!(replica.lists().counts().revoked_unwritten, 0, "seed {seed}: at rest");
+        }
+    }
+}
