@@ -11,7 +11,8 @@ use aws_lc_rs::digest;
 use jiff::Timestamp;
 use subtle::{Choice, ConstantTimeEq as _};
 
-use crate::api::TokenEndpointAuthMethod;
+use super::accepted::Proofs;
+use crate::api::{GrantType, TokenEndpointAuthMethod};
 use crate::ledger::{Digest, Entry, Verifier};
 use crate::rotation;
 
@@ -49,9 +50,13 @@ pub struct Client {
     pub resource_audiences: Vec<String>,
     /// The ways in which it may authenticate.
     pub methods: Vec<TokenEndpointAuthMethod>,
+    /// Whether it may use the client credentials grant (RFC 6749 §4.4).
+    pub has_client_credentials: bool,
+    /// What it may prove itself with besides client secrets.
+    pub proofs: Option<Box<Proofs>>,
     /// Its credential entries by name, in their order, each with the first `iat` that its tokens may have.
     tokens_from: Box<[(Arc<str>, i64)]>,
-    accepted: Vec<AcceptedClientSecret>,
+    accepted: Box<[AcceptedClientSecret]>,
 }
 
 /// One revision of a client secret.
@@ -201,8 +206,11 @@ impl Client {
             customer_groups: names(grant.customer_groups),
             resource_audiences: names(grant.resource_audiences),
             methods: grant.auth_methods,
+            has_client_credentials: grant.grant_types.is_empty()
+                || grant.grant_types.contains(&GrantType::ClientCredentials),
+            proofs: Proofs::of(&entry.credentials),
             tokens_from: tokens_from.into(),
-            accepted,
+            accepted: accepted.into(),
         }
     }
 
@@ -219,7 +227,7 @@ impl Client {
     #[must_use]
     pub fn match_client_secret(&self, sha256: Digest, now: Timestamp) -> Match<'_> {
         let mut found = Match::Unknown;
-        for candidate in &self.accepted {
+        for candidate in &*self.accepted {
             if !bool::from(equal(candidate.sha256, sha256)) {
                 continue;
             }

@@ -16,6 +16,7 @@ pub struct Metrics {
     live_reads: Family<LiveReadLabels, Counter>,
     list_writes: Family<ListWriteLabels, Counter>,
     introspected: Family<IntrospectedLabels, Counter>,
+    cluster_key_reads: Family<ClusterKeyReadLabels, Counter>,
 }
 
 /// Which endpoint answered.
@@ -87,6 +88,15 @@ pub enum ListWrite {
     Failed,
 }
 
+/// How a read of the cluster's keys ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum ClusterKeyRead {
+    /// They were read.
+    Ok,
+    /// The API server did not answer, refused, or said what cannot be understood.
+    Failed,
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct RequestLabels {
     endpoint: Endpoint,
@@ -117,6 +127,11 @@ struct IntrospectedLabels {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 struct Introspected(Option<Inactive>);
 
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ClusterKeyReadLabels {
+    outcome: ClusterKeyRead,
+}
+
 impl Metrics {
     /// The counters, shown by `registry`.
     pub fn register(registry: &mut Registry) -> Self {
@@ -143,6 +158,11 @@ impl Metrics {
             "Tokens that were introspected, active or why they were not",
             metrics.introspected.clone(),
         );
+        registry.register(
+            "cluster_key_reads",
+            "Reads of the keys that the cluster signs ServiceAccount tokens with, by how they ended",
+            metrics.cluster_key_reads.clone(),
+        );
         metrics
     }
 
@@ -164,6 +184,10 @@ impl Metrics {
 
     pub(super) fn list_write(&self, outcome: ListWrite) {
         self.list_writes.get_or_create(&ListWriteLabels { outcome }).inc();
+    }
+
+    pub(super) fn cluster_key_read(&self, outcome: ClusterKeyRead) {
+        self.cluster_key_reads.get_or_create(&ClusterKeyReadLabels { outcome }).inc();
     }
 
     /// How many live reads ended like this.
@@ -247,6 +271,16 @@ impl EncodeLabelValue for ListWrite {
         match self {
             Self::Written => "written",
             Self::Conflict => "conflict",
+            Self::Failed => "failed",
+        }
+        .encode(encoder)
+    }
+}
+
+impl EncodeLabelValue for ClusterKeyRead {
+    fn encode(&self, encoder: &mut LabelValueEncoder<'_>) -> Result<(), std::fmt::Error> {
+        match self {
+            Self::Ok => "ok",
             Self::Failed => "failed",
         }
         .encode(encoder)

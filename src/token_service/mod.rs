@@ -4,18 +4,22 @@
 //! ledger namespace ─watch─▶ follow ─▶ directory · keys · tls        (what is accepted, signed and served with)
 //!                  ◀─get── live  ◀──────┐
 //!                  ◀update─ lists ◀─────┤                            (what was revoked or used)
-//! client ─TLS─▶ server ─▶ service ─▶ token_endpoint · introspection · revocation · documents     (requests)
+//! client ─TLS─▶ server ─▶ service ─▶ client_authentication ─▶ token_endpoint · introspection · revocation · documents
+//! API server ─▶ cluster_keys ───────────┘
 //! ```
 //!
-//! It needs `get`, `list` and `watch` on the Secrets of one namespace, and `update` on the eight shared lists, which are
-//! all that it writes. Every replica answers by itself. When the API server cannot be reached, it goes on with what it
-//! knows; tokens cannot be revoked then.
+//! It needs `get`, `list` and `watch` on the Secrets of one namespace, `update` on the eight shared lists, which are all
+//! that it writes, and the cluster's discovery documents, which every `ServiceAccount` may read. Every replica answers
+//! by itself. When the API server cannot be reached, it goes on with what it knows; tokens cannot be revoked then.
 
+pub mod accepted;
 pub mod client_authentication;
+pub mod cluster_keys;
 pub mod directory;
 mod documents;
 pub mod follow;
 pub mod form;
+pub mod forwarded;
 mod introspection;
 pub mod keys;
 pub mod lists;
@@ -30,6 +34,7 @@ pub mod service;
 pub mod tls;
 pub mod token_endpoint;
 pub mod verified;
+pub mod verifying_key;
 
 mod health;
 
@@ -48,6 +53,7 @@ use crate::clock::Clock;
 use crate::config;
 use crate::kubernetes::client::Clients;
 use crate::kubernetes::watch::{Health, Selection, Watch};
+use cluster_keys::ClusterKeys;
 use follow::{Follower, Served};
 use lists::Writer;
 use live::LiveReader;
@@ -114,7 +120,9 @@ pub async fn run(
     let follower = Arc::new(Follower::new(served.clone(), clock.clone(), &mut registry));
     let (health_sender, health) = Health::channel();
     health::register(&mut registry, &served, &health);
-    let conditions = health::conditions(&served, health, clock.clone());
+    let cluster_keys = Arc::new(ClusterKeys::new(clients.requests.clone(), clock.clone(), metrics.clone()));
+    let mut conditions = health::conditions(&served, health, clock.clone());
+    conditions.push(cluster_keys.condition());
     let watch = Watch {
         name: "ledger namespace",
         api: Api::<Secret>::namespaced(clients.watches, &ledger_namespace),
@@ -126,8 +134,17 @@ pub async fn run(
     let live = LiveReader::new(requests, namespace, follower.clone(), clock.clone(), metrics.clone());
     let certificate = served.certificate.clone();
     let body_within = limits.body;
-    let service = Service::new(Parts { server, served, live, clock, metrics: metrics.clone(), body_within });
-    let server = Server { certificate, router: service.router(), limits, metrics };
+    let proxies = server.forwarded_certificates.clone().map(Arc::new);
+    let parts = Parts {
+        server,
+        served,
+        live,
+        cluster_keys: cluster_keys.clone(),
+        clock,
+        metrics: metrics.clone(),
+        body_within,
+    };
+    let server = Server { certificate, router: Service::new(parts).router(), limits, metrics, proxies };
 
     let mut tasks = JoinSet::new();
     let watch_stop = stop.clone();
@@ -137,6 +154,8 @@ pub async fn run(
         // Its error is of reading an address that is bound.
         let _ = Admin { conditions, registry }.run(listeners.admin, admin_stop).await;
     });
+    let keys_stop = stop.clone();
+    tasks.spawn(async move { cluster_keys.run(keys_stop).await });
     // What the last requests leave behind is written after them.
     let (server_stop, answered) = (stop.clone(), CancellationToken::new());
     let writer_stop = answered.clone();

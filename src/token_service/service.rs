@@ -11,6 +11,7 @@ use bytes::Bytes;
 use http::{HeaderValue, Response, header};
 use serde_json::json;
 
+use super::cluster_keys::ClusterKeys;
 use super::directory::Directory;
 use super::documents::{jwks, metadata, metadata_of, metadata_paths};
 use super::follow::Served;
@@ -42,6 +43,7 @@ pub struct Service {
     pub(super) lists: Arc<Lists>,
     pub(super) verified: Verified,
     pub(super) live: LiveReader,
+    pub(super) cluster_keys: Arc<ClusterKeys>,
     pub(super) clock: Arc<dyn Clock>,
     pub(super) metadata: Bytes,
     pub(super) body_within: Duration,
@@ -56,6 +58,8 @@ pub struct Parts {
     pub served: Served,
     /// For the read before a 401.
     pub live: LiveReader,
+    /// For `ServiceAccount` tokens.
+    pub cluster_keys: Arc<ClusterKeys>,
     /// Read once per request.
     pub clock: Arc<dyn Clock>,
     /// Where requests are counted.
@@ -68,10 +72,10 @@ impl Service {
     /// A service.
     #[must_use]
     pub fn new(parts: Parts) -> Self {
-        let Parts { server, served, live, clock, metrics, body_within } = parts;
+        let Parts { server, served, live, cluster_keys, clock, metrics, body_within } = parts;
         let Served { directory, keys, certificate: _, lists } = served;
         let (metadata, verified) = (metadata_of(&server), Verified::default());
-        Self { server, directory, keys, lists, verified, live, clock, metadata, body_within, metrics }
+        Self { server, directory, keys, lists, verified, live, cluster_keys, clock, metadata, body_within, metrics }
     }
 
     /// The routes, all below the issuer's path except the well-known ones.

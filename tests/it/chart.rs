@@ -100,6 +100,25 @@ fn the_policy_in_the_values_is_the_one_of_the_program() {
 }
 
 #[test]
+fn a_proxy_in_the_values_is_one_of_the_program() {
+    let schema = schema();
+    let forwarded = schema.pointer("/properties/server/properties/forwardedCertificates/properties").unwrap();
+    let headers = forwarded["header"]["enum"].as_array().unwrap();
+    assert_eq!(headers.len(), 3);
+    for header in headers {
+        let server = serde_json::json!({
+            "issuer": "https://a.example",
+            "forwardedCertificates": {"header": header, "proxies": ["10.0.0.0/8", "fd00::/8", "192.0.2.1"]},
+        });
+        let config = Config::parse(&serde_json::json!({"server": server}).to_string()).unwrap();
+        assert_eq!(config.server.forwarded_certificates.unwrap().header.name(), header);
+    }
+    let mut values = values()["server"]["forwardedCertificates"].clone();
+    assert_eq!(values["proxies"].take(), serde_json::json!([]), "nobody is believed unless named");
+    assert!(headers.contains(&values["header"]));
+}
+
+#[test]
 fn the_versions_of_chart_and_program_are_one() {
     let chart: Value = serde_yaml::from_str(&fs::read_to_string(format!("{CHART}/Chart.yaml")).unwrap()).unwrap();
     assert_eq!(chart["version"], env!("CARGO_PKG_VERSION"));

@@ -59,6 +59,9 @@ app.kubernetes.io/component: {{ .component }}
 {{- with .Values.server.defaultAudience -}}
 {{- $_ := set $server "defaultAudience" . -}}
 {{- end -}}
+{{- if .Values.server.forwardedCertificates.proxies -}}
+{{- $_ := set $server "forwardedCertificates" .Values.server.forwardedCertificates -}}
+{{- end -}}
 {{- toYaml (dict "server" $server "policy" .Values.policy) -}}
 {{- end -}}
 

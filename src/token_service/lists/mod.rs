@@ -17,7 +17,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Secret;
 use tokio::sync::{Notify, watch};
 use tokio::time::timeout;
@@ -34,9 +34,6 @@ pub const MOST_REVOKED_OF_A_CLIENT: usize = 1024;
 pub const MOST_USED: usize = 1 << 19;
 /// The most of them that one list's clients may have: no client takes the room of all.
 pub const MOST_USED_OF_A_LIST: usize = MOST_USED / 2;
-/// How much longer than its `exp` a used client assertion is remembered: clocks differ.
-pub const REMEMBERED_AFTER: SignedDuration = SignedDuration::from_secs(120);
-
 /// How long a revocation may take to be written down.
 const RECORDED_WITHIN: Duration = Duration::from_secs(5);
 /// How many seconds pass at least between two searches for used assertions that have ended, where there is no room.
@@ -203,11 +200,12 @@ impl Lists {
         if list.lock().revoked.shared.counts(&mark, now) { Ok(()) } else { Err(Refusal::NotRecorded) }
     }
 
-    /// Whether a client assertion is used for the first time, as far as this replica knows; from now on it was used,
-    /// until a while after its `exp`. Refused with [`Refusal::NoRoom`] if it could not be remembered.
+    /// Whether a client assertion is used for the first time, as far as this replica knows. From now on it was used,
+    /// until it could no longer be accepted: a minute after its `exp`, for clocks that differ. Refused with
+    /// [`Refusal::NoRoom`] if it could not be remembered.
     pub fn first_use(&self, client_id: &str, jti: &str, exp: Timestamp, now: Timestamp) -> Result<bool, Refusal> {
         let mark = Mark::of(client_id, jti);
-        let (until, now) = (seconds(rotation::add(exp, REMEMBERED_AFTER)), seconds(now));
+        let (until, now) = (seconds(rotation::add(exp, rotation::CLOCK_SKEW)), seconds(now));
         let list = &self.all[mark.list()];
         let mut known = list.lock();
         if known.used.counts(&mark, now) || known.surplus.get(&mark).is_some_and(|until| *until > now) {

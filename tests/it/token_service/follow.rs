@@ -54,14 +54,18 @@ async fn no_more_than_ten_live_reads_are_made_in_a_second() {
 }
 
 #[tokio::test]
-async fn only_secrets_of_the_ledger_namespace_are_read_and_nothing_is_written() {
+async fn only_secrets_of_the_ledger_namespace_and_the_clusters_keys_are_read_and_nothing_is_written() {
     let service = TokenService::start().await;
     service.token(ID, CLIENT_SECRET).await;
     service.token("nobody", "x").await;
     let name = ledger::name("default", "nobody");
-    let requests = service.api.requests();
+    service.until("read", async || service.readyz().await.body.contains("[+] cluster-keys")).await;
+    let (of_secrets, mut others): (Vec<_>, Vec<_>) =
+        service.api.requests().into_iter().partition(|request| request.contains(" secrets "));
+    others.sort();
+    assert_eq!(others, ["get /.well-known/openid-configuration 200", "get /openid/v1/jwks 200"], "the cluster's keys");
     assert_eq!(
-        requests,
+        of_secrets,
         [
             format!("list secrets {NAMESPACE} 200"),
             format!("watch secrets {NAMESPACE} 200"),

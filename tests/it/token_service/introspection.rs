@@ -34,7 +34,7 @@ impl Stage {
     pub(super) async fn start() -> Self {
         let service = TokenService::start().await;
         let key = signing_key_since_yesterday();
-        service.api.person_publishes(&[&key]);
+        service.api.person_publishes_keys(&[&key]);
         service.api.person_applies(&Entry::new(API).granted("resourceAudiences", &[AUDIENCE]).secret());
         let stage = Self { service, key };
         let kid = stage.key.record.kid.clone();
@@ -58,7 +58,7 @@ impl Stage {
     }
 
     async fn introspect(&self, token: &str) -> Answer {
-        let answer = self.service.post("/introspect", API, &[("token", token)]).await;
+        let answer = self.service.post_as("/introspect", API, &[("token", token)]).await;
         assert_eq!(answer.status, StatusCode::OK, "{answer:?}");
         assert_eq!(answer.header("content-type"), Some("application/json"));
         assert_eq!(answer.header("cache-control"), Some("no-store"));
@@ -209,7 +209,7 @@ async fn only_who_serves_the_tokens_audience_may_ask_for_it() {
     let other = stage.signed(|claims| claims.audiences = &*OTHER);
     assert!(!stage.is_active(&other).await, "another audience");
     stage.counted("audience", 1).await;
-    let own = stage.service.post("/introspect", ID, &[("token", &token)]).await;
+    let own = stage.service.post_as("/introspect", ID, &[("token", &token)]).await;
     assert_eq!(
         (own.status, own.body.as_str()),
         (StatusCode::OK, r#"{"active":false}"#),
@@ -256,7 +256,7 @@ async fn a_token_ends_with_its_client_its_entry_its_watermarks_and_its_key() {
     stage.until_inactive("the client was deleted", &token).await;
     applies(&Entry::new(ID));
     stage.service.until("active", async || stage.is_active(&token).await).await;
-    stage.service.api.person_publishes(&[&signing_key_since_yesterday()]);
+    stage.service.api.person_publishes_keys(&[&signing_key_since_yesterday()]);
     stage.until_inactive("the key is no longer published", &token).await;
 }
 
@@ -314,7 +314,7 @@ async fn requests_that_are_not_understood_are_refused_as_rfc_7662_2_3_says() {
         assert_eq!((answer.status.as_u16(), answer.header("allow")), (405, Some("POST")), "{method}");
     }
     for hint in ["access_token", "refresh_token", "urn:example:unknown", ""] {
-        let answer = service.post("/introspect", API, &[("token", &token), ("token_type_hint", hint)]).await;
+        let answer = service.post_as("/introspect", API, &[("token", &token), ("token_type_hint", hint)]).await;
         assert_eq!(answer.json()["active"], true, "§2.1: the hint {hint:?} is but a hint");
     }
     let by_post = [("token", &*token), ("client_id", API), ("client_secret", CLIENT_SECRET)];
@@ -329,7 +329,7 @@ async fn before_there_is_a_key_to_verify_with_nobody_is_told_that_a_token_is_ina
     let cold = TokenService::start_on(api, certificate, "", Limits::default()).await;
     cold.until("listed", async || cold.readyz().await.body.contains("[+] ledger")).await;
     for path in ["/introspect", "/revoke"] {
-        let answer = cold.post(path, API, &[("token", "x")]).await;
+        let answer = cold.post_as(path, API, &[("token", "x")]).await;
         assert_eq!(answer.error(), (503, "temporarily_unavailable".into()), "{path}");
         assert_eq!(answer.header("retry-after"), Some("5"), "{path}");
     }

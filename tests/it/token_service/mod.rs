@@ -5,11 +5,16 @@
 mod connections;
 mod documents;
 mod follow;
+mod forwarded;
 mod introspection;
 mod lists;
 mod live;
 mod logs;
+mod mutual_tls;
+mod private_key_jwt;
+mod proofs;
 mod revocation;
+mod service_account;
 mod token_endpoint;
 
 use std::net::SocketAddr;
@@ -56,6 +61,8 @@ struct TokenService {
     admin: SocketAddr,
     issuer: String,
     certificate: CertificateDer<'static>,
+    /// For [`Self::post`] and the admin port: to make a client takes longer than a request.
+    client: reqwest::Client,
     stop: CancellationToken,
     running: JoinSet<Result<(), token_service::Error>>,
 }
@@ -80,46 +87,70 @@ impl TokenService {
         api.person_makes_signing_keys();
         api.person_makes_lists();
         api.person_applies(&Entry::new("shop.storefront").secret());
+        proofs::cluster().publish(&api);
         let service = Self::start_on(api, certificate, issuer_path, limits).await;
+        service.until("ready", async || service.readyz().await.status == StatusCode::OK).await;
+        service
+    }
+
+    /// Starts one that believes what proxies at `range` say in this header.
+    async fn start_behind(header: &str, range: &str, limits: Limits) -> Self {
+        let api = FakeApi::new();
+        let certificate = api.person_makes_a_certificate();
+        api.person_makes_signing_keys();
+        proofs::cluster().publish(&api);
+        let more = format!(", forwardedCertificates: {{header: {header}, proxies: [\"{range}\"]}}");
+        let service = Self::start_configured(api, certificate, "", limits, &more).await;
         service.until("ready", async || service.readyz().await.status == StatusCode::OK).await;
         service
     }
 
     /// Starts one over whatever is in the API server.
     async fn start_on(api: FakeApi, certificate: CertificateDer<'static>, issuer_path: &str, limits: Limits) -> Self {
+        Self::start_configured(api, certificate, issuer_path, limits, "").await
+    }
+
+    async fn start_configured(
+        api: FakeApi,
+        certificate: CertificateDer<'static>,
+        issuer_path: &str,
+        limits: Limits,
+        more: &str,
+    ) -> Self {
         let clock = Arc::new(ManualClock::at(NOW.parse().unwrap()));
-        Self::start_as(api, certificate, |address| format!("https://{address}{issuer_path}"), limits, clock).await
+        let issuer = |address| format!("https://{address}{issuer_path}");
+        Self::start_as((api, certificate, clock), issuer, limits, more).await
     }
 
     /// Another replica: the same API server, issuer and clock, and an address of its own. Waits until it is ready.
     async fn twin(&self) -> Self {
         let issuer = self.issuer.clone();
-        let (api, clock) = (self.api.clone(), self.clock.clone());
-        let twin = Self::start_as(api, self.certificate.clone(), |_| issuer, Limits::default(), clock).await;
+        let world = (self.api.clone(), self.certificate.clone(), self.clock.clone());
+        let twin = Self::start_as(world, |_| issuer, Limits::default(), "").await;
         twin.until("ready", async || twin.readyz().await.status == StatusCode::OK).await;
         twin
     }
 
     async fn start_as(
-        api: FakeApi,
-        certificate: CertificateDer<'static>,
+        (api, certificate, clock): (FakeApi, CertificateDer<'static>, Arc<ManualClock>),
         issuer: impl FnOnce(SocketAddr) -> String,
         limits: Limits,
-        clock: Arc<ManualClock>,
+        more: &str,
     ) -> Self {
         let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
         let free = "127.0.0.1:0".parse().unwrap();
         let listeners = Listeners::bind(free, free).await.unwrap();
         let (address, admin) = (listeners.clients.local_addr().unwrap(), listeners.admin.local_addr().unwrap());
         let issuer = issuer(address);
-        let config = format!("server: {{issuer: \"{issuer}\", defaultAudience: \"https://default.example\"}}");
+        let config = format!("server: {{issuer: \"{issuer}\", defaultAudience: \"https://default.example\"{more}}}");
         let server = Config::parse(&config).unwrap().server;
         let settings = Settings { server, ledger_namespace: NAMESPACE.into(), limits };
         let clients = Clients { watches: api.client(), requests: api.client() };
         let stop = CancellationToken::new();
         let mut running = JoinSet::new();
         running.spawn(token_service::run(settings, listeners, clients, clock.clone(), stop.clone()));
-        Self { api, clock, address, admin, issuer, certificate, stop, running }
+        let client = trusting(&certificate).build().unwrap();
+        Self { api, clock, address, admin, issuer, certificate, client, stop, running }
     }
 
     fn url(&self, path: &str) -> String {
@@ -128,8 +159,7 @@ impl TokenService {
 
     /// A client that trusts the certificate of the start. Every one has its own connections.
     fn http(&self) -> reqwest::Client {
-        let trusted = reqwest::Certificate::from_der(&self.certificate).unwrap();
-        reqwest::Client::builder().tls_certs_only([trusted]).no_proxy().build().unwrap()
+        trusting(&self.certificate).build().unwrap()
     }
 
     async fn send(&self, request: reqwest::RequestBuilder) -> Answer {
@@ -144,17 +174,29 @@ impl TokenService {
     }
 
     /// Posts a form to an endpoint with `client_secret_basic`.
-    async fn post(&self, path: &str, client_id: &str, form: &[(&str, &str)]) -> Answer {
+    async fn post_as(&self, path: &str, client_id: &str, form: &[(&str, &str)]) -> Answer {
         let request = self.http().post(self.url(path)).basic_auth(client_id, Some(CLIENT_SECRET));
         self.send(request.form(form)).await
     }
 
+    /// Posts a form to the token endpoint, without an `Authorization` header.
+    async fn post(&self, form: &[(&str, &str)]) -> Answer {
+        self.send(self.client.post(self.url("/token")).form(form)).await
+    }
+
+    /// How many requests to the token endpoint ended like this.
+    async fn ended(&self, outcome: &str) -> u64 {
+        let line = format!(r#"appreg_token_service_requests_total{{endpoint="token",outcome="{outcome}"}} "#);
+        let metrics = self.metrics().await;
+        metrics.lines().find_map(|found| found.strip_prefix(&line)).map_or(0, |count| count.parse().unwrap())
+    }
+
     async fn readyz(&self) -> Answer {
-        answer_of(reqwest::get(format!("http://{}/readyz?verbose", self.admin)).await.unwrap()).await
+        self.send(self.client.get(format!("http://{}/readyz?verbose", self.admin))).await
     }
 
     async fn metrics(&self) -> String {
-        answer_of(reqwest::get(format!("http://{}/metrics", self.admin)).await.unwrap()).await.body
+        self.send(self.client.get(format!("http://{}/metrics", self.admin))).await.body
     }
 
     /// Waits for something that the watch will bring about.
@@ -210,6 +252,11 @@ impl Answer {
     }
 }
 
+fn trusting(certificate: &CertificateDer<'_>) -> reqwest::ClientBuilder {
+    let trusted = reqwest::Certificate::from_der(certificate).unwrap();
+    reqwest::Client::builder().tls_certs_only([trusted]).no_proxy()
+}
+
 async fn answer_of(response: reqwest::Response) -> Answer {
     let (status, headers) = (response.status(), response.headers().clone());
     Answer { status, headers, body: response.text().await.unwrap() }
@@ -253,6 +300,29 @@ impl Entry {
             "revision": revisions.len() + 1, "mintedAt": minted_at, "notAfter": not_after,
             "verifier": {"sha256": sha256},
         }));
+        self
+    }
+
+    /// The same with one more revision of an entry that has this kind and verifier.
+    fn revision(mut self, (entry, kind): (&str, &str), verifier: &Value, from: &str, until: &str) -> Self {
+        let credentials = self.0["credentials"].as_object_mut().unwrap();
+        let credential = credentials.entry(entry).or_insert_with(|| json!({"kind": kind, "revisions": []}));
+        let revisions = credential["revisions"].as_array_mut().unwrap();
+        let number = revisions.len() + 1;
+        revisions.push(json!({"revision": number, "mintedAt": from, "notAfter": until, "verifier": verifier}));
+        self
+    }
+
+    /// The same with a `ServiceAccount`.
+    fn service_account(mut self, entry: &str, subject: &str, revoked_before: Option<&str>) -> Self {
+        self.0["credentials"][entry] =
+            json!({"kind": proofs::SERVICE_ACCOUNT, "subject": subject, "revokedBefore": revoked_before});
+        self
+    }
+
+    /// The same with these grant types.
+    fn grant_types(mut self, grant_types: &[&str]) -> Self {
+        self.0["grant"]["grantTypes"] = json!(grant_types);
         self
     }
 
@@ -300,11 +370,11 @@ impl FakeApi {
 
     /// Publishes a signing key that has signed for a day.
     fn person_makes_signing_keys(&self) {
-        self.person_publishes(&[&signing_key_since_yesterday()]);
+        self.person_publishes_keys(&[&signing_key_since_yesterday()]);
     }
 
     /// Publishes these signing keys and no others.
-    fn person_publishes(&self, keys: &[&MintedSigningKey]) {
+    fn person_publishes_keys(&self, keys: &[&MintedSigningKey]) {
         let index = keys.iter().fold(Index::default(), |index, key| index.with(key.record.clone()));
         let pems = keys.iter().map(|key| (format!("{}.pem", key.record.kid), key.private_key_pem.expose().to_vec()));
         let fields: Vec<_> = pems.chain([(INDEX_FIELD.to_owned(), index.to_json())]).collect();

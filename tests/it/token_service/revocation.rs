@@ -13,7 +13,7 @@ const FORM: &str = "application/x-www-form-urlencoded";
 
 impl Stage {
     async fn revoke(&self, token: &str) -> Answer {
-        self.service.post("/revoke", ID, &[("token", token)]).await
+        self.service.post_as("/revoke", ID, &[("token", token)]).await
     }
 
     async fn revoked(&self, token: &str) {
@@ -99,7 +99,7 @@ async fn requests_that_are_not_understood_or_not_allowed_are_refused_as_rfc_7009
     assert_eq!((answer.status.as_u16(), answer.header("allow")), (405, Some("POST")), "§2.3 (JSONP) is not offered");
     for hint in ["access_token", "refresh_token", "urn:example:unknown", ""] {
         let token = stage.token().await;
-        let answer = service.post("/revoke", ID, &[("token", &token), ("token_type_hint", hint)]).await;
+        let answer = service.post_as("/revoke", ID, &[("token", &token), ("token_type_hint", hint)]).await;
         assert_eq!(answer.status, StatusCode::OK, "§2.1: the hint {hint:?} is but a hint");
         assert!(!stage.is_active(&token).await, "{hint:?}");
     }
@@ -147,7 +147,7 @@ async fn what_could_not_be_written_is_written_without_being_asked_again() {
     let written = "token_service_revoked_tokens_unwritten 0.0";
     stage.service.until("written", async || stage.service.metrics().await.contains(written)).await;
     let twin = stage.service.twin().await;
-    let answer = twin.post("/introspect", "shop.api", &[("token", &token)]).await;
+    let answer = twin.post_as("/introspect", "shop.api", &[("token", &token)]).await;
     assert_eq!(answer.json()["active"], false);
 }
 
@@ -202,7 +202,7 @@ async fn a_clients_tokens_are_revoked_up_to_a_limit_which_others_do_not_feel() {
     let answer = revoke(stage.signed(|_| {})).await;
     assert_eq!((answer.status.as_u16(), answer.header("retry-after")), (429, Some("60")), "{answer:?}");
     let own = stage.service.token(&other, CLIENT_SECRET).await.json()["access_token"].as_str().unwrap().to_owned();
-    assert_eq!(stage.service.post("/revoke", &other, &[("token", &own)]).await.status, StatusCode::OK);
+    assert_eq!(stage.service.post_as("/revoke", &other, &[("token", &own)]).await.status, StatusCode::OK);
     stage.service.clock.advance(SignedDuration::from_hours(1));
     let token = stage.token().await;
     stage.revoked(&token).await;
