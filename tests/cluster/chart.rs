@@ -78,6 +78,7 @@ async fn the_configuration_that_the_chart_writes_is_one_that_the_program_reads()
         ["appreg-token-service.appreg-system.svc", "appreg-token-service.appreg-system.svc.cluster.local"]
     );
     assert_eq!(config.policy, Policy::default());
+    assert_eq!(config.server.forwarded_certificates, None, "nobody is believed unless named");
 
     let config = configuration(
         &rendered(&[
@@ -88,6 +89,8 @@ async fn the_configuration_that_the_chart_writes_is_one_that_the_program_reads()
             "policy.scopes={orders:*}",
             "policy.certificate.max=30d",
             "policy.certificate.default=30d",
+            "server.forwardedCertificates.header=ssl-client-cert",
+            "server.forwardedCertificates.proxies={10.1.2.0/24,fd00::1}",
         ])
         .await,
     );
@@ -95,6 +98,7 @@ async fn the_configuration_that_the_chart_writes_is_one_that_the_program_reads()
     assert_eq!(config.server.default_audience(), "https://api.example");
     assert_eq!(config.server.access_token_lifetime.to_string(), "10m");
     assert_eq!(config.server.serving_names[2..], ["auth.internal", "10.1.2.3"]);
+    assert!(config.server.forwarded_certificates.unwrap().is_proxy("10.1.2.3".parse().unwrap()));
     assert_eq!(config.policy.scopes, ["orders:*"]);
     assert_eq!(config.policy.certificate.max.to_string(), "30d");
 }

@@ -50,6 +50,15 @@ async fn the_operator_uses_every_right_that_the_chart_gives_it_and_no_other() {
     for (account, user) in [("appreg-controller", controller_user()), ("appreg-token-service", token_service_user())] {
         let granted = granted(&plane, account).await;
         let requests = plane.audit().of_since(&user, mark).await.unwrap();
+        let (others, requests): (Vec<_>, Vec<_>) = requests.into_iter().partition(|r| r.resource.is_empty());
+        let documents: BTreeSet<_> = others.iter().map(|request| (&*request.verb, &*request.uri)).collect();
+        let reads_keys = account == "appreg-token-service";
+        assert_eq!(
+            documents,
+            discovery(&plane).await.iter().filter(|_| reads_keys).map(|url| ("get", &**url)).collect()
+        );
+        let refused: Vec<_> = others.iter().filter(|request| matches!(request.code, 401 | 403)).collect();
+        assert!(refused.is_empty(), "{account}: {refused:?}");
         assert!(!granted.is_empty() && !requests.is_empty(), "{account}");
         let refused: Vec<_> = requests.iter().filter(|request| matches!(request.code, 401 | 403)).collect();
         assert!(refused.is_empty(), "{account}: {refused:?}");
@@ -172,6 +181,27 @@ async fn revocations(plane: &ControlPlane, operator: &Operator<'_>, shop: &str, 
         let status = revocation.revoke(&client_id, &client_secret, &token).await.unwrap();
         assert_eq!(status, 200, "{}", NAMES[list]);
     }
+}
+
+/// What the token service reads besides objects: the documents of the cluster's issuer, which every `ServiceAccount` may
+/// read by a role of Kubernetes' own. The chart need not grant it.
+async fn discovery(plane: &ControlPlane) -> [String; 2] {
+    let name = "system:service-account-issuer-discovery";
+    let admin = plane.client("admin");
+    let binding = Api::<ClusterRoleBinding>::all(admin.clone()).get(name).await.unwrap();
+    let everybody = |subject: &Subject| subject.kind == "Group" && subject.name == "system:serviceaccounts";
+    assert!(binding.role_ref.name == name && binding.subjects.iter().flatten().any(everybody));
+    let role = Api::<ClusterRole>::all(admin).get(name).await.unwrap();
+    let allowed: Vec<_> =
+        role.rules.iter().flatten().flat_map(|rule| rule.non_resource_urls.iter().flatten()).collect();
+    ["/.well-known/openid-configuration", "/openid/v1/jwks"].map(|url| {
+        let is_allowed = allowed.iter().any(|pattern| match pattern.strip_suffix('*') {
+            Some(start) => url.starts_with(start),
+            None => url == pattern.as_str(),
+        });
+        assert!(is_allowed, "{url} in {allowed:?}");
+        url.to_owned()
+    })
 }
 
 /// Requests that no right allows.

@@ -42,6 +42,11 @@ impl TokenClient {
         Ok(Self { http: https(issuer_ca_pem)?, endpoint: token_endpoint.to_owned() })
     }
 
+    /// The same by a client that was made elsewhere, for example with a certificate of its own.
+    pub fn with(http: reqwest::Client, token_endpoint: &str) -> Self {
+        Self { http, endpoint: token_endpoint.to_owned() }
+    }
+
     /// `client_credentials` by `client_secret_basic`.
     pub async fn basic(&self, client_id: &str, client_secret: &str) -> Result<Answer> {
         let request = self.http.post(&self.endpoint).basic_auth(client_id, Some(client_secret));
