@@ -33,9 +33,9 @@ use crate::signer::Index;
 use crate::signer::ca::CaIndex;
 use crate::signer::jwt::PublicKey;
 
-use super::objects::{CA_BUNDLE, CA_KEYS, LedgerObject, SERVING_CERTIFICATE, SIGNING_KEYS};
+use super::objects::{self, CA_BUNDLE, CA_KEYS, LedgerObject, SERVING_CERTIFICATE, SIGNING_KEYS};
 use super::signing_keys::{self, Emergency};
-use super::{Context, requests};
+use super::{Context, lists, requests};
 
 /// The field of `appreg-ca` and of `ca-bundle` that holds the index of certificate authorities.
 const CA_INDEX_FIELD: &str = "cas.json";
@@ -133,11 +133,14 @@ impl Keys {
 /// Brings all keys in order and loads them; returns when to look again.
 pub(crate) async fn upkeep(ctx: &Context, now: Timestamp) -> Result<Timestamp, Problem> {
     let now = rotation::whole_seconds(now);
-    // Neither waits for the other to be in order: a leaked signing key goes even if the CA cannot be read.
+    // None waits for another to be in order: a leaked signing key goes even if the CA cannot be read, and nothing is
+    // served without a certificate, but tokens are without the lists.
     let signing = signing_keys::upkeep(ctx, now).await;
     let trust = trust(ctx, now).await;
+    let lists = lists::upkeep(ctx).await;
     let (next_key, next_ca) = (signing?, trust?);
     let serving = serving_certificate(ctx, now).await?;
+    lists?;
     Ok([next_key, next_ca, Some(serving)]
         .into_iter()
         .flatten()
@@ -324,7 +327,7 @@ fn stored(ctx: &Context, object: &ObjectName) -> Option<Arc<Secret>> {
     let store = if *object.name == *CA_KEYS { &state.world.authority } else { &state.world.ledger };
     match store.value(object) {
         Some(LedgerObject::System(secret)) => Some(secret.clone()),
-        Some(LedgerObject::Entry { .. } | LedgerObject::Other) | None => None,
+        Some(LedgerObject::Entry { .. } | LedgerObject::SharedList | LedgerObject::Other) | None => None,
     }
 }
 
@@ -371,7 +374,7 @@ pub(super) async fn put(
     let version = version_of(&written);
     secret.metadata = written.metadata;
     secret.metadata.managed_fields = None;
-    let item = Item { object: object.clone(), version, value: LedgerObject::System(Arc::new(secret)) };
+    let item = Item { object: object.clone(), version, value: objects::ledger_object(secret) };
     let mut state = ctx.state();
     if *object.name == *CA_KEYS {
         state.world.authority.wrote(item);

@@ -1,4 +1,5 @@
-//! The live read of one ledger entry before a 401: the watch may lag behind what was just published.
+//! The live read of one ledger entry before a 401, or before a token of an unknown client is called inactive: the watch
+//! may lag behind what was just published.
 //!
 //! One read at a time per entry, ten per second in all. Whoever waits for a read waits for one that began after they
 //! asked: an older one may have been answered before their credential was in the ledger.

@@ -74,7 +74,7 @@ pub enum Refusal {
     TooManyRevocations,
     /// The revocation could not be written down.
     NotRecorded,
-    /// There is no room to remember another client assertion.
+    /// There is no room to remember another used client assertion, or another revoked token in its list.
     NoRoom,
     /// There is more to do than can be done.
     Overloaded,

@@ -34,6 +34,7 @@ mod outages;
 mod processes;
 mod rbac;
 mod registration;
+mod replicas;
 mod requests;
 mod rotation;
 mod rules;

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use appreg::shared_lists::NAMES;
 use jiff::Timestamp;
 use kube::ResourceExt;
 use kube::api::DeleteParams;
@@ -24,10 +25,28 @@ const WEB: &str = r#"{"credentials": [{"name": "web", "clientSecret": {}}]}"#;
 async fn everything_in_the_life_of_a_registration_costs_exactly_its_requests() {
     let plane = audited().await;
     let mut operator = Operator::install(&plane, BINARY, &["policy.accessToken.min=5s"]).await.unwrap();
-    let controller = operator.controller(&plane).await.unwrap();
     let shop = plane.namespace("shop").await.unwrap();
     let shop = shop.as_str();
     let cost = Cost { plane: &plane, shop };
+
+    // The first start: keys, certificates and the lists that token services share, each made after a live 404.
+    let mark = cost.mark().await;
+    let controller = operator.controller(&plane).await.unwrap();
+    let requests = cost.since(mark).await;
+    let count = |what: &str| requests.iter().filter(|request| *request == what).count();
+    let made = [
+        ("get secrets in the ledger (404)", 3 + NAMES.len()),
+        ("create secrets in the ledger", 3 + NAMES.len()),
+        ("get secrets in the controller's namespace (404)", 1),
+        ("create secrets in the controller's namespace", 1),
+        ("get customresourcedefinitions", 1),
+    ];
+    for (what, times) in made {
+        assert_eq!(count(what), times, "{what}: {requests:#?}");
+    }
+    let lists = requests.iter().filter(|request| request.starts_with("list ")).count();
+    let all: usize = made.iter().map(|(_, times)| times).sum();
+    assert_eq!((lists, requests.len()), (4, 4 + all), "{requests:#?}");
 
     // A new client secret: the ledger, the Secret, the report; nothing is read.
     let mark = cost.mark().await;

@@ -98,7 +98,7 @@ pub(super) async fn authenticate(
     // Last: an assertion that was refused has not been used.
     if let Claim::Assertion(assertion) = &claim {
         let (jti, exp) = assertion.identity();
-        if !service.used_assertions.first_use(&client_id, jti, exp, now)? {
+        if !service.lists.first_use(&client_id, jti, exp, now)? {
             return Err(Refusal::AssertionReplayed);
         }
     }

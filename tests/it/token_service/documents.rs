@@ -9,6 +9,14 @@ use crate::fake_api::{Fault, Nth};
 #[tokio::test]
 async fn the_metadata_states_exactly_what_is_on() {
     let service = TokenService::start_with("/tenant", Limits::default()).await;
+    let methods = [
+        "client_secret_basic",
+        "client_secret_post",
+        "private_key_jwt",
+        "tls_client_auth",
+        "self_signed_tls_client_auth",
+    ];
+    let algorithms = ["ES256", "ES384", "EdDSA", "RS256", "PS256"];
     for path in [
         "/.well-known/oauth-authorization-server/tenant",
         "/tenant/.well-known/oauth-authorization-server",
@@ -27,11 +35,14 @@ async fn the_metadata_states_exactly_what_is_on() {
                 "jwks_uri": format!("{}/jwks", service.issuer),
                 "response_types_supported": [],
                 "grant_types_supported": ["client_credentials"],
-                "token_endpoint_auth_methods_supported": [
-                    "client_secret_basic", "client_secret_post", "private_key_jwt", "tls_client_auth",
-                    "self_signed_tls_client_auth",
-                ],
-                "token_endpoint_auth_signing_alg_values_supported": ["ES256", "ES384", "EdDSA", "RS256", "PS256"],
+                "token_endpoint_auth_methods_supported": methods,
+                "token_endpoint_auth_signing_alg_values_supported": algorithms,
+                "introspection_endpoint": format!("{}/introspect", service.issuer),
+                "introspection_endpoint_auth_methods_supported": methods,
+                "introspection_endpoint_auth_signing_alg_values_supported": algorithms,
+                "revocation_endpoint": format!("{}/revoke", service.issuer),
+                "revocation_endpoint_auth_methods_supported": methods,
+                "revocation_endpoint_auth_signing_alg_values_supported": algorithms,
                 "tls_client_certificate_bound_access_tokens": true,
             })
         );

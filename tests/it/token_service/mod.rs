@@ -6,11 +6,14 @@ mod connections;
 mod documents;
 mod follow;
 mod forwarded;
+mod introspection;
+mod lists;
 mod live;
 mod logs;
 mod mutual_tls;
 mod private_key_jwt;
 mod proofs;
+mod revocation;
 mod service_account;
 mod signing_keys;
 mod token_endpoint;
@@ -25,6 +28,7 @@ use appreg::config::Config;
 use appreg::kubernetes::client::Clients;
 use appreg::ledger::{self, Digest};
 use appreg::mint::signing_key::{self, MintedSigningKey};
+use appreg::shared_lists::{NAMES, REVOKED_FIELD, USED_FIELD};
 use appreg::signer::{Algorithm, INDEX_FIELD, Index};
 use appreg::token_service::server::Limits;
 use appreg::token_service::{self, Listeners, Settings, keys, tls};
@@ -82,6 +86,7 @@ impl TokenService {
         let api = FakeApi::new();
         let certificate = api.person_makes_a_certificate();
         api.person_makes_signing_keys();
+        api.person_makes_lists();
         api.person_applies(&Entry::new("shop.storefront").secret());
         proofs::cluster().publish(&api);
         let service = Self::start_on(api, certificate, issuer_path, limits).await;
@@ -113,12 +118,31 @@ impl TokenService {
         limits: Limits,
         more: &str,
     ) -> Self {
-        let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
         let clock = Arc::new(ManualClock::at(NOW.parse().unwrap()));
+        let issuer = |address| format!("https://{address}{issuer_path}");
+        Self::start_as((api, certificate, clock), issuer, limits, more).await
+    }
+
+    /// Another replica: the same API server, issuer and clock, and an address of its own. Waits until it is ready.
+    async fn twin(&self) -> Self {
+        let issuer = self.issuer.clone();
+        let world = (self.api.clone(), self.certificate.clone(), self.clock.clone());
+        let twin = Self::start_as(world, |_| issuer, Limits::default(), "").await;
+        twin.until("ready", async || twin.readyz().await.status == StatusCode::OK).await;
+        twin
+    }
+
+    async fn start_as(
+        (api, certificate, clock): (FakeApi, CertificateDer<'static>, Arc<ManualClock>),
+        issuer: impl FnOnce(SocketAddr) -> String,
+        limits: Limits,
+        more: &str,
+    ) -> Self {
+        let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
         let free = "127.0.0.1:0".parse().unwrap();
         let listeners = Listeners::bind(free, free).await.unwrap();
         let (address, admin) = (listeners.clients.local_addr().unwrap(), listeners.admin.local_addr().unwrap());
-        let issuer = format!("https://{address}{issuer_path}");
+        let issuer = issuer(address);
         let config = format!("server: {{issuer: \"{issuer}\", defaultAudience: \"https://default.example\"{more}}}");
         let server = Config::parse(&config).unwrap().server;
         let settings = Settings { server, ledger_namespace: NAMESPACE.into(), limits };
@@ -148,6 +172,12 @@ impl TokenService {
         let form = [("grant_type", "client_credentials")];
         let request = self.http().post(self.url("/token")).basic_auth(client_id, Some(client_secret));
         self.send(request.form(&form)).await
+    }
+
+    /// Posts a form to an endpoint with `client_secret_basic`.
+    async fn post_as(&self, path: &str, client_id: &str, form: &[(&str, &str)]) -> Answer {
+        let request = self.http().post(self.url(path)).basic_auth(client_id, Some(CLIENT_SECRET));
+        self.send(request.form(form)).await
     }
 
     /// Posts a form to the token endpoint, without an `Authorization` header.
@@ -339,10 +369,9 @@ impl FakeApi {
         cert.der().clone()
     }
 
-    /// Writes a signing key that has signed for a day.
+    /// Publishes a signing key that has signed for a day.
     fn person_makes_signing_keys(&self) {
-        let since: Timestamp = NOW.parse::<Timestamp>().unwrap() - SignedDuration::from_hours(24);
-        self.controller_writes_signing_keys(&[&signing_key::mint(Algorithm::ES256, since, since).unwrap()]);
+        self.controller_writes_signing_keys(&[&signing_key_since_yesterday()]);
     }
 
     /// Writes exactly these signing keys.
@@ -353,6 +382,19 @@ impl FakeApi {
         let fields: Vec<_> = pems.chain([(INDEX_FIELD, &*index)]).collect();
         self.person_applies(&secret(keys::SECRET, "Opaque", &fields));
     }
+
+    /// Makes the shared lists, empty, as the controller does.
+    fn person_makes_lists(&self) {
+        for name in NAMES {
+            self.person_applies(&secret(name, "Opaque", &[(REVOKED_FIELD, b"{}"), (USED_FIELD, b"{}")]));
+        }
+    }
+}
+
+/// A signing key that has signed for a day.
+fn signing_key_since_yesterday() -> MintedSigningKey {
+    let since: Timestamp = NOW.parse::<Timestamp>().unwrap() - SignedDuration::from_hours(24);
+    signing_key::mint(Algorithm::ES256, since, since).unwrap()
 }
 
 fn now_of(service: &TokenService) -> i64 {

@@ -557,3 +557,44 @@ async fn a_client_without_the_grant_may_not_use_it() {
     let stranger = Draft::new(&service).by(&KEYS.stranger, Algorithm::ES256);
     assert_eq!(stranger.send().await.error(), (401, "invalid_client".into()), "who it is comes first");
 }
+
+#[tokio::test]
+async fn replicas_refuse_each_others_assertions_once_they_are_shared_and_at_all_endpoints() {
+    let service = service().await;
+    let mut other = service.twin().await;
+    let used = Draft::new(&service).text();
+    let answer = send(&service, &used, &[]).await;
+    assert_eq!(answer.status.as_u16(), 200, "{answer:?}");
+    // Every try at the other uses it up there, too: it is tried once the list has it and the other's watch is past that.
+    let shared = async |service: &TokenService, count: &str| {
+        let unwritten = "token_service_used_assertions_unwritten 0.0";
+        let known = format!("token_service_used_assertions {count}.0");
+        service
+            .until("shared", async || {
+                let metrics = service.metrics().await;
+                metrics.contains(unwritten) && metrics.contains(&known)
+            })
+            .await;
+    };
+    shared(&service, "1").await;
+    shared(&other, "1").await;
+    assert_eq!(send(&other, &used, &[]).await.error(), (401, "invalid_client".into()));
+    let by = |assertion: &str| {
+        [
+            ("token", "x".to_owned()),
+            ("client_assertion_type", TYPE.to_owned()),
+            ("client_assertion", assertion.to_owned()),
+        ]
+    };
+    for path in ["/introspect", "/revoke"] {
+        let fresh = Draft::new(&service).text();
+        let ask = async |service: &TokenService, assertion: &str| {
+            service.send(service.http().post(service.url(path)).form(&by(assertion))).await.status.as_u16()
+        };
+        assert_eq!(ask(&other, &used).await, 401, "{path}");
+        assert_eq!([ask(&other, &fresh).await, ask(&other, &fresh).await], [200, 401], "{path}");
+    }
+    other.end().await;
+    let restarted = service.twin().await;
+    assert_eq!(send(&restarted, &used, &[]).await.error(), (401, "invalid_client".into()), "a restart forgets nothing");
+}
