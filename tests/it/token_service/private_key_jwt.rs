@@ -386,6 +386,9 @@ async fn what_is_no_jwt_is_refused() {
     let nested = segment(&format!(r#"{{"iss":"a","sub":"a","exp":1,"aud":{}{}}}"#, "[".repeat(2000), "]".repeat(2000)));
     let deep = segment(&format!(r#"{{"alg":"ES256","x":{}{}}}"#, "[".repeat(2000), "]".repeat(2000)));
     let twice = segment(&good().claims.to_string().replacen('{', r#"{"sub":"shop.storefront","#, 1));
+    let claims_text = good().claims.to_string();
+    let not_text = [&b"{\"x\":\"\xff\","[..], &claims_text.as_bytes()[1..]].concat();
+    let not_text = URL_SAFE_NO_PAD.encode(not_text);
     let text = good().text();
     let (message, signature) = text.rsplit_once('.').unwrap();
     let claims = message.split_once('.').unwrap().1;
@@ -402,6 +405,7 @@ async fn what_is_no_jwt_is_refused() {
         ("a header that is no object", format!("{}.{claims}.{signature}", segment("[]"))),
         ("claims that are no object", format!("{head}.{}.{signature}", segment("7"))),
         ("claims that are no UTF-8", format!("{head}.{}.{signature}", URL_SAFE_NO_PAD.encode([0xff; 40]))),
+        ("a claim that nobody reads, in no UTF-8", format!("{head}.{not_text}.{signature}")),
         ("nested claims", format!("{head}.{nested}.{signature}")),
         ("a nested header", format!("{deep}.{nested}.{signature}")),
         ("a claim that occurs twice", format!("{head}.{twice}.{signature}")),
