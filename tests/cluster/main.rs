@@ -37,5 +37,6 @@ mod registration;
 mod requests;
 mod rotation;
 mod rules;
+mod signing_keys;
 mod stage;
 mod two_controllers;

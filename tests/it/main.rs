@@ -8,6 +8,7 @@ mod crd;
 mod examples;
 mod fake_api;
 mod reconcile;
+mod signing_keys;
 mod tidy;
 mod token_service;
 mod watch;

@@ -12,6 +12,7 @@ mod mutual_tls;
 mod private_key_jwt;
 mod proofs;
 mod service_account;
+mod signing_keys;
 mod token_endpoint;
 
 use std::net::SocketAddr;
@@ -23,7 +24,7 @@ use appreg::clock::{Clock as _, ManualClock};
 use appreg::config::Config;
 use appreg::kubernetes::client::Clients;
 use appreg::ledger::{self, Digest};
-use appreg::mint::signing_key;
+use appreg::mint::signing_key::{self, MintedSigningKey};
 use appreg::signer::{Algorithm, INDEX_FIELD, Index};
 use appreg::token_service::server::Limits;
 use appreg::token_service::{self, Listeners, Settings, keys, tls};
@@ -341,10 +342,15 @@ impl FakeApi {
     /// Writes a signing key that has signed for a day.
     fn person_makes_signing_keys(&self) {
         let since: Timestamp = NOW.parse::<Timestamp>().unwrap() - SignedDuration::from_hours(24);
-        let key = signing_key::mint(Algorithm::ES256, since, since).unwrap();
-        let index = Index::default().with(key.record.clone());
-        let pem = format!("{}.pem", key.record.kid);
-        let fields = [(INDEX_FIELD, &*index.to_json()), (&*pem, key.private_key_pem.expose())];
+        self.controller_writes_signing_keys(&[&signing_key::mint(Algorithm::ES256, since, since).unwrap()]);
+    }
+
+    /// Writes exactly these signing keys.
+    fn controller_writes_signing_keys(&self, keys: &[&MintedSigningKey]) {
+        let index = keys.iter().fold(Index::default(), |index, key| index.with(key.record.clone())).to_json();
+        let names: Vec<_> = keys.iter().map(|key| format!("{}.pem", key.record.kid)).collect();
+        let pems = names.iter().zip(keys).map(|(name, key)| (name.as_str(), key.private_key_pem.expose()));
+        let fields: Vec<_> = pems.chain([(INDEX_FIELD, &*index)]).collect();
         self.person_applies(&secret(keys::SECRET, "Opaque", &fields));
     }
 }
