@@ -534,6 +534,23 @@ async fn a_key_that_the_watch_has_not_shown_yet_is_read_live_and_what_was_refuse
 }
 
 #[tokio::test]
+async fn an_rsa_key_of_every_size_signs_by_either_padding() {
+    let service = TokenService::start().await;
+    let keys = [KeyType::Rsa3072, KeyType::Rsa4096].map(Key::new);
+    let entry = keys.iter().fold(Entry::new(ID).methods(&["private_key_jwt"]), |entry, key| {
+        entry.revision(("mtls", CERTIFICATE), &key.of_certificate(), FROM, UNTIL)
+    });
+    service.api.person_applies(&entry.secret());
+    service.until("known", async || service.metrics().await.contains("token_service_clients 2")).await;
+    for key in &keys {
+        for alg in [Algorithm::RS256, Algorithm::PS256] {
+            let answer = Draft::new(&service).by(key, alg).send().await;
+            assert_eq!(answer.status, 200, "{:?} {alg:?}: {answer:?}", key.key_type);
+        }
+    }
+}
+
+#[tokio::test]
 async fn a_client_with_many_keys_has_sixteen_tried() {
     let service = TokenService::start().await;
     let ca = authority();
