@@ -169,7 +169,7 @@ async fn everything(plane: &ControlPlane, operator: &Operator<'_>) {
 /// A revoked token in each of the lists that replicas share.
 async fn revocations(plane: &ControlPlane, operator: &Operator<'_>, shop: &str, tokens: &TokenClient) {
     let revocation = tokens.at(&format!("{}/revoke", operator.issuer()));
-    for list in 0..NAMES.len() {
+    for (list, secret_name) in NAMES.iter().enumerate() {
         let ids = (0..1000).map(|n| format!("{shop}.list-{n}"));
         let client_id = ids.into_iter().find(|id| index_of_client(id) == list).unwrap();
         let name = format!("list-{list}");
@@ -179,7 +179,7 @@ async fn revocations(plane: &ControlPlane, operator: &Operator<'_>, shop: &str, 
         let client_secret = fields(&secrets(plane, shop).get(&name).await.unwrap())["client_secret"].clone();
         let token = tokens.basic(&client_id, &client_secret).await.unwrap().access_token.unwrap();
         let status = revocation.revoke(&client_id, &client_secret, &token).await.unwrap();
-        assert_eq!(status, 200, "{}", NAMES[list]);
+        assert_eq!(status, 200, "{secret_name}");
     }
 }
 

@@ -12,6 +12,7 @@ use crate::applied::{
     self, BINARY, asked, audited, controller_user, create, fields, in_order, registrations, secrets, until,
 };
 use crate::harness::operator::LEDGER;
+use crate::harness::operator::Running;
 use crate::harness::{AuditEvent, ControlPlane, Mark, Operator, eventually, eventually_within};
 
 /// How long nothing may follow after the last request of a pass. Whatever a pass causes by its own writes, the watches
@@ -29,24 +30,7 @@ async fn everything_in_the_life_of_a_registration_costs_exactly_its_requests() {
     let shop = shop.as_str();
     let cost = Cost { plane: &plane, shop };
 
-    // The first start: keys, certificates and the lists that token services share, each made after a live 404.
-    let mark = cost.mark().await;
-    let controller = operator.controller(&plane).await.unwrap();
-    let requests = cost.since(mark).await;
-    let count = |what: &str| requests.iter().filter(|request| *request == what).count();
-    let made = [
-        ("get secrets in the ledger (404)", 3 + NAMES.len()),
-        ("create secrets in the ledger", 3 + NAMES.len()),
-        ("get secrets in the controller's namespace (404)", 1),
-        ("create secrets in the controller's namespace", 1),
-        ("get customresourcedefinitions", 1),
-    ];
-    for (what, times) in made {
-        assert_eq!(count(what), times, "{what}: {requests:#?}");
-    }
-    let lists = requests.iter().filter(|request| request.starts_with("list ")).count();
-    let all: usize = made.iter().map(|(_, times)| times).sum();
-    assert_eq!((lists, requests.len()), (4, 4 + all), "{requests:#?}");
+    let controller = first_start(&mut operator, &cost).await;
 
     // A new client secret: the ledger, the Secret, the report; nothing is read.
     let mark = cost.mark().await;
@@ -113,6 +97,28 @@ async fn everything_in_the_life_of_a_registration_costs_exactly_its_requests() {
     let one = ["get appregistrations", "get customresourcedefinitions", "delete secrets in the ledger"];
     let requests: Vec<_> = cost.since(mark).await.iter().map(|request| request.replace(" (404)", "")).collect();
     assert_eq!(requests, [one, one].concat(), "{}", controller.process.log_tail(30));
+}
+
+/// The first start: keys, certificates and the lists that token services share, each made after a live 404.
+async fn first_start(operator: &mut Operator<'_>, cost: &Cost<'_>) -> Running {
+    let mark = cost.mark().await;
+    let controller = operator.controller(cost.plane).await.unwrap();
+    let requests = cost.since(mark).await;
+    let count = |what: &str| requests.iter().filter(|request| *request == what).count();
+    let made = [
+        ("get secrets in the ledger (404)", 3 + NAMES.len()),
+        ("create secrets in the ledger", 3 + NAMES.len()),
+        ("get secrets in the controller's namespace (404)", 1),
+        ("create secrets in the controller's namespace", 1),
+        ("get customresourcedefinitions", 1),
+    ];
+    for (what, times) in made {
+        assert_eq!(count(what), times, "{what}: {requests:#?}");
+    }
+    let lists = requests.iter().filter(|request| request.starts_with("list ")).count();
+    let all: usize = made.iter().map(|(_, times)| times).sum();
+    assert_eq!((lists, requests.len()), (4, 4 + all), "{requests:#?}");
+    controller
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -135,8 +135,9 @@ async fn old_and_new_authority_times_old_and_new_certificate_all_work_and_tokens
 #[tokio::test]
 async fn every_key_type_that_is_minted_proves_possession() {
     let service = TokenService::start().await;
-    let types = [KeyType::EcdsaP256, KeyType::EcdsaP384, KeyType::Ed25519, KeyType::Rsa2048];
-    let keys = types.map(Key::new);
+    let types = [KeyType::EcdsaP256, KeyType::EcdsaP384, KeyType::Ed25519];
+    let types = [&types[..], &[KeyType::Rsa2048, KeyType::Rsa3072, KeyType::Rsa4096]].concat();
+    let keys: Vec<Key> = types.into_iter().map(Key::new).collect();
     let entry = keys
         .iter()
         .fold(by_certificate(), |entry, key| entry.revision(("mtls", CERTIFICATE), &key.of_certificate(), FROM, UNTIL));

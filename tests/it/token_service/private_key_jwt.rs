@@ -386,6 +386,9 @@ async fn what_is_no_jwt_is_refused() {
     let nested = segment(&format!(r#"{{"iss":"a","sub":"a","exp":1,"aud":{}{}}}"#, "[".repeat(2000), "]".repeat(2000)));
     let deep = segment(&format!(r#"{{"alg":"ES256","x":{}{}}}"#, "[".repeat(2000), "]".repeat(2000)));
     let twice = segment(&good().claims.to_string().replacen('{', r#"{"sub":"shop.storefront","#, 1));
+    let claims_text = good().claims.to_string();
+    let not_text = [&b"{\"x\":\"\xff\","[..], &claims_text.as_bytes()[1..]].concat();
+    let not_text = URL_SAFE_NO_PAD.encode(not_text);
     let text = good().text();
     let (message, signature) = text.rsplit_once('.').unwrap();
     let claims = message.split_once('.').unwrap().1;
@@ -402,6 +405,7 @@ async fn what_is_no_jwt_is_refused() {
         ("a header that is no object", format!("{}.{claims}.{signature}", segment("[]"))),
         ("claims that are no object", format!("{head}.{}.{signature}", segment("7"))),
         ("claims that are no UTF-8", format!("{head}.{}.{signature}", URL_SAFE_NO_PAD.encode([0xff; 40]))),
+        ("a claim that nobody reads, in no UTF-8", format!("{head}.{not_text}.{signature}")),
         ("nested claims", format!("{head}.{nested}.{signature}")),
         ("a nested header", format!("{deep}.{nested}.{signature}")),
         ("a claim that occurs twice", format!("{head}.{twice}.{signature}")),
@@ -527,6 +531,23 @@ async fn a_key_that_the_watch_has_not_shown_yet_is_read_live_and_what_was_refuse
     service.api.person_applies(&entry().secret());
     service.clock.advance(SignedDuration::from_secs(1));
     assert_eq!(draft.send().await.status, 200, "the same assertion");
+}
+
+#[tokio::test]
+async fn an_rsa_key_of_every_size_signs_by_either_padding() {
+    let service = TokenService::start().await;
+    let keys = [KeyType::Rsa3072, KeyType::Rsa4096].map(Key::new);
+    let entry = keys.iter().fold(Entry::new(ID).methods(&["private_key_jwt"]), |entry, key| {
+        entry.revision(("mtls", CERTIFICATE), &key.of_certificate(), FROM, UNTIL)
+    });
+    service.api.person_applies(&entry.secret());
+    service.until("known", async || service.metrics().await.contains("token_service_clients 2")).await;
+    for key in &keys {
+        for alg in [Algorithm::RS256, Algorithm::PS256] {
+            let answer = Draft::new(&service).by(key, alg).send().await;
+            assert_eq!(answer.status, 200, "{:?} {alg:?}: {answer:?}", key.key_type);
+        }
+    }
 }
 
 #[tokio::test]
