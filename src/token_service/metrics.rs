@@ -13,6 +13,7 @@ pub struct Metrics {
     requests: Family<RequestLabels, Counter>,
     connections_refused: Family<ConnectionLabels, Counter>,
     live_reads: Family<LiveReadLabels, Counter>,
+    failures_limited: Family<LimitedLabels, Counter>,
 }
 
 /// Which endpoint answered.
@@ -73,6 +74,15 @@ pub enum LiveRead {
     Failed,
 }
 
+/// Whose limit a failed authentication was beyond.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Limited {
+    /// That of the client identifier it named.
+    Client,
+    /// That of the address it came from.
+    Address,
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct RequestLabels {
     endpoint: Endpoint,
@@ -87,6 +97,11 @@ struct ConnectionLabels {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct LiveReadLabels {
     outcome: LiveRead,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct LimitedLabels {
+    by: Limited,
 }
 
 impl Metrics {
@@ -105,6 +120,11 @@ impl Metrics {
             "Ledger entries read live before a 401, by how that ended",
             metrics.live_reads.clone(),
         );
+        registry.register(
+            "failures_limited",
+            "Failed authentications beyond a limit, answered with 429, by whose limit it was",
+            metrics.failures_limited.clone(),
+        );
         metrics
     }
 
@@ -118,6 +138,16 @@ impl Metrics {
 
     pub(super) fn live_read(&self, outcome: LiveRead) {
         self.live_reads.get_or_create(&LiveReadLabels { outcome }).inc();
+    }
+
+    pub(super) fn failure_limited(&self, by: Limited) {
+        self.failures_limited.get_or_create(&LimitedLabels { by }).inc();
+    }
+
+    /// How many failed authentications were beyond this limit.
+    #[must_use]
+    pub fn failures_limited(&self, by: Limited) -> u64 {
+        self.failures_limited.get_or_create(&LimitedLabels { by }).get()
     }
 
     /// How many live reads ended like this.
@@ -177,6 +207,16 @@ impl EncodeLabelValue for ConnectionRefusal {
     }
 }
 
+impl EncodeLabelValue for Limited {
+    fn encode(&self, encoder: &mut LabelValueEncoder<'_>) -> Result<(), std::fmt::Error> {
+        match self {
+            Self::Client => "client",
+            Self::Address => "address",
+        }
+        .encode(encoder)
+    }
+}
+
 impl EncodeLabelValue for LiveRead {
     fn encode(&self, encoder: &mut LabelValueEncoder<'_>) -> Result<(), std::fmt::Error> {
         match self {
@@ -201,11 +241,13 @@ mod tests {
         metrics.answered(Endpoint::Token, Outcome::Refused(Refusal::UnknownClient));
         metrics.connection_refused(ConnectionRefusal::AddressLimit);
         metrics.live_read(LiveRead::Limited);
+        metrics.failure_limited(Limited::Address);
         let text = crate::metrics::text(&registry);
         for line in [
             r#"appreg_token_service_requests_total{endpoint="token",outcome="unknown_client"} 1"#,
             r#"appreg_token_service_connections_refused_total{reason="address_limit"} 1"#,
             r#"appreg_token_service_live_reads_total{outcome="limited"} 1"#,
+            r#"appreg_token_service_failures_limited_total{by="address"} 1"#,
         ] {
             assert!(text.contains(line), "{line} in\n{text}");
         }

@@ -12,6 +12,7 @@
 pub mod client_authentication;
 pub mod directory;
 mod documents;
+pub mod failures;
 pub mod follow;
 pub mod form;
 pub mod keys;
@@ -26,6 +27,7 @@ pub mod tls;
 pub mod token_endpoint;
 
 mod health;
+mod impatient;
 
 use std::io;
 use std::net::SocketAddr;
@@ -42,6 +44,7 @@ use crate::clock::Clock;
 use crate::config;
 use crate::kubernetes::client::Clients;
 use crate::kubernetes::watch::{Health, Selection, Watch};
+use failures::{Failures, Rates};
 use follow::{Follower, Served};
 use live::LiveReader;
 use metrics::Metrics;
@@ -57,6 +60,8 @@ pub struct Settings {
     pub ledger_namespace: String,
     /// What clients may take up.
     pub limits: Limits,
+    /// How many failed authentications are answered as such.
+    pub failures: Rates,
 }
 
 /// Where the token service listens.
@@ -100,7 +105,7 @@ pub async fn run(
     clock: Arc<dyn Clock>,
     stop: CancellationToken,
 ) -> Result<(), Error> {
-    let Settings { server, ledger_namespace, limits } = settings;
+    let Settings { server, ledger_namespace, limits, failures } = settings;
     let mut registry = crate::metrics::registry();
     let metrics = Metrics::register(&mut registry);
     let served = Served::nothing(&server.name);
@@ -116,8 +121,9 @@ pub async fn run(
     let door = follow::door(server.name.clone());
     let live = LiveReader::new(clients.requests, &ledger_namespace, follower.clone(), clock.clone(), metrics.clone());
     let certificate = served.certificate.clone();
+    let failures = Failures::new(failures, metrics.clone());
     let body_within = limits.body;
-    let service = Service::new(Parts { server, served, live, clock, metrics: metrics.clone(), body_within });
+    let service = Service::new(Parts { server, served, live, failures, clock, metrics: metrics.clone(), body_within });
     let server = Server { certificate, router: service.router(), limits, metrics };
 
     let mut tasks = JoinSet::new();

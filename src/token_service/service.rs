@@ -13,6 +13,7 @@ use serde_json::json;
 
 use super::directory::Directory;
 use super::documents::{jwks, metadata, metadata_of, metadata_paths};
+use super::failures::Failures;
 use super::follow::Served;
 use super::keys::SigningKeys;
 use super::live::LiveReader;
@@ -36,6 +37,7 @@ pub struct Service {
     pub(super) directory: Arc<Directory>,
     pub(super) keys: Arc<SigningKeys>,
     pub(super) live: LiveReader,
+    pub(super) failures: Failures,
     pub(super) clock: Arc<dyn Clock>,
     pub(super) metadata: Bytes,
     pub(super) body_within: Duration,
@@ -50,6 +52,8 @@ pub struct Parts {
     pub served: Served,
     /// For the read before a 401.
     pub live: LiveReader,
+    /// Which failures are one too many.
+    pub failures: Failures,
     /// Read once per request.
     pub clock: Arc<dyn Clock>,
     /// Where requests are counted.
@@ -62,10 +66,10 @@ impl Service {
     /// A service.
     #[must_use]
     pub fn new(parts: Parts) -> Self {
-        let Parts { server, served, live, clock, metrics, body_within } = parts;
+        let Parts { server, served, live, failures, clock, metrics, body_within } = parts;
         let Served { directory, keys, certificate: _ } = served;
         let metadata = metadata_of(&server);
-        Self { server, directory, keys, live, clock, metadata, body_within, metrics }
+        Self { server, directory, keys, live, failures, clock, metadata, body_within, metrics }
     }
 
     /// The routes, all below the issuer's path except the well-known ones.

@@ -67,8 +67,10 @@ pub(super) async fn authenticate(
     if let Ok(authenticated) = attempt() {
         return Ok(authenticated);
     }
-    service.live.read(&presented.client_id, || attempt().is_ok()).await;
-    attempt()
+    let (client_id, address) = (&*presented.client_id, received.address());
+    service.failures.permit_live_read(client_id, address, now)?;
+    service.live.read(client_id, || attempt().is_ok()).await;
+    attempt().or_else(|refusal| service.failures.record(client_id, address, now).and(Err(refusal)))
 }
 
 fn check(service: &Service, presented: &Presented<'_>, now: Timestamp) -> Result<Authenticated, Refusal> {

@@ -2,9 +2,11 @@
 
 #![expect(clippy::unwrap_used, reason = "tests")]
 
+mod abuse;
 mod connections;
 mod documents;
 mod follow;
+mod http2_abuse;
 mod live;
 mod logs;
 mod token_endpoint;
@@ -20,6 +22,7 @@ use appreg::kubernetes::client::Clients;
 use appreg::ledger::{self, Digest};
 use appreg::mint::signing_key;
 use appreg::signer::{Algorithm, INDEX_FIELD, Index};
+use appreg::token_service::failures::Rates;
 use appreg::token_service::server::Limits;
 use appreg::token_service::{self, Listeners, Settings, keys, tls};
 use base64::Engine as _;
@@ -90,7 +93,7 @@ impl TokenService {
         let issuer = format!("https://{address}{issuer_path}");
         let config = format!("server: {{issuer: \"{issuer}\", defaultAudience: \"https://default.example\"}}");
         let server = Config::parse(&config).unwrap().server;
-        let settings = Settings { server, ledger_namespace: NAMESPACE.into(), limits };
+        let settings = Settings { server, ledger_namespace: NAMESPACE.into(), limits, failures: Rates::default() };
         let clients = Clients { watches: api.client(), requests: api.client() };
         let stop = CancellationToken::new();
         let mut running = JoinSet::new();
