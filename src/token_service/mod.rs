@@ -11,7 +11,7 @@
 
 pub mod client_authentication;
 pub mod directory;
-mod documents;
+pub mod documents;
 pub mod failures;
 pub mod follow;
 pub mod form;
