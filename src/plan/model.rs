@@ -138,6 +138,7 @@ impl World {
             default_audience: None,
             access_token_lifetime: "1h".parse().unwrap(),
             serving_names: Vec::new(),
+            forwarded_certificates: None,
         };
         let key = |kid: &str, from: &str| KeyRecord {
             kid: kid.into(),

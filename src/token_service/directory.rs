@@ -11,7 +11,8 @@ use aws_lc_rs::digest;
 use jiff::Timestamp;
 use subtle::{Choice, ConstantTimeEq as _};
 
-use crate::api::TokenEndpointAuthMethod;
+use super::accepted::Proofs;
+use crate::api::{GrantType, TokenEndpointAuthMethod};
 use crate::ledger::{Digest, Entry, Verifier};
 use crate::rotation;
 
@@ -47,7 +48,11 @@ pub struct Client {
     pub customer_groups: Vec<String>,
     /// The ways in which it may authenticate.
     pub methods: Vec<TokenEndpointAuthMethod>,
-    accepted: Vec<AcceptedClientSecret>,
+    /// Whether it may use the client credentials grant (RFC 6749 §4.4).
+    pub has_client_credentials: bool,
+    /// What it may prove itself with besides client secrets.
+    pub proofs: Option<Box<Proofs>>,
+    accepted: Box<[AcceptedClientSecret]>,
 }
 
 /// One revision of a client secret.
@@ -192,7 +197,10 @@ impl Client {
             customers: names(grant.customers),
             customer_groups: names(grant.customer_groups),
             methods: grant.auth_methods,
-            accepted,
+            has_client_credentials: grant.grant_types.is_empty()
+                || grant.grant_types.contains(&GrantType::ClientCredentials),
+            proofs: Proofs::of(&entry.credentials),
+            accepted: accepted.into(),
         }
     }
 
@@ -201,7 +209,7 @@ impl Client {
     #[must_use]
     pub fn match_client_secret(&self, sha256: Digest, now: Timestamp) -> Match<'_> {
         let mut found = Match::Unknown;
-        for candidate in &self.accepted {
+        for candidate in &*self.accepted {
             if !bool::from(equal(candidate.sha256, sha256)) {
                 continue;
             }

@@ -12,6 +12,7 @@ use super::client_authentication::METHODS;
 use super::metrics::{Endpoint, Outcome};
 use super::refusal::Refusal;
 use super::service::Service;
+use super::verifying_key::JwsAlgorithm;
 use crate::api::TokenEndpointAuthMethod;
 use crate::config::Server;
 
@@ -33,6 +34,9 @@ pub(super) fn metadata_of(server: &Server) -> Bytes {
             "response_types_supported": [],
             "grant_types_supported": ["client_credentials"],
             "token_endpoint_auth_methods_supported": METHODS.map(TokenEndpointAuthMethod::as_str),
+            "token_endpoint_auth_signing_alg_values_supported": JwsAlgorithm::ALL.map(JwsAlgorithm::as_str),
+            // RFC 8705 §3.3.
+            "tls_client_certificate_bound_access_tokens": true,
         })
         .to_string(),
     )

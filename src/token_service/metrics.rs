@@ -14,6 +14,7 @@ pub struct Metrics {
     connections_refused: Family<ConnectionLabels, Counter>,
     live_reads: Family<LiveReadLabels, Counter>,
     failures_limited: Family<LimitedLabels, Counter>,
+    cluster_key_reads: Family<ClusterKeyReadLabels, Counter>,
 }
 
 /// Which endpoint answered.
@@ -83,6 +84,15 @@ pub enum Limited {
     Address,
 }
 
+/// How a read of the cluster's keys ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum ClusterKeyRead {
+    /// They were read.
+    Ok,
+    /// The API server did not answer, refused, or said what cannot be understood.
+    Failed,
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct RequestLabels {
     endpoint: Endpoint,
@@ -102,6 +112,11 @@ struct LiveReadLabels {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct LimitedLabels {
     by: Limited,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ClusterKeyReadLabels {
+    outcome: ClusterKeyRead,
 }
 
 impl Metrics {
@@ -124,6 +139,11 @@ impl Metrics {
             "failures_limited",
             "Failed authentications beyond a limit, answered with 429, by whose limit it was",
             metrics.failures_limited.clone(),
+        );
+        registry.register(
+            "cluster_key_reads",
+            "Reads of the keys that the cluster signs ServiceAccount tokens with, by how they ended",
+            metrics.cluster_key_reads.clone(),
         );
         metrics
     }
@@ -148,6 +168,10 @@ impl Metrics {
     #[must_use]
     pub fn failures_limited(&self, by: Limited) -> u64 {
         self.failures_limited.get_or_create(&LimitedLabels { by }).get()
+    }
+
+    pub(super) fn cluster_key_read(&self, outcome: ClusterKeyRead) {
+        self.cluster_key_reads.get_or_create(&ClusterKeyReadLabels { outcome }).inc();
     }
 
     /// How many live reads ended like this.
@@ -224,6 +248,16 @@ impl EncodeLabelValue for LiveRead {
             Self::Same => "same",
             Self::Absent => "absent",
             Self::Limited => "limited",
+            Self::Failed => "failed",
+        }
+        .encode(encoder)
+    }
+}
+
+impl EncodeLabelValue for ClusterKeyRead {
+    fn encode(&self, encoder: &mut LabelValueEncoder<'_>) -> Result<(), std::fmt::Error> {
+        match self {
+            Self::Ok => "ok",
             Self::Failed => "failed",
         }
         .encode(encoder)

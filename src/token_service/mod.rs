@@ -3,18 +3,23 @@
 //! ```text
 //! ledger namespace ─watch─▶ follow ─▶ directory · keys · tls        (what is accepted, signed and served with)
 //!                  ◀─get── live  ◀──────┐
-//! client ─TLS─▶ server ─▶ service ─▶ token_endpoint · documents     (requests)
+//! client ─TLS─▶ server ─▶ service ─▶ client_authentication ─▶ token_endpoint · documents     (requests)
+//! API server ─▶ cluster_keys ───────────┘
 //! ```
 //!
-//! It writes nothing and needs `get`, `list` and `watch` on the Secrets of one namespace. Every replica answers by
+//! It writes nothing and needs `get`, `list` and `watch` on the Secrets of one namespace, and the cluster's discovery
+//! documents, which every `ServiceAccount` may read. Every replica answers by
 //! itself. When the API server cannot be reached, it goes on with what it knows.
 
+pub mod accepted;
 pub mod client_authentication;
+pub mod cluster_keys;
 pub mod directory;
 pub mod documents;
 pub mod failures;
 pub mod follow;
 pub mod form;
+pub mod forwarded;
 pub mod keys;
 pub mod live;
 pub mod metrics;
@@ -25,6 +30,8 @@ pub mod server;
 pub mod service;
 pub mod tls;
 pub mod token_endpoint;
+pub mod used_assertions;
+pub mod verifying_key;
 
 mod health;
 mod impatient;
@@ -44,6 +51,7 @@ use crate::clock::Clock;
 use crate::config;
 use crate::kubernetes::client::Clients;
 use crate::kubernetes::watch::{Health, Selection, Watch};
+use cluster_keys::ClusterKeys;
 use failures::{Failures, Rates};
 use follow::{Follower, Served};
 use live::LiveReader;
@@ -112,7 +120,9 @@ pub async fn run(
     let follower = Arc::new(Follower::new(served.clone(), clock.clone(), &mut registry));
     let (health_sender, health) = Health::channel();
     health::register(&mut registry, &served, &health);
-    let conditions = health::conditions(&served, health, clock.clone());
+    let cluster_keys = Arc::new(ClusterKeys::new(clients.requests.clone(), clock.clone(), metrics.clone()));
+    let mut conditions = health::conditions(&served, health, clock.clone());
+    conditions.push(cluster_keys.condition());
     let watch = Watch {
         name: "ledger namespace",
         api: Api::<Secret>::namespaced(clients.watches, &ledger_namespace),
@@ -123,8 +133,18 @@ pub async fn run(
     let certificate = served.certificate.clone();
     let failures = Failures::new(failures, metrics.clone());
     let body_within = limits.body;
-    let service = Service::new(Parts { server, served, live, failures, clock, metrics: metrics.clone(), body_within });
-    let server = Server { certificate, router: service.router(), limits, metrics };
+    let proxies = server.forwarded_certificates.clone().map(Arc::new);
+    let parts = Parts {
+        server,
+        served,
+        live,
+        failures,
+        cluster_keys: cluster_keys.clone(),
+        clock,
+        metrics: metrics.clone(),
+        body_within,
+    };
+    let server = Server { certificate, router: Service::new(parts).router(), limits, metrics, proxies };
 
     let mut tasks = JoinSet::new();
     let watch_stop = stop.clone();
@@ -134,6 +154,8 @@ pub async fn run(
         // Its error is of reading an address that is bound.
         let _ = Admin { conditions, registry }.run(listeners.admin, admin_stop).await;
     });
+    let keys_stop = stop.clone();
+    tasks.spawn(async move { cluster_keys.run(keys_stop).await });
     tasks.spawn(server.run(listeners.clients, stop.clone()));
     let mut ended = Ok(());
     while let Some(task) = tasks.join_next().await {

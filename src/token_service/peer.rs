@@ -1,10 +1,11 @@
-//! Who is at the other end of a connection.
+//! Who has sent a request.
 
 use std::net::{IpAddr, Ipv6Addr};
 
 use crate::ledger::Digest;
 
-/// The other end of a connection, as every request on it is told in its extensions.
+/// Who has sent a request, as it is told in its extensions: the other end of the connection or, where that is one of the
+/// configured proxies, whom the proxy names (see [`super::forwarded`]).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Peer {
     /// Its address.

@@ -29,9 +29,14 @@ pub(super) struct Received {
 }
 
 impl Received {
+    /// Who sent it.
+    pub(super) fn peer(&self) -> Option<&Peer> {
+        self.parts.extensions.get()
+    }
+
     /// Where it came from; the unspecified address for what no connection has brought.
     pub(super) fn address(&self) -> IpAddr {
-        self.parts.extensions.get::<Peer>().map_or(IpAddr::V6(Ipv6Addr::UNSPECIFIED), |peer| peer.address)
+        self.peer().map_or(IpAddr::V6(Ipv6Addr::UNSPECIFIED), |peer| peer.address)
     }
 }
 

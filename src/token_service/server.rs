@@ -27,10 +27,13 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tower::ServiceExt as _;
 
+use super::forwarded::sender;
 use super::impatient::Impatient;
 use super::metrics::{ConnectionRefusal, Metrics};
 use super::peer::{Peer, network};
 use super::tls::{HTTP_2, ServingCertificate};
+use crate::config::forwarded::ForwardedCertificates;
+use crate::ledger::Digest;
 
 /// What one client, and all clients together, may take up.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -98,6 +101,8 @@ pub struct Server {
     pub limits: Limits,
     /// Where refused connections are counted.
     pub metrics: Metrics,
+    /// Proxies that are believed when they say who their client is.
+    pub proxies: Option<Arc<ForwardedCertificates>>,
 }
 
 impl Server {
@@ -139,9 +144,12 @@ async fn accept(shared: &Arc<Shared>, listener: &TcpListener, connections: &Task
     let Ok(permit) = shared.permits.clone().try_acquire_owned() else {
         return refused(ConnectionRefusal::TotalLimit);
     };
-    let Some(seat) = Addresses::take(&shared.addresses, peer.ip()) else {
+    // A proxy is the address of everybody behind it; the limit in total holds for it too.
+    let is_proxy = shared.server.proxies.as_ref().is_some_and(|proxies| proxies.is_proxy(peer.ip()));
+    let seat = if is_proxy { None } else { Addresses::take(&shared.addresses, peer.ip()) };
+    if seat.is_none() && !is_proxy {
         return refused(ConnectionRefusal::AddressLimit);
-    };
+    }
     let shared = shared.clone();
     connections.spawn(async move {
         let _held = (permit, seat);
@@ -151,7 +159,7 @@ async fn accept(shared: &Arc<Shared>, listener: &TcpListener, connections: &Task
 
 impl Shared {
     async fn connection(&self, stream: TcpStream, address: IpAddr) {
-        let Server { certificate, router, limits, metrics } = &self.server;
+        let Server { certificate, router, limits, metrics, proxies: _ } = &self.server;
         let Some(config) = certificate.config() else {
             return metrics.connection_refused(ConnectionRefusal::NoCertificate);
         };
@@ -162,16 +170,19 @@ impl Shared {
             Ok(Err(error)) => return metrics.connection_refused(refusal_of(&error)),
             Err(_) => return metrics.connection_refused(ConnectionRefusal::HandshakeTimeout),
         };
-        self.serve(stream, Peer { address: address.to_canonical(), certificate: None }, router).await;
+        let leaf = stream.get_ref().1.peer_certificates().and_then(<[_]>::first);
+        let certificate = leaf.map(|leaf| Digest::of(leaf));
+        self.serve(stream, Peer { address: address.to_canonical(), certificate }, router).await;
     }
 
     async fn serve(&self, stream: TlsStream<TcpStream>, peer: Peer, router: &Router) {
         let limits = &self.server.limits;
         let is_http_2 = stream.get_ref().1.alpn_protocol() == Some(HTTP_2);
         let stream = Impatient::new(stream, limits.stall);
-        let router = router.clone();
+        let (router, proxies) = (router.clone(), self.server.proxies.clone());
         let service = service_fn(move |mut request: Request<Incoming>| {
-            request.extensions_mut().insert(peer);
+            let sender = sender(proxies.as_deref(), peer, request.headers());
+            request.extensions_mut().insert(sender);
             answer(router.clone(), request)
         });
         if is_http_2 {

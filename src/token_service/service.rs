@@ -11,6 +11,7 @@ use bytes::Bytes;
 use http::{HeaderValue, Response, header};
 use serde_json::json;
 
+use super::cluster_keys::ClusterKeys;
 use super::directory::Directory;
 use super::documents::{jwks, metadata, metadata_of, metadata_paths};
 use super::failures::Failures;
@@ -21,6 +22,7 @@ use super::metrics::{Endpoint, Metrics, Outcome};
 use super::refusal::Refusal;
 use super::request::{Received, receive};
 use super::token_endpoint::token;
+use super::used_assertions::UsedAssertions;
 use crate::clock::Clock;
 use crate::config::Server;
 
@@ -38,6 +40,8 @@ pub struct Service {
     pub(super) keys: Arc<SigningKeys>,
     pub(super) live: LiveReader,
     pub(super) failures: Failures,
+    pub(super) cluster_keys: Arc<ClusterKeys>,
+    pub(super) used_assertions: UsedAssertions,
     pub(super) clock: Arc<dyn Clock>,
     pub(super) metadata: Bytes,
     pub(super) body_within: Duration,
@@ -54,6 +58,8 @@ pub struct Parts {
     pub live: LiveReader,
     /// Which failures are one too many.
     pub failures: Failures,
+    /// For `ServiceAccount` tokens.
+    pub cluster_keys: Arc<ClusterKeys>,
     /// Read once per request.
     pub clock: Arc<dyn Clock>,
     /// Where requests are counted.
@@ -66,10 +72,23 @@ impl Service {
     /// A service.
     #[must_use]
     pub fn new(parts: Parts) -> Self {
-        let Parts { server, served, live, failures, clock, metrics, body_within } = parts;
+        let Parts { server, served, live, failures, cluster_keys, clock, metrics, body_within } = parts;
         let Served { directory, keys, certificate: _ } = served;
         let metadata = metadata_of(&server);
-        Self { server, directory, keys, live, failures, clock, metadata, body_within, metrics }
+        let used_assertions = UsedAssertions::default();
+        Self {
+            server,
+            directory,
+            keys,
+            live,
+            failures,
+            cluster_keys,
+            used_assertions,
+            clock,
+            metadata,
+            body_within,
+            metrics,
+        }
     }
 
     /// The routes, all below the issuer's path except the well-known ones.

@@ -27,7 +27,12 @@ async fn the_metadata_states_exactly_what_is_on() {
                 "jwks_uri": format!("{}/jwks", service.issuer),
                 "response_types_supported": [],
                 "grant_types_supported": ["client_credentials"],
-                "token_endpoint_auth_methods_supported": ["client_secret_basic", "client_secret_post"],
+                "token_endpoint_auth_methods_supported": [
+                    "client_secret_basic", "client_secret_post", "private_key_jwt", "tls_client_auth",
+                    "self_signed_tls_client_auth",
+                ],
+                "token_endpoint_auth_signing_alg_values_supported": ["ES256", "ES384", "EdDSA", "RS256", "PS256"],
+                "tls_client_certificate_bound_access_tokens": true,
             })
         );
         let head = service.send(service.http().head(service.url(path))).await;
