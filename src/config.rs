@@ -56,6 +56,8 @@ pub struct Policy {
     pub scopes: Vec<String>,
     /// Audiences, as globs.
     pub audiences: Vec<String>,
+    /// Audiences that a registration may serve, as globs.
+    pub resource_audiences: Vec<String>,
     /// Customers, as globs; `*` is needed for "all".
     pub customers: Vec<String>,
     /// Customer groups, as globs.
@@ -195,6 +197,7 @@ impl Default for Policy {
             name: "default".to_owned(),
             scopes: anything(),
             audiences: anything(),
+            resource_audiences: anything(),
             customers: anything(),
             customer_groups: anything(),
             redirect_uris: anything(),

@@ -53,8 +53,8 @@ struct Source {
 
 /// The program without its tests.
 fn sources() -> Vec<Source> {
-    let is_test =
-        |path: &str| ["plan/cases.rs", "plan/model.rs", "plan/properties.rs"].iter().any(|t| path.ends_with(t));
+    let tests = ["plan/cases.rs", "plan/cases/", "plan/model.rs", "plan/properties.rs"];
+    let is_test = |path: &str| tests.iter().any(|test| path.contains(test));
     files("src")
         .into_iter()
         .filter(|path| is_rust(path) && !is_test(path))
