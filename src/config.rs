@@ -159,6 +159,18 @@ impl Server {
         format!("{}/token", self.issuer)
     }
 
+    /// The introspection endpoint's URL.
+    #[must_use]
+    pub fn introspection_endpoint(&self) -> String {
+        format!("{}/introspect", self.issuer)
+    }
+
+    /// The revocation endpoint's URL.
+    #[must_use]
+    pub fn revocation_endpoint(&self) -> String {
+        format!("{}/revoke", self.issuer)
+    }
+
     /// The JWKS' URL.
     #[must_use]
     pub fn jwks_uri(&self) -> String {

@@ -265,7 +265,12 @@ fn ledger_fact(world: &World, registration: &Registration, ctx: &Context) -> Led
             return held(&derived, entry, Standing::Former);
         }
         Some(LedgerObject::Entry { entry: Err(problem), .. }) => return LedgerFact::Unreadable(problem.clone()),
-        Some(LedgerObject::Entry { entry: Ok(_), .. } | LedgerObject::System(_) | LedgerObject::Other) => {
+        Some(
+            LedgerObject::Entry { entry: Ok(_), .. }
+            | LedgerObject::System(_)
+            | LedgerObject::SharedList
+            | LedgerObject::Other,
+        ) => {
             return LedgerFact::Taken;
         }
         None => {}

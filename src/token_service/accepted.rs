@@ -123,6 +123,9 @@ impl Proofs {
 const fn method_of(kind: Kind) -> TokenEndpointAuthMethod {
     match kind {
         Kind::Certificate => TokenEndpointAuthMethod::TlsClientAuth,
-        Kind::ClientSecret | Kind::AccessToken => TokenEndpointAuthMethod::SelfSignedTlsClientAuth,
+        // The last three have no certificate.
+        Kind::PublicKey | Kind::ServiceAccount | Kind::ClientSecret | Kind::AccessToken => {
+            TokenEndpointAuthMethod::SelfSignedTlsClientAuth
+        }
     }
 }

@@ -25,6 +25,8 @@ const JWK_SET_JSON: HeaderValue = HeaderValue::from_static("application/jwk-set+
 
 /// What is on, and nothing else.
 pub(super) fn metadata_of(server: &Server) -> Bytes {
+    let (methods, algorithms) =
+        (METHODS.map(TokenEndpointAuthMethod::as_str), JwsAlgorithm::ALL.map(JwsAlgorithm::as_str));
     Bytes::from(
         json!({
             "issuer": server.issuer,
@@ -33,8 +35,14 @@ pub(super) fn metadata_of(server: &Server) -> Bytes {
             // Required by RFC 8414 §2, and empty: there is no authorization endpoint.
             "response_types_supported": [],
             "grant_types_supported": ["client_credentials"],
-            "token_endpoint_auth_methods_supported": METHODS.map(TokenEndpointAuthMethod::as_str),
-            "token_endpoint_auth_signing_alg_values_supported": JwsAlgorithm::ALL.map(JwsAlgorithm::as_str),
+            "token_endpoint_auth_methods_supported": methods,
+            "token_endpoint_auth_signing_alg_values_supported": algorithms,
+            "introspection_endpoint": server.introspection_endpoint(),
+            "introspection_endpoint_auth_methods_supported": methods,
+            "introspection_endpoint_auth_signing_alg_values_supported": algorithms,
+            "revocation_endpoint": server.revocation_endpoint(),
+            "revocation_endpoint_auth_methods_supported": methods,
+            "revocation_endpoint_auth_signing_alg_values_supported": algorithms,
             // RFC 8705 §3.3.
             "tls_client_certificate_bound_access_tokens": true,
         })

@@ -6,6 +6,7 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::registry::Registry;
 
 use super::refusal::Refusal;
+use super::verified::Inactive;
 
 /// The token service's counters. Clones count together.
 #[derive(Clone, Debug, Default)]
@@ -15,6 +16,8 @@ pub struct Metrics {
     live_reads: Family<LiveReadLabels, Counter>,
     failures_limited: Family<LimitedLabels, Counter>,
     cluster_key_reads: Family<ClusterKeyReadLabels, Counter>,
+    list_writes: Family<ListWriteLabels, Counter>,
+    introspected: Family<IntrospectedLabels, Counter>,
 }
 
 /// Which endpoint answered.
@@ -93,6 +96,17 @@ pub enum ClusterKeyRead {
     Failed,
 }
 
+/// How a write of a shared list ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum ListWrite {
+    /// It was written.
+    Written,
+    /// Another writer was faster: it is read and written again.
+    Conflict,
+    /// The API server did not answer, or refused.
+    Failed,
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct RequestLabels {
     endpoint: Endpoint,
@@ -119,6 +133,20 @@ struct ClusterKeyReadLabels {
     outcome: ClusterKeyRead,
 }
 
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ListWriteLabels {
+    outcome: ListWrite,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct IntrospectedLabels {
+    result: Introspected,
+}
+
+/// What introspection said of a token: that it is active, or why it is not.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+struct Introspected(Option<Inactive>);
+
 impl Metrics {
     /// The counters, shown by `registry`.
     pub fn register(registry: &mut Registry) -> Self {
@@ -132,7 +160,7 @@ impl Metrics {
         );
         registry.register(
             "live_reads",
-            "Ledger entries read live before a 401, by how that ended",
+            "Ledger entries read live before a client is said to be unknown, by how that ended",
             metrics.live_reads.clone(),
         );
         registry.register(
@@ -144,6 +172,16 @@ impl Metrics {
             "cluster_key_reads",
             "Reads of the keys that the cluster signs ServiceAccount tokens with, by how they ended",
             metrics.cluster_key_reads.clone(),
+        );
+        registry.register(
+            "list_writes",
+            "Writes of the lists that replicas share, by how that ended",
+            metrics.list_writes.clone(),
+        );
+        registry.register(
+            "introspected_tokens",
+            "Tokens that were introspected, active or why they were not",
+            metrics.introspected.clone(),
         );
         metrics
     }
@@ -172,6 +210,14 @@ impl Metrics {
 
     pub(super) fn cluster_key_read(&self, outcome: ClusterKeyRead) {
         self.cluster_key_reads.get_or_create(&ClusterKeyReadLabels { outcome }).inc();
+    }
+
+    pub(super) fn introspected(&self, inactive: Option<Inactive>) {
+        self.introspected.get_or_create(&IntrospectedLabels { result: Introspected(inactive) }).inc();
+    }
+
+    pub(super) fn list_write(&self, outcome: ListWrite) {
+        self.list_writes.get_or_create(&ListWriteLabels { outcome }).inc();
     }
 
     /// How many live reads ended like this.
@@ -264,6 +310,23 @@ impl EncodeLabelValue for ClusterKeyRead {
     }
 }
 
+impl EncodeLabelValue for Introspected {
+    fn encode(&self, encoder: &mut LabelValueEncoder<'_>) -> Result<(), std::fmt::Error> {
+        self.0.map_or("active", Inactive::as_str).encode(encoder)
+    }
+}
+
+impl EncodeLabelValue for ListWrite {
+    fn encode(&self, encoder: &mut LabelValueEncoder<'_>) -> Result<(), std::fmt::Error> {
+        match self {
+            Self::Written => "written",
+            Self::Conflict => "conflict",
+            Self::Failed => "failed",
+        }
+        .encode(encoder)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -276,12 +339,18 @@ mod tests {
         metrics.connection_refused(ConnectionRefusal::AddressLimit);
         metrics.live_read(LiveRead::Limited);
         metrics.failure_limited(Limited::Address);
+        metrics.list_write(ListWrite::Conflict);
+        metrics.introspected(None);
+        metrics.introspected(Some(Inactive::Entry));
         let text = crate::metrics::text(&registry);
         for line in [
             r#"appreg_token_service_requests_total{endpoint="token",outcome="unknown_client"} 1"#,
             r#"appreg_token_service_connections_refused_total{reason="address_limit"} 1"#,
             r#"appreg_token_service_live_reads_total{outcome="limited"} 1"#,
             r#"appreg_token_service_failures_limited_total{by="address"} 1"#,
+            r#"appreg_token_service_list_writes_total{outcome="conflict"} 1"#,
+            r#"appreg_token_service_introspected_tokens_total{result="active"} 1"#,
+            r#"appreg_token_service_introspected_tokens_total{result="entry"} 1"#,
         ] {
             assert!(text.contains(line), "{line} in\n{text}");
         }

@@ -3,13 +3,14 @@
 //! ```text
 //! ledger namespace ─watch─▶ follow ─▶ directory · keys · tls        (what is accepted, signed and served with)
 //!                  ◀─get── live  ◀──────┐
-//! client ─TLS─▶ server ─▶ service ─▶ client_authentication ─▶ token_endpoint · documents     (requests)
-//! API server ─▶ cluster_keys ───────────┘
+//!                  ◀update─ lists ◀─────┤                            (what was revoked or used)
+//! client ─TLS─▶ server ─▶ service ─▶ client_authentication ─▶ token_endpoint · introspection · revocation · documents
+//! API server ─▶ cluster_keys ───────────┘                           (requests)
 //! ```
 //!
-//! It writes nothing and needs `get`, `list` and `watch` on the Secrets of one namespace, and the cluster's discovery
-//! documents, which every `ServiceAccount` may read. Every replica answers by
-//! itself. When the API server cannot be reached, it goes on with what it knows.
+//! It needs `get`, `list` and `watch` on the Secrets of one namespace, `update` on the eight shared lists, which are all
+//! that it writes, and the cluster's discovery documents, which every `ServiceAccount` may read. Every replica answers by
+//! itself. When the API server cannot be reached, it goes on with what it knows; tokens cannot be revoked then.
 
 pub mod accepted;
 pub mod client_authentication;
@@ -20,17 +21,21 @@ pub mod failures;
 pub mod follow;
 pub mod form;
 pub mod forwarded;
+mod introspection;
 pub mod keys;
+pub mod lists;
 pub mod live;
 pub mod metrics;
 pub mod peer;
 pub mod refusal;
 pub mod request;
+mod revocation;
 pub mod server;
 pub mod service;
 pub mod tls;
 pub mod token_endpoint;
 pub mod used_assertions;
+pub mod verified;
 pub mod verifying_key;
 
 mod health;
@@ -54,6 +59,7 @@ use crate::kubernetes::watch::{Health, Selection, Watch};
 use cluster_keys::ClusterKeys;
 use failures::{Failures, Rates};
 use follow::{Follower, Served};
+use lists::Writer;
 use live::LiveReader;
 use metrics::Metrics;
 use server::{Limits, Server};
@@ -129,7 +135,9 @@ pub async fn run(
         selection: Selection::default(),
     };
     let door = follow::door(server.name.clone());
-    let live = LiveReader::new(clients.requests, &ledger_namespace, follower.clone(), clock.clone(), metrics.clone());
+    let (requests, namespace) = (clients.requests, &*ledger_namespace);
+    let writer = Writer::new(requests.clone(), namespace, follower.clone(), clock.clone(), metrics.clone());
+    let live = LiveReader::new(requests, namespace, follower.clone(), clock.clone(), metrics.clone());
     let certificate = served.certificate.clone();
     let failures = Failures::new(failures, metrics.clone());
     let body_within = limits.body;
@@ -156,7 +164,14 @@ pub async fn run(
     });
     let keys_stop = stop.clone();
     tasks.spawn(async move { cluster_keys.run(keys_stop).await });
-    tasks.spawn(server.run(listeners.clients, stop.clone()));
+    // What the last requests leave behind is written after them.
+    let (server_stop, answered) = (stop.clone(), CancellationToken::new());
+    let writer_stop = answered.clone();
+    tasks.spawn(async move {
+        let _ends = answered.drop_guard();
+        server.run(listeners.clients, server_stop).await;
+    });
+    tasks.spawn(writer.run(writer_stop));
     let mut ended = Ok(());
     while let Some(task) = tasks.join_next().await {
         if task.is_err() || !stop.is_cancelled() {

@@ -16,13 +16,17 @@ use super::directory::Directory;
 use super::documents::{jwks, metadata, metadata_of, metadata_paths};
 use super::failures::Failures;
 use super::follow::Served;
+use super::introspection::introspect;
 use super::keys::SigningKeys;
+use super::lists::Lists;
 use super::live::LiveReader;
 use super::metrics::{Endpoint, Metrics, Outcome};
 use super::refusal::Refusal;
 use super::request::{Received, receive};
+use super::revocation::revoke;
 use super::token_endpoint::token;
 use super::used_assertions::UsedAssertions;
+use super::verified::Verified;
 use crate::clock::Clock;
 use crate::config::Server;
 
@@ -38,6 +42,8 @@ pub struct Service {
     pub(super) server: Server,
     pub(super) directory: Arc<Directory>,
     pub(super) keys: Arc<SigningKeys>,
+    pub(super) lists: Arc<Lists>,
+    pub(super) verified: Verified,
     pub(super) live: LiveReader,
     pub(super) failures: Failures,
     pub(super) cluster_keys: Arc<ClusterKeys>,
@@ -45,7 +51,7 @@ pub struct Service {
     pub(super) clock: Arc<dyn Clock>,
     pub(super) metadata: Bytes,
     pub(super) body_within: Duration,
-    metrics: Metrics,
+    pub(super) metrics: Metrics,
 }
 
 /// What a service is made of.
@@ -73,13 +79,15 @@ impl Service {
     #[must_use]
     pub fn new(parts: Parts) -> Self {
         let Parts { server, served, live, failures, cluster_keys, clock, metrics, body_within } = parts;
-        let Served { directory, keys, certificate: _ } = served;
-        let metadata = metadata_of(&server);
+        let Served { directory, keys, certificate: _, lists } = served;
+        let (metadata, verified) = (metadata_of(&server), Verified::default());
         let used_assertions = UsedAssertions::default();
         Self {
             server,
             directory,
             keys,
+            lists,
+            verified,
             live,
             failures,
             cluster_keys,
@@ -96,6 +104,8 @@ impl Service {
         let path = self.server.path().to_owned();
         let mut router = Router::new()
             .route(&literal(&format!("{path}/token")), post(token))
+            .route(&literal(&format!("{path}/introspect")), post(introspect))
+            .route(&literal(&format!("{path}/revoke")), post(revoke))
             .route(&literal(&format!("{path}/jwks")), get(jwks));
         for path in metadata_paths(&path) {
             router = router.route(&literal(&path), get(metadata));

@@ -95,7 +95,7 @@ impl<'a> Assertion<'a> {
         let (message, signature) = text.rsplit_once('.').ok_or(malformed)?;
         let (header, claims) = message.split_once('.').ok_or(malformed)?;
         let header = URL_SAFE_NO_PAD.decode(header).map_err(|_| malformed)?;
-        let header: Header<'_> = serde_json::from_slice(&header).map_err(|_| malformed)?;
+        let header: Header<'_> = serde_json::from_str(utf_8(&header)?).map_err(|_| malformed)?;
         let alg = JwsAlgorithm::named(&header.alg).ok_or(Refusal::AssertionAlgorithm)?;
         if header.crit || !header.typ.as_deref().is_none_or(is_type) {
             return Err(malformed);
@@ -203,7 +203,12 @@ impl TryFrom<f64> for NumericDate {
 
 fn json<T: DeserializeOwned>(segment: &str) -> Result<T, Refusal> {
     let bytes = URL_SAFE_NO_PAD.decode(segment).map_err(|_| Refusal::AssertionMalformed)?;
-    serde_json::from_slice(&bytes).map_err(|_| Refusal::AssertionMalformed)
+    serde_json::from_str(utf_8(&bytes)?).map_err(|_| Refusal::AssertionMalformed)
+}
+
+/// RFC 7519 §7.2: UTF-8, also in the members that nobody here reads and serde passes over.
+fn utf_8(bytes: &[u8]) -> Result<&str, Refusal> {
+    std::str::from_utf8(bytes).map_err(|_| Refusal::AssertionMalformed)
 }
 
 /// `typ` of a client assertion: a plain JWT, or the explicit type of the revision of RFC 7523. What is typed as something
