@@ -303,11 +303,11 @@ impl FakeApi {
 
     /// Publishes a signing key that has signed for a day.
     fn person_makes_signing_keys(&self) {
-        self.person_publishes(&[&signing_key_since_yesterday()]);
+        self.person_publishes_keys(&[&signing_key_since_yesterday()]);
     }
 
     /// Publishes these signing keys and no others.
-    fn person_publishes(&self, keys: &[&MintedSigningKey]) {
+    fn person_publishes_keys(&self, keys: &[&MintedSigningKey]) {
         let index = keys.iter().fold(Index::default(), |index, key| index.with(key.record.clone()));
         let pems = keys.iter().map(|key| (format!("{}.pem", key.record.kid), key.private_key_pem.expose().to_vec()));
         let fields: Vec<_> = pems.chain([(INDEX_FIELD.to_owned(), index.to_json())]).collect();
