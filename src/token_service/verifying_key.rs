@@ -135,6 +135,8 @@ impl VerifyingKey {
     /// Whether the signature of the message, in the form of RFC 7518 §3, is this key's by this algorithm.
     #[must_use]
     pub fn verifies(&self, alg: JwsAlgorithm, message: &[u8], signature: &[u8]) -> bool {
+        #[cfg(test)]
+        VERIFICATIONS.set(VERIFICATIONS.get() + usize::from(self.allows(alg)));
         self.of(alg).is_some_and(|key| key.verify_sig(message, signature).is_ok())
     }
 
@@ -151,6 +153,12 @@ impl VerifyingKey {
             (Parsed::P256(_) | Parsed::P384(_) | Parsed::Ed25519(_) | Parsed::Rsa(_), _) => None,
         }
     }
+}
+
+#[cfg(test)]
+thread_local! {
+    /// How many signatures this thread has verified.
+    pub(super) static VERIFICATIONS: std::cell::Cell<usize> = const { std::cell::Cell::new(0) };
 }
 
 /// Verifies by a key that is nobody's: where there is no key to try, the work is the same.

@@ -225,8 +225,12 @@ fn asserted<'a>(form: &'a Form<'_>) -> Result<Presented<'a>, Refusal> {
 mod tests {
     use super::*;
     use base64::Engine as _;
-    use base64::engine::general_purpose::STANDARD;
+    use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
     use http::HeaderValue;
+    use serde_json::{Value, json};
+
+    use crate::token_service::directory::COMPARISONS;
+    use crate::token_service::verifying_key::VERIFICATIONS;
 
     fn header_of(text: &str) -> Vec<u8> {
         format!("Basic {}", STANDARD.encode(text)).into_bytes()
@@ -287,6 +291,47 @@ mod tests {
         }
         for authorization in [&b"Basic "[..], b"Basic ***", b"Basic YWI=", &header_of("a%zz:b"), &header_of("a:%ff")] {
             assert_eq!(read(Some(authorization), b"").err(), Some(Refusal::AuthorizationMalformed));
+        }
+    }
+
+    /// A client with one client secret and one key, neither of which anybody here has.
+    fn directory() -> Directory {
+        let jwk = json!({"kty": "EC", "crv": "P-256", "x": "axfR8uEsQkf4vOblY6RA8ncDfYEt6zOg9KE5RdiYwpY",
+            "y": "T-NC4v4af5uO5-tKfA-eFivOM1drMV7Oy7ZAaDe_UfU"});
+        let (sha256, spki) = (Digest::of(b"right").to_base64url(), Digest::of(b"spki").to_base64url());
+        let revision = |verifier: Value| {
+            json!([{"revision": 1, "mintedAt": "2026-01-01T00:00:00Z", "notAfter": "2027-01-01T00:00:00Z",
+                "verifier": verifier}])
+        };
+        let entry = json!({
+            "version": 1, "server": "default", "clientID": "known",
+            "owner": {"namespace": "n", "name": "n", "uid": "u"}, "createdAt": "2026-01-01T00:00:00Z",
+            "credentials": {
+                "web": {"kind": "clientSecret", "revisions": revision(json!({"sha256": sha256}))},
+                "key": {"kind": "publicKey", "revisions": revision(json!({"spkiSHA256": spki, "jwk": jwk}))},
+            },
+        });
+        let directory = Directory::new("default");
+        directory.put(Arc::new(Client::of(serde_json::from_value(entry).unwrap())));
+        directory
+    }
+
+    #[test]
+    fn an_unknown_client_costs_the_work_of_a_wrong_proof() {
+        let (directory, now) = (directory(), "2026-06-01T00:00:00Z".parse().unwrap());
+        let part = |text: &str| URL_SAFE_NO_PAD.encode(text);
+        let claims = part(r#"{"iss":"c","sub":"c","aud":"i","exp":1}"#);
+        let jwt = format!("{}.{claims}.{}", part(r#"{"alg":"ES256"}"#), URL_SAFE_NO_PAD.encode([1; 64]));
+        let wrong_secret = || Claim::ClientSecret(TokenEndpointAuthMethod::ClientSecretBasic, Digest::of(b"wrong"));
+        let wrong_assertion = || Claim::Assertion(Box::new(Assertion::parse(&jwt).unwrap()));
+        let work = |client_id: &str, claim: &Claim<'_>| {
+            let before = (COMPARISONS.get(), VERIFICATIONS.get());
+            assert!(check(&directory, client_id, claim, now).is_err());
+            (COMPARISONS.get() - before.0, VERIFICATIONS.get() - before.1)
+        };
+        for client_id in ["known", "unknown"] {
+            assert_eq!(work(client_id, &wrong_secret()), (1, 0), "{client_id}: one comparison");
+            assert_eq!(work(client_id, &wrong_assertion()), (0, 1), "{client_id}: one signature");
         }
     }
 }

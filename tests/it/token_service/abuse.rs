@@ -2,7 +2,11 @@
 
 use std::time::Duration;
 
+use appreg::ledger::Digest;
 use appreg::token_service::server::Limits;
+use aws_lc_rs::hmac;
+use aws_lc_rs::rand::SystemRandom;
+use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair as _};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use http::{StatusCode, header};
@@ -160,10 +164,10 @@ fn part(json: &str) -> String {
 
 /// JWTs that nobody may believe, or spend much on.
 fn hostile_jwts(service: &TokenService) -> Vec<(&'static str, String)> {
+    let now = super::now_of(service);
     let claims = part(
-        &json!({"iss": ID, "sub": ID, "aud": service.issuer, "jti": "a", "iat": super::now_of(service),
-                "exp": super::now_of(service) + 60, "client_id": ID})
-        .to_string(),
+        &json!({"iss": ID, "sub": ID, "aud": service.issuer, "jti": "a", "iat": now, "exp": now + 60, "client_id": ID})
+            .to_string(),
     );
     let signature = URL_SAFE_NO_PAD.encode([1; 64]);
     let deep = |depth: usize| "[".repeat(depth) + &"]".repeat(depth);
@@ -190,18 +194,128 @@ fn hostile_jwts(service: &TokenService) -> Vec<(&'static str, String)> {
     ]
 }
 
+/// A key pair of a client, and the client's entry with its public half.
+struct Signer {
+    pair: EcdsaKeyPair,
+    entry: Entry,
+}
+
+impl Signer {
+    fn new() -> Self {
+        let pair = EcdsaKeyPair::generate(&ECDSA_P256_SHA256_FIXED_SIGNING).unwrap();
+        let point = pair.public_key().as_ref();
+        let (x, y) = (URL_SAFE_NO_PAD.encode(&point[1..33]), URL_SAFE_NO_PAD.encode(&point[33..]));
+        let jwk = json!({"kty": "EC", "crv": "P-256", "alg": "ES256", "kid": "k", "x": x, "y": y});
+        let mut entry = Entry::new(ID).methods(&["client_secret_basic", "private_key_jwt"]);
+        let verifier = json!({"spkiSHA256": Digest::of(b"spki").to_base64url(), "jwk": jwk});
+        entry.0["credentials"]["key"] = json!({"kind": "publicKey", "revisions": [{
+            "revision": 1, "mintedAt": "2026-10-01T00:00:00Z", "notAfter": "2026-12-30T00:00:00Z", "verifier": verifier,
+        }]});
+        Self { pair, entry }
+    }
+
+    /// `client_assertion` and its type, with these headers, signed by `sign`.
+    fn assertion(service: &TokenService, header: &str, jti: &str, sign: impl Fn(&[u8]) -> Vec<u8>) -> String {
+        let now = super::now_of(service);
+        let claims = json!({"iss": ID, "sub": ID, "aud": service.issuer, "jti": jti, "iat": now, "exp": now + 60});
+        let message = format!("{}.{}", part(header), part(&claims.to_string()));
+        let signature = URL_SAFE_NO_PAD.encode(sign(message.as_bytes()));
+        assertion_form(&format!("{message}.{signature}"))
+    }
+
+    fn right(&self, service: &TokenService, jti: &str) -> String {
+        let sign = |message: &[u8]| self.pair.sign(&SystemRandom::new(), message).unwrap().as_ref().to_vec();
+        Self::assertion(service, r#"{"alg":"ES256","kid":"k"}"#, jti, sign)
+    }
+}
+
+fn assertion_form(jwt: &str) -> String {
+    let kind = "urn%3Aietf%3Aparams%3Aoauth%3Aclient-assertion-type%3Ajwt-bearer";
+    format!("{GRANT}&client_assertion_type={kind}&client_assertion={jwt}")
+}
+
 #[tokio::test]
 async fn hostile_jwts_as_client_assertions_are_refused_like_every_failed_authentication() {
     let service = TokenService::start().await;
+    let signer = Signer::new();
+    service.api.person_applies(&signer.entry.secret());
     let flood = Flood::on(&service);
-    for (what, jwt) in hostile_jwts(&service) {
-        let kind = "urn%3Aietf%3Aparams%3Aoauth%3Aclient-assertion-type%3Ajwt-bearer";
-        let body = format!("{GRANT}&client_assertion_type={kind}&client_assertion={jwt}");
-        let answer = flood.body(FORM, body).await;
+    service
+        .until("known", async || flood.body(FORM, signer.right(&service, "first")).await.status == StatusCode::OK)
+        .await;
+    let mut forms: Vec<_> =
+        hostile_jwts(&service).into_iter().map(|(what, jwt)| (what, assertion_form(&jwt))).collect();
+    // RFC 8725 §2.1: the public key, which everybody knows, taken for the key of an HMAC.
+    let point = signer.pair.public_key().as_ref();
+    for public in [point.to_vec(), signer.entry.0["credentials"]["key"].to_string().into_bytes()] {
+        let sign = |message: &[u8]| hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, &public), message).as_ref().to_vec();
+        let header = r#"{"alg":"HS256","kid":"k"}"#;
+        forms.push(("HS256 with the public key", Signer::assertion(&service, header, "a", sign)));
+    }
+    for (what, form) in forms {
+        let answer = flood.body(FORM, form).await;
         assert_eq!(answer.error(), (401, "invalid_client".into()), "{what}");
         assert_eq!(answer.json()["error_description"], "client authentication failed", "{what}: not why");
+        // Each is the first to fail: the limit is not what is shown here.
+        service.clock.advance(SignedDuration::from_secs(1));
     }
-    assert_eq!(service.token(ID, CLIENT_SECRET).await.status, StatusCode::OK);
+    assert_eq!(flood.body(FORM, signer.right(&service, "last")).await.status, StatusCode::OK);
+}
+
+#[tokio::test]
+async fn hostile_jwts_as_tokens_are_inactive_and_revoking_them_says_nothing() {
+    let service = TokenService::start().await;
+    let asks = Entry::new("shop.api").granted("resourceAudiences", &["https://default.example"]);
+    service.api.person_applies(&asks.secret());
+    let flood = Flood::on(&service);
+    service.until("known", async || flood.token("shop.api", CLIENT_SECRET).await.status == StatusCode::OK).await;
+    let jwks = service.send(flood.http.get(service.url("/jwks"))).await.json();
+    let x = URL_SAFE_NO_PAD.decode(jwks["keys"][0]["x"].as_str().unwrap()).unwrap();
+    let y = URL_SAFE_NO_PAD.decode(jwks["keys"][0]["y"].as_str().unwrap()).unwrap();
+    let right = flood.token(ID, CLIENT_SECRET).await.json()["access_token"].as_str().unwrap().to_owned();
+    let (message, _) = right.rsplit_once('.').unwrap();
+    let (_, claims) = message.split_once('.').unwrap();
+    let mut tokens = hostile_jwts(&service);
+    for key in [[&[4], &*x, &*y].concat(), jwks["keys"][0].to_string().into_bytes()] {
+        let header = json!({"alg": "HS256", "typ": "at+jwt", "kid": jwks["keys"][0]["kid"]}).to_string();
+        let message = format!("{}.{claims}", part(&header));
+        let tag = hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, &key), message.as_bytes());
+        tokens.push(("HS256 with the public key", format!("{message}.{}", URL_SAFE_NO_PAD.encode(tag))));
+    }
+    let none = part(&json!({"alg": "none", "typ": "at+jwt", "kid": jwks["keys"][0]["kid"]}).to_string());
+    tokens.push(("right claims and alg none", format!("{none}.{claims}.")));
+    tokens.push(("right but for the signature", format!("{message}.{}", "A".repeat(86))));
+    let ask = |path: &str, client_id: &str, token: &str| {
+        let request = flood.http.post(service.url(path)).basic_auth(client_id, Some(CLIENT_SECRET));
+        service.send(request.form(&[("token", token)]))
+    };
+    for (what, token) in &tokens {
+        let answer = ask("/introspect", "shop.api", token).await;
+        assert_eq!((answer.status, &*answer.body), (StatusCode::OK, r#"{"active":false}"#), "{what}");
+        assert_eq!(ask("/revoke", ID, token).await.status, StatusCode::OK, "{what}: RFC 7009 §2.2");
+    }
+    assert_eq!(ask("/introspect", "shop.api", &right).await.json()["active"], true, "and the right one is");
+}
+
+#[tokio::test]
+async fn an_address_that_fails_too_often_has_no_signature_verified() {
+    let service = TokenService::start().await;
+    let signer = Signer::new();
+    service.api.person_applies(&signer.entry.secret());
+    let flood = Flood::on(&service);
+    service
+        .until("known", async || flood.body(FORM, signer.right(&service, "first")).await.status == StatusCode::OK)
+        .await;
+    // What has failed until it was known counts too.
+    service.clock.advance(SignedDuration::from_secs(10));
+    for attempt in 0..100 {
+        assert_eq!(flood.token(&format!("nobody-{attempt}"), "x").await.error().0, 401, "{attempt}");
+    }
+    let answer = flood.body(FORM, signer.right(&service, "second")).await;
+    assert_eq!((answer.error().0, answer.header("retry-after")), (429, Some("1")), "right or not, nobody has looked");
+    assert_eq!(flood.token(ID, CLIENT_SECRET).await.status, StatusCode::OK, "a client secret costs next to nothing");
+    service.clock.advance(SignedDuration::from_secs(1));
+    assert_eq!(flood.body(FORM, signer.right(&service, "second")).await.status, StatusCode::OK, "it was not used up");
 }
 
 #[tokio::test]
