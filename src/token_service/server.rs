@@ -50,7 +50,7 @@ pub struct Limits {
     /// How long a request's body may take.
     pub body: Duration,
     /// How long a peer may read nothing at all of its answers.
-    pub stall: Duration,
+    pub write: Duration,
     /// How old a connection may become before it is asked to end: so that replicas share the load again, and nothing
     /// stays for ever.
     pub connection_age: Duration,
@@ -66,7 +66,7 @@ impl Default for Limits {
             handshake: Duration::from_secs(5),
             header: Duration::from_secs(20),
             body: Duration::from_secs(10),
-            stall: Duration::from_secs(20),
+            write: Duration::from_secs(20),
             connection_age: Duration::from_mins(10),
             drain: Duration::from_secs(10),
         }
@@ -178,7 +178,7 @@ impl Shared {
     async fn serve(&self, stream: TlsStream<TcpStream>, peer: Peer, router: &Router) {
         let limits = &self.server.limits;
         let is_http_2 = stream.get_ref().1.alpn_protocol() == Some(HTTP_2);
-        let stream = Impatient::new(stream, limits.stall);
+        let stream = Impatient::new(stream, limits.write);
         let (router, proxies) = (router.clone(), self.server.proxies.clone());
         let service = service_fn(move |mut request: Request<Incoming>| {
             let sender = sender(proxies.as_deref(), peer, request.headers());
