@@ -93,7 +93,8 @@ pub(super) async fn jwks(State(service): State<Arc<Service>>, headers: HeaderMap
 }
 
 /// Whether a list of entity tags holds this one, by the weak comparison of RFC 9110 §13.1.2.
-fn names_tag(tags: &HeaderValue, etag: &HeaderValue) -> bool {
+#[must_use]
+pub fn names_tag(tags: &HeaderValue, etag: &HeaderValue) -> bool {
     tags.as_bytes().split(|byte| *byte == b',').map(<[u8]>::trim_ascii).any(|tag| {
         let tag = tag.strip_prefix(b"W/").unwrap_or(tag);
         tag == b"*" || tag == etag.as_bytes()

@@ -14,9 +14,10 @@ pub struct Metrics {
     requests: Family<RequestLabels, Counter>,
     connections_refused: Family<ConnectionLabels, Counter>,
     live_reads: Family<LiveReadLabels, Counter>,
+    failures_limited: Family<LimitedLabels, Counter>,
+    cluster_key_reads: Family<ClusterKeyReadLabels, Counter>,
     list_writes: Family<ListWriteLabels, Counter>,
     introspected: Family<IntrospectedLabels, Counter>,
-    cluster_key_reads: Family<ClusterKeyReadLabels, Counter>,
 }
 
 /// Which endpoint answered.
@@ -77,15 +78,13 @@ pub enum LiveRead {
     Failed,
 }
 
-/// How a write of a shared list ended.
+/// Whose limit a failed authentication was beyond.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum ListWrite {
-    /// It was written.
-    Written,
-    /// Another writer was faster: it is read and written again.
-    Conflict,
-    /// The API server did not answer, or refused.
-    Failed,
+pub enum Limited {
+    /// That of the client identifier it named.
+    Client,
+    /// That of the address it came from.
+    Address,
 }
 
 /// How a read of the cluster's keys ended.
@@ -94,6 +93,17 @@ pub enum ClusterKeyRead {
     /// They were read.
     Ok,
     /// The API server did not answer, refused, or said what cannot be understood.
+    Failed,
+}
+
+/// How a write of a shared list ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum ListWrite {
+    /// It was written.
+    Written,
+    /// Another writer was faster: it is read and written again.
+    Conflict,
+    /// The API server did not answer, or refused.
     Failed,
 }
 
@@ -114,6 +124,16 @@ struct LiveReadLabels {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct LimitedLabels {
+    by: Limited,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ClusterKeyReadLabels {
+    outcome: ClusterKeyRead,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct ListWriteLabels {
     outcome: ListWrite,
 }
@@ -126,11 +146,6 @@ struct IntrospectedLabels {
 /// What introspection said of a token: that it is active, or why it is not.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 struct Introspected(Option<Inactive>);
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct ClusterKeyReadLabels {
-    outcome: ClusterKeyRead,
-}
 
 impl Metrics {
     /// The counters, shown by `registry`.
@@ -149,6 +164,16 @@ impl Metrics {
             metrics.live_reads.clone(),
         );
         registry.register(
+            "failures_limited",
+            "Failed authentications beyond a limit, answered with 429, by whose limit it was",
+            metrics.failures_limited.clone(),
+        );
+        registry.register(
+            "cluster_key_reads",
+            "Reads of the keys that the cluster signs ServiceAccount tokens with, by how they ended",
+            metrics.cluster_key_reads.clone(),
+        );
+        registry.register(
             "list_writes",
             "Writes of the lists that replicas share, by how that ended",
             metrics.list_writes.clone(),
@@ -157,11 +182,6 @@ impl Metrics {
             "introspected_tokens",
             "Tokens that were introspected, active or why they were not",
             metrics.introspected.clone(),
-        );
-        registry.register(
-            "cluster_key_reads",
-            "Reads of the keys that the cluster signs ServiceAccount tokens with, by how they ended",
-            metrics.cluster_key_reads.clone(),
         );
         metrics
     }
@@ -178,16 +198,26 @@ impl Metrics {
         self.live_reads.get_or_create(&LiveReadLabels { outcome }).inc();
     }
 
+    pub(super) fn failure_limited(&self, by: Limited) {
+        self.failures_limited.get_or_create(&LimitedLabels { by }).inc();
+    }
+
+    /// How many failed authentications were beyond this limit.
+    #[must_use]
+    pub fn failures_limited(&self, by: Limited) -> u64 {
+        self.failures_limited.get_or_create(&LimitedLabels { by }).get()
+    }
+
+    pub(super) fn cluster_key_read(&self, outcome: ClusterKeyRead) {
+        self.cluster_key_reads.get_or_create(&ClusterKeyReadLabels { outcome }).inc();
+    }
+
     pub(super) fn introspected(&self, inactive: Option<Inactive>) {
         self.introspected.get_or_create(&IntrospectedLabels { result: Introspected(inactive) }).inc();
     }
 
     pub(super) fn list_write(&self, outcome: ListWrite) {
         self.list_writes.get_or_create(&ListWriteLabels { outcome }).inc();
-    }
-
-    pub(super) fn cluster_key_read(&self, outcome: ClusterKeyRead) {
-        self.cluster_key_reads.get_or_create(&ClusterKeyReadLabels { outcome }).inc();
     }
 
     /// How many live reads ended like this.
@@ -247,6 +277,16 @@ impl EncodeLabelValue for ConnectionRefusal {
     }
 }
 
+impl EncodeLabelValue for Limited {
+    fn encode(&self, encoder: &mut LabelValueEncoder<'_>) -> Result<(), std::fmt::Error> {
+        match self {
+            Self::Client => "client",
+            Self::Address => "address",
+        }
+        .encode(encoder)
+    }
+}
+
 impl EncodeLabelValue for LiveRead {
     fn encode(&self, encoder: &mut LabelValueEncoder<'_>) -> Result<(), std::fmt::Error> {
         match self {
@@ -254,6 +294,16 @@ impl EncodeLabelValue for LiveRead {
             Self::Same => "same",
             Self::Absent => "absent",
             Self::Limited => "limited",
+            Self::Failed => "failed",
+        }
+        .encode(encoder)
+    }
+}
+
+impl EncodeLabelValue for ClusterKeyRead {
+    fn encode(&self, encoder: &mut LabelValueEncoder<'_>) -> Result<(), std::fmt::Error> {
+        match self {
+            Self::Ok => "ok",
             Self::Failed => "failed",
         }
         .encode(encoder)
@@ -277,16 +327,6 @@ impl EncodeLabelValue for ListWrite {
     }
 }
 
-impl EncodeLabelValue for ClusterKeyRead {
-    fn encode(&self, encoder: &mut LabelValueEncoder<'_>) -> Result<(), std::fmt::Error> {
-        match self {
-            Self::Ok => "ok",
-            Self::Failed => "failed",
-        }
-        .encode(encoder)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -298,6 +338,7 @@ mod tests {
         metrics.answered(Endpoint::Token, Outcome::Refused(Refusal::UnknownClient));
         metrics.connection_refused(ConnectionRefusal::AddressLimit);
         metrics.live_read(LiveRead::Limited);
+        metrics.failure_limited(Limited::Address);
         metrics.list_write(ListWrite::Conflict);
         metrics.introspected(None);
         metrics.introspected(Some(Inactive::Entry));
@@ -306,6 +347,7 @@ mod tests {
             r#"appreg_token_service_requests_total{endpoint="token",outcome="unknown_client"} 1"#,
             r#"appreg_token_service_connections_refused_total{reason="address_limit"} 1"#,
             r#"appreg_token_service_live_reads_total{outcome="limited"} 1"#,
+            r#"appreg_token_service_failures_limited_total{by="address"} 1"#,
             r#"appreg_token_service_list_writes_total{outcome="conflict"} 1"#,
             r#"appreg_token_service_introspected_tokens_total{result="active"} 1"#,
             r#"appreg_token_service_introspected_tokens_total{result="entry"} 1"#,

@@ -5,18 +5,19 @@
 //!                  ◀─get── live  ◀──────┐
 //!                  ◀update─ lists ◀─────┤                            (what was revoked or used)
 //! client ─TLS─▶ server ─▶ service ─▶ client_authentication ─▶ token_endpoint · introspection · revocation · documents
-//! API server ─▶ cluster_keys ───────────┘
+//! API server ─▶ cluster_keys ───────────┘                           (requests)
 //! ```
 //!
 //! It needs `get`, `list` and `watch` on the Secrets of one namespace, `update` on the eight shared lists, which are all
-//! that it writes, and the cluster's discovery documents, which every `ServiceAccount` may read. Every replica answers
-//! by itself. When the API server cannot be reached, it goes on with what it knows; tokens cannot be revoked then.
+//! that it writes, and the cluster's discovery documents, which every `ServiceAccount` may read. Every replica answers by
+//! itself. When the API server cannot be reached, it goes on with what it knows; tokens cannot be revoked then.
 
 pub mod accepted;
 pub mod client_authentication;
 pub mod cluster_keys;
 pub mod directory;
-mod documents;
+pub mod documents;
+pub mod failures;
 pub mod follow;
 pub mod form;
 pub mod forwarded;
@@ -37,6 +38,7 @@ pub mod verified;
 pub mod verifying_key;
 
 mod health;
+mod impatient;
 
 use std::io;
 use std::net::SocketAddr;
@@ -54,6 +56,7 @@ use crate::config;
 use crate::kubernetes::client::Clients;
 use crate::kubernetes::watch::{Health, Selection, Watch};
 use cluster_keys::ClusterKeys;
+use failures::{Failures, Rates};
 use follow::{Follower, Served};
 use lists::Writer;
 use live::LiveReader;
@@ -70,6 +73,8 @@ pub struct Settings {
     pub ledger_namespace: String,
     /// What clients may take up.
     pub limits: Limits,
+    /// How many failed authentications are answered as such.
+    pub failures: Rates,
 }
 
 /// Where the token service listens.
@@ -113,7 +118,7 @@ pub async fn run(
     clock: Arc<dyn Clock>,
     stop: CancellationToken,
 ) -> Result<(), Error> {
-    let Settings { server, ledger_namespace, limits } = settings;
+    let Settings { server, ledger_namespace, limits, failures } = settings;
     let mut registry = crate::metrics::registry();
     let metrics = Metrics::register(&mut registry);
     let served = Served::nothing(&server.name);
@@ -133,12 +138,14 @@ pub async fn run(
     let writer = Writer::new(requests.clone(), namespace, follower.clone(), clock.clone(), metrics.clone());
     let live = LiveReader::new(requests, namespace, follower.clone(), clock.clone(), metrics.clone());
     let certificate = served.certificate.clone();
+    let failures = Failures::new(failures, metrics.clone());
     let body_within = limits.body;
     let proxies = server.forwarded_certificates.clone().map(Arc::new);
     let parts = Parts {
         server,
         served,
         live,
+        failures,
         cluster_keys: cluster_keys.clone(),
         clock,
         metrics: metrics.clone(),

@@ -14,6 +14,7 @@ use serde_json::json;
 use super::cluster_keys::ClusterKeys;
 use super::directory::Directory;
 use super::documents::{jwks, metadata, metadata_of, metadata_paths};
+use super::failures::Failures;
 use super::follow::Served;
 use super::introspection::introspect;
 use super::keys::SigningKeys;
@@ -43,6 +44,7 @@ pub struct Service {
     pub(super) lists: Arc<Lists>,
     pub(super) verified: Verified,
     pub(super) live: LiveReader,
+    pub(super) failures: Failures,
     pub(super) cluster_keys: Arc<ClusterKeys>,
     pub(super) clock: Arc<dyn Clock>,
     pub(super) metadata: Bytes,
@@ -58,6 +60,8 @@ pub struct Parts {
     pub served: Served,
     /// For the read before a 401.
     pub live: LiveReader,
+    /// Which failures are one too many.
+    pub failures: Failures,
     /// For `ServiceAccount` tokens.
     pub cluster_keys: Arc<ClusterKeys>,
     /// Read once per request.
@@ -72,10 +76,23 @@ impl Service {
     /// A service.
     #[must_use]
     pub fn new(parts: Parts) -> Self {
-        let Parts { server, served, live, cluster_keys, clock, metrics, body_within } = parts;
+        let Parts { server, served, live, failures, cluster_keys, clock, metrics, body_within } = parts;
         let Served { directory, keys, certificate: _, lists } = served;
         let (metadata, verified) = (metadata_of(&server), Verified::default());
-        Self { server, directory, keys, lists, verified, live, cluster_keys, clock, metadata, body_within, metrics }
+        Self {
+            server,
+            directory,
+            keys,
+            lists,
+            verified,
+            live,
+            failures,
+            cluster_keys,
+            clock,
+            metadata,
+            body_within,
+            metrics,
+        }
     }
 
     /// The routes, all below the issuer's path except the well-known ones.

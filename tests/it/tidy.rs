@@ -204,7 +204,7 @@ fn no_file_knows_the_machine_it_was_written_on() {
     });
     let mut all = vec!["Cargo.toml".to_owned(), "Makefile".to_owned(), "clippy.toml".to_owned()];
     all.extend(["README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "SECURITY.md", "CHANGELOG.md"].map(str::to_owned));
-    for directory in ["src", "tests", "charts", "crds", "examples", ".ci"] {
+    for directory in ["src", "tests", "fuzz", "charts", "crds", "examples", ".ci"] {
         all.extend(files(directory));
     }
     for path in all {
@@ -222,7 +222,7 @@ fn every_path_and_every_test_that_the_documents_name_exists() {
         let text = read(document);
         let outside_blocks: String = text.split("```").step_by(2).collect();
         for name in outside_blocks.split('`').skip(1).step_by(2) {
-            let is_path = ["src/", "tests/", "charts/", "crds/", "docs/", "examples/", "benches/", ".ci/"]
+            let is_path = ["src/", "tests/", "fuzz/", "charts/", "crds/", "docs/", "examples/", "benches/", ".ci/"]
                 .iter()
                 .any(|d| name.starts_with(d));
             let is_pattern = name.contains(['*', '<', '…', '{', ' ']);

@@ -23,7 +23,7 @@ const BASE64: GeneralPurpose = GeneralPurpose::new(
 
 /// Reads `Basic base64(encoded client ID ":" encoded client secret)`: RFC 7617, with both halves form-encoded before
 /// (RFC 6749 §2.3.1 and Appendix B).
-pub(super) fn basic(authorization: &[u8]) -> Result<(String, Digest), Refusal> {
+pub fn basic(authorization: &[u8]) -> Result<(String, Digest), Refusal> {
     let Some((scheme, credentials)) = authorization.split_at_checked("Basic ".len()) else {
         return Err(Refusal::UnsupportedMethod);
     };

@@ -10,20 +10,21 @@ mod client_secret;
 mod service_account;
 
 use std::borrow::Cow;
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use http::{HeaderMap, header};
 use jiff::Timestamp;
 
-use super::directory::{Client, compare_in_vain};
+use super::directory::{Client, Directory, compare_in_vain};
 use super::form::Form;
-use super::peer::Peer;
 use super::refusal::Refusal;
 use super::request::Received;
 use super::service::Service;
 use crate::api::TokenEndpointAuthMethod;
 use crate::ledger::Digest;
 use assertion::Assertion;
+pub use client_secret::basic;
 
 /// The methods that every endpoint with client authentication has, as the metadata says.
 pub const METHODS: [TokenEndpointAuthMethod; 5] = [
@@ -77,32 +78,57 @@ struct Proved {
     certificate: Option<Digest>,
 }
 
-/// Checks what the client presents; before it is refused, its entry is read live.
+/// Checks what the client presents; before it is refused, its entry is read live. What fails counts against the client
+/// that it named and the address that it came from.
 pub(super) async fn authenticate(
     service: &Service,
     received: &Received,
     form: &Form<'_>,
     now: Timestamp,
 ) -> Result<Authenticated, Refusal> {
-    let peer = received.parts.extensions.get::<Peer>();
-    let certificate = peer.and_then(|peer| peer.certificate);
+    let certificate = received.peer().and_then(|peer| peer.certificate);
     let Presented { client_id, proof } = presented(&received.parts.headers, form, certificate)?;
-    let claim = claim(service, form, proof, now).await?;
-    let attempt = || check(service, &client_id, &claim, now);
-    let authenticated = if let Ok(authenticated) = attempt() {
-        authenticated
-    } else {
-        service.live.read(&client_id, || attempt().is_ok()).await;
-        attempt()?
-    };
-    // Last: an assertion that was refused has not been used.
-    if let Claim::Assertion(assertion) = &claim {
-        let (jti, exp) = assertion.identity();
-        if !service.lists.first_use(&client_id, jti, exp, now)? {
-            return Err(Refusal::AssertionReplayed);
+    let attempt = Attempt { client_id: &client_id, address: received.address(), now };
+    match attempt.succeed(service, form, proof).await {
+        Err(refusal) if refusal.is_authentication_failure() => {
+            service.failures.record(&client_id, attempt.address, now).and(Err(refusal))
         }
+        result => result,
     }
-    Ok(authenticated)
+}
+
+/// Somebody's attempt to be a client.
+struct Attempt<'a> {
+    client_id: &'a str,
+    address: IpAddr,
+    now: Timestamp,
+}
+
+impl Attempt<'_> {
+    async fn succeed(&self, service: &Service, form: &Form<'_>, proof: Proof<'_>) -> Result<Authenticated, Refusal> {
+        let Self { client_id, address, now } = *self;
+        if matches!(proof, Proof::Assertion(_)) {
+            // A signature is verified for nobody who fails too often.
+            service.failures.permit(address, now)?;
+        }
+        let claim = claim(service, form, proof, now).await?;
+        let checked = || check(&service.directory, client_id, &claim, now);
+        let authenticated = if let Ok(authenticated) = checked() {
+            authenticated
+        } else {
+            service.failures.permit_live_read(client_id, address, now)?;
+            service.live.read(client_id, || checked().is_ok()).await;
+            checked()?
+        };
+        // Last: an assertion that was refused has not been used.
+        if let Claim::Assertion(assertion) = &claim {
+            let (jti, exp) = assertion.identity();
+            if !service.lists.first_use(client_id, jti, exp, now)? {
+                return Err(Refusal::AssertionReplayed);
+            }
+        }
+        Ok(authenticated)
+    }
 }
 
 /// Refuses what no client may present, and has a token of the cluster verified.
@@ -121,8 +147,8 @@ async fn claim<'a>(service: &Service, form: &Form<'_>, proof: Proof<'a>, now: Ti
 }
 
 /// Holds a claim against the ledger.
-fn check(service: &Service, client_id: &str, claim: &Claim<'_>, now: Timestamp) -> Result<Authenticated, Refusal> {
-    let Some(client) = service.directory.client(client_id) else {
+fn check(directory: &Directory, client_id: &str, claim: &Claim<'_>, now: Timestamp) -> Result<Authenticated, Refusal> {
+    let Some(client) = directory.client(client_id) else {
         match claim {
             Claim::ClientSecret(_, sha256) | Claim::Certificate(sha256) => compare_in_vain(*sha256),
             Claim::Assertion(assertion) => assertion.verify_in_vain(),
@@ -199,8 +225,12 @@ fn asserted<'a>(form: &'a Form<'_>) -> Result<Presented<'a>, Refusal> {
 mod tests {
     use super::*;
     use base64::Engine as _;
-    use base64::engine::general_purpose::STANDARD;
+    use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
     use http::HeaderValue;
+    use serde_json::{Value, json};
+
+    use crate::token_service::directory::COMPARISONS;
+    use crate::token_service::verifying_key::VERIFICATIONS;
 
     fn header_of(text: &str) -> Vec<u8> {
         format!("Basic {}", STANDARD.encode(text)).into_bytes()
@@ -261,6 +291,47 @@ mod tests {
         }
         for authorization in [&b"Basic "[..], b"Basic ***", b"Basic YWI=", &header_of("a%zz:b"), &header_of("a:%ff")] {
             assert_eq!(read(Some(authorization), b"").err(), Some(Refusal::AuthorizationMalformed));
+        }
+    }
+
+    /// A client with one client secret and one key, neither of which anybody here has.
+    fn directory() -> Directory {
+        let jwk = json!({"kty": "EC", "crv": "P-256", "x": "axfR8uEsQkf4vOblY6RA8ncDfYEt6zOg9KE5RdiYwpY",
+            "y": "T-NC4v4af5uO5-tKfA-eFivOM1drMV7Oy7ZAaDe_UfU"});
+        let (sha256, spki) = (Digest::of(b"right").to_base64url(), Digest::of(b"spki").to_base64url());
+        let revision = |verifier: Value| {
+            json!([{"revision": 1, "mintedAt": "2026-01-01T00:00:00Z", "notAfter": "2027-01-01T00:00:00Z",
+                "verifier": verifier}])
+        };
+        let entry = json!({
+            "version": 1, "server": "default", "clientID": "known",
+            "owner": {"namespace": "n", "name": "n", "uid": "u"}, "createdAt": "2026-01-01T00:00:00Z",
+            "credentials": {
+                "web": {"kind": "clientSecret", "revisions": revision(json!({"sha256": sha256}))},
+                "key": {"kind": "publicKey", "revisions": revision(json!({"spkiSHA256": spki, "jwk": jwk}))},
+            },
+        });
+        let directory = Directory::new("default");
+        directory.put(Arc::new(Client::of(serde_json::from_value(entry).unwrap())));
+        directory
+    }
+
+    #[test]
+    fn an_unknown_client_costs_the_work_of_a_wrong_proof() {
+        let (directory, now) = (directory(), "2026-06-01T00:00:00Z".parse().unwrap());
+        let part = |text: &str| URL_SAFE_NO_PAD.encode(text);
+        let claims = part(r#"{"iss":"c","sub":"c","aud":"i","exp":1}"#);
+        let jwt = format!("{}.{claims}.{}", part(r#"{"alg":"ES256"}"#), URL_SAFE_NO_PAD.encode([1; 64]));
+        let wrong_secret = || Claim::ClientSecret(TokenEndpointAuthMethod::ClientSecretBasic, Digest::of(b"wrong"));
+        let wrong_assertion = || Claim::Assertion(Box::new(Assertion::parse(&jwt).unwrap()));
+        let work = |client_id: &str, claim: &Claim<'_>| {
+            let before = (COMPARISONS.get(), VERIFICATIONS.get());
+            assert!(check(&directory, client_id, claim, now).is_err());
+            (COMPARISONS.get() - before.0, VERIFICATIONS.get() - before.1)
+        };
+        for client_id in ["known", "unknown"] {
+            assert_eq!(work(client_id, &wrong_secret()), (1, 0), "{client_id}: one comparison");
+            assert_eq!(work(client_id, &wrong_assertion()), (0, 1), "{client_id}: one signature");
         }
     }
 }

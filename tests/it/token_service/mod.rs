@@ -2,10 +2,12 @@
 
 #![expect(clippy::unwrap_used, reason = "tests")]
 
+mod abuse;
 mod connections;
 mod documents;
 mod follow;
 mod forwarded;
+mod http2_abuse;
 mod introspection;
 mod lists;
 mod live;
@@ -30,6 +32,7 @@ use appreg::ledger::{self, Digest};
 use appreg::mint::signing_key::{self, MintedSigningKey};
 use appreg::shared_lists::{NAMES, REVOKED_FIELD, USED_FIELD};
 use appreg::signer::{Algorithm, INDEX_FIELD, Index};
+use appreg::token_service::failures::Rates;
 use appreg::token_service::server::Limits;
 use appreg::token_service::{self, Listeners, Settings, keys, tls};
 use base64::Engine as _;
@@ -145,7 +148,7 @@ impl TokenService {
         let issuer = issuer(address);
         let config = format!("server: {{issuer: \"{issuer}\", defaultAudience: \"https://default.example\"{more}}}");
         let server = Config::parse(&config).unwrap().server;
-        let settings = Settings { server, ledger_namespace: NAMESPACE.into(), limits };
+        let settings = Settings { server, ledger_namespace: NAMESPACE.into(), limits, failures: Rates::default() };
         let clients = Clients { watches: api.client(), requests: api.client() };
         let stop = CancellationToken::new();
         let mut running = JoinSet::new();
