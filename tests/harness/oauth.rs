@@ -116,9 +116,10 @@ impl Answer {
         self.status == 200 && self.access_token.is_some()
     }
 
-    /// The credential was refused: 401 `invalid_client`, and nothing else that went wrong.
+    /// The credential was refused: 401 `invalid_client`, or 429 where refusals came too often, and nothing else that went
+    /// wrong. What is accepted is never limited, so 429 is a refusal like the other.
     pub fn is_refusal(&self) -> bool {
-        self.status == 401 && self.error.as_deref() == Some("invalid_client")
+        matches!(self.status, 401 | 429) && self.error.as_deref() == Some("invalid_client")
     }
 }
 
