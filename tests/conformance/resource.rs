@@ -223,6 +223,13 @@ impl Forge {
         self.confirmed(&json!({"x5t#S256": URL_SAFE_NO_PAD.encode(thumbprint)}))
     }
 
+    /// The same token, but that it ended an hour ago.
+    pub(crate) fn ended(&self) -> Result<String> {
+        let mut claims = self.claims.clone();
+        claims["exp"] = json!(claims["iat"].as_i64().context("iat")? - 3600);
+        Ok(jsonwebtoken::encode(&self.header, &claims, &self.key)?)
+    }
+
     /// The token as issued.
     pub(crate) fn issued(&self) -> &str {
         &self.issued

@@ -5,16 +5,17 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
-use k8s_openapi::api::core::v1::{Namespace, Secret};
+use k8s_openapi::api::authentication::v1::{TokenRequest, TokenRequestSpec};
+use k8s_openapi::api::core::v1::{Namespace, Secret, ServiceAccount};
 use kube::Api;
 use kube::api::PostParams;
-use serde_json::{Value, json};
 
 use super::harness::credentials::write_private;
+use super::harness::oauth::TokenClient;
 use super::harness::{ControlPlane, Operator, Running, registrations};
 
 /// The registrations' namespace.
-pub(crate) const NAMESPACE: &str = "conformance";
+pub(crate) const NAMESPACE: &str = "shop";
 /// What tokens are for.
 pub(crate) const AUDIENCE: &str = "https://orders.example";
 /// What the API wants.
@@ -32,11 +33,11 @@ pub(crate) struct Stage<'a> {
     _running: [Running; 2],
 }
 
-/// A registration, with its Secret mounted.
+/// A registration, with what its application has in a volume.
 pub(crate) struct Registered {
     pub(crate) client_id: String,
     /// One file for each field.
-    pub(crate) mounted: PathBuf,
+    pub(crate) volume: PathBuf,
 }
 
 impl<'a> Stage<'a> {
@@ -53,27 +54,53 @@ impl<'a> Stage<'a> {
         Ok(Self { plane, client, issuer: operator.issuer(), directory, _running: running })
     }
 
-    /// Applies a registration for the API, and waits until its credentials are accepted.
-    pub(crate) async fn register(&self, name: &str, more: &Value) -> Result<Value> {
-        let mut spec = json!({
-            "displayName": name, "scopes": [SCOPE, "orders:write"], "audiences": [AUDIENCE],
-        });
-        let fields = spec.as_object_mut().context("an object")?;
-        fields.extend(more.as_object().context("an object")?.clone());
-        registrations::create(&self.client, NAMESPACE, name, &spec).await?;
-        Ok(registrations::settle(&self.client, NAMESPACE, name, PATIENCE).await)
+    /// Applies a manifest with the registration `name`, waits until its credentials are accepted, and returns its
+    /// client ID.
+    pub(crate) async fn apply(&self, manifest: &str, name: &str) -> Result<String> {
+        self.plane.kubectl_apply(manifest).await?;
+        let registration = registrations::settle(&self.client, NAMESPACE, name, PATIENCE).await;
+        Ok(registration["status"]["clientID"].as_str().context("a client ID")?.to_owned())
     }
 
     /// The same, with the Secret `secret` mounted.
-    pub(crate) async fn registered(&self, name: &str, secret: &str, more: &Value) -> Result<Registered> {
-        let registration = self.register(name, more).await?;
-        let client_id = registration["status"]["clientID"].as_str().context("a client ID")?.to_owned();
-        let secret = Api::<Secret>::namespaced(self.client.clone(), NAMESPACE).get(secret).await?;
-        let mounted = self.volume(name)?;
-        for (field, content) in secret.data.unwrap_or_default() {
-            write_private(&mounted.join(field), std::str::from_utf8(&content.0)?)?;
+    pub(crate) async fn mounted(&self, manifest: &str, name: &str, secret: &str) -> Result<Registered> {
+        let client_id = self.apply(manifest, name).await?;
+        let published = Api::<Secret>::namespaced(self.client.clone(), NAMESPACE).get(secret).await?;
+        let volume = self.volume(secret)?;
+        for (field, content) in published.data.unwrap_or_default() {
+            write_private(&volume.join(field), std::str::from_utf8(&content.0)?)?;
         }
-        Ok(Registered { client_id, mounted })
+        Ok(Registered { client_id, volume })
+    }
+
+    /// The same with a volume that the application has made itself, `credential` in the file `file`; how to reach the
+    /// server it knows as `like` does.
+    pub(crate) fn configured(
+        &self,
+        client_id: String,
+        like: &Registered,
+        (file, credential): (&str, &str),
+    ) -> Result<Registered> {
+        let volume = self.volume(&format!("{client_id}-{file}"))?;
+        for field in ["issuer", "token_endpoint", "issuer_ca.crt"] {
+            write_private(&volume.join(field), &like.field(field)?)?;
+        }
+        write_private(&volume.join("client_id"), &client_id)?;
+        write_private(&volume.join(file), credential)?;
+        Ok(Registered { client_id, volume })
+    }
+
+    /// The same volume, with some files of another content.
+    pub(crate) fn altered(&self, name: &str, of: &Registered, files: &[(&str, &str)]) -> Result<PathBuf> {
+        let path = self.volume(name)?;
+        for entry in std::fs::read_dir(&of.volume)? {
+            let entry = entry?;
+            std::fs::copy(entry.path(), path.join(entry.file_name()))?;
+        }
+        for (file, content) in files {
+            write_private(&path.join(file), content)?;
+        }
+        Ok(path)
     }
 
     /// A new directory that we alone can read.
@@ -83,20 +110,37 @@ impl<'a> Stage<'a> {
         Ok(path)
     }
 
-    /// The same volume, with one file of another content.
-    pub(crate) fn altered(&self, name: &str, of: &Path, file: &str, content: &str) -> Result<PathBuf> {
-        let path = self.volume(name)?;
-        for entry in std::fs::read_dir(of)? {
-            let entry = entry?;
-            std::fs::copy(entry.path(), path.join(entry.file_name()))?;
-        }
-        write_private(&path.join(file), content)?;
+    /// A file that we alone can read.
+    pub(crate) fn file(&self, name: &str, content: &str) -> Result<PathBuf> {
+        let path = self.directory.join(name);
+        write_private(&path, content)?;
         Ok(path)
+    }
+
+    /// A token of a `ServiceAccount`, for one hour, as the kubelet would project it.
+    pub(crate) async fn sa_token(&self, account: &str, audience: &str) -> Result<String> {
+        let accounts: Api<ServiceAccount> = Api::namespaced(self.client.clone(), NAMESPACE);
+        let spec = TokenRequestSpec {
+            audiences: Some(vec![audience.to_owned()]),
+            expiration_seconds: Some(3600),
+            ..TokenRequestSpec::default()
+        };
+        let request = TokenRequest { spec: Some(spec), ..TokenRequest::default() };
+        let answer: TokenRequest =
+            accounts.create_subresource("token", account, &PostParams::default(), &request).await?;
+        answer.status.and_then(|status| status.token).context("a TokenRequest without an answer")
     }
 }
 
 impl Registered {
     pub(crate) fn field(&self, name: &str) -> Result<String> {
-        std::fs::read_to_string(self.mounted.join(name)).with_context(|| format!("the field {name}"))
+        std::fs::read_to_string(self.volume.join(name)).with_context(|| format!("the field {name}"))
+    }
+
+    /// A token by `client_secret_basic`.
+    pub(crate) async fn token(&self) -> Result<String> {
+        let client = TokenClient::new(&self.field("issuer_ca.crt")?, &self.field("token_endpoint")?)?;
+        let answer = client.basic(&self.client_id, &self.field("client_secret")?).await?;
+        answer.access_token.clone().with_context(|| format!("no token: {answer:?}"))
     }
 }
