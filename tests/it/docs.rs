@@ -69,7 +69,9 @@ fn rendered(page: &str) -> String {
                 break;
             }
         }
-        out.push_str(&format!("{fence}\n{}```\n", shown(path, start)));
+        for part in [fence, "\n", &shown(path, start), "```\n"] {
+            out.push_str(part);
+        }
     }
     out
 }
