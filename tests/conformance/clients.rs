@@ -4,13 +4,14 @@ use std::path::Path;
 
 use anyhow::{Context as _, Result, ensure};
 use oauth2::AuthType;
-use rcgen::{KeyPair, PKCS_ED25519};
+use rcgen::KeyPair;
 use serde_json::{Value, json};
 
 use super::foreign::{Foreign, Language};
+use super::harness::process::Program;
 use super::resource::{Server, http};
 use super::rust;
-use super::stage::{AUDIENCE, NAMESPACE, Registered, SCOPE, Stage};
+use super::stage::{AUDIENCE, NAMESPACE, PATIENCE, Registered, SCOPE, Stage};
 use super::tally::Tally;
 
 /// What a refused client is told by its library: the error of RFC 6749 section 5.2, or the status alone (curl, and
@@ -51,12 +52,24 @@ impl Registrations {
 /// A partner who has made a key and registers its public part.
 async fn public_key(stage: &Stage<'_>, like: &Registered) -> Result<Registered> {
     let manifest = include_str!("registrations/public_key.yaml");
-    let key = KeyPair::generate_for(&PKCS_ED25519)?;
+    let key = ed25519(stage).await?;
     let (before, rest) = manifest.split_once("          -----BEGIN").context("a key in the manifest")?;
     let (_, after) = rest.split_once("-----END PUBLIC KEY-----\n").context("the end of the key")?;
-    let pem: String = key.public_key_pem().lines().flat_map(|line| ["          ", line, "\n"]).collect();
+    let pem: String =
+        KeyPair::from_pem(&key)?.public_key_pem().lines().flat_map(|line| ["          ", line, "\n"]).collect();
     let client_id = stage.apply(&format!("{before}{pem}{after}"), "partner").await?;
-    stage.configured(client_id, like, ("private.pem", &key.serialize_pem()))
+    stage.configured(client_id, like, ("private.pem", &key))
+}
+
+/// A key as the documentation has it made.
+async fn ed25519(stage: &Stage<'_>) -> Result<String> {
+    let path = stage.directory.join("private.pem");
+    let made = Program::new("openssl", "openssl", &stage.directory)
+        .args(["genpkey", "-algorithm", "ed25519", "-out"])
+        .arg(&path)
+        .start()?;
+    ensure!(made.wait(PATIENCE).await?.success(), "openssl: {}", made.log_tail(5));
+    Ok(std::fs::read_to_string(path)?)
 }
 
 /// A workload whose `ServiceAccount` is its identity.
@@ -91,6 +104,19 @@ impl Clients<'_> {
         self.one(Language::Curl, "access_token", &of.access_token).await
     }
 
+    /// Every client can use a certificate of every type of key.
+    pub(crate) async fn use_every_type_of_key(&mut self, stage: &Stage<'_>) -> Result<()> {
+        for (name, key_type) in [("p384", "ECDSAP384"), ("ed25519", "Ed25519"), ("rsa", "RSA2048")] {
+            let manifest = include_str!("registrations/certificate.yaml").replace("warehouse", name);
+            let manifest = manifest.replace("certificate: {}", &format!("certificate: {{keyType: {key_type}}}"));
+            let registered = stage.mounted(&manifest, name, &format!("{name}-tls")).await?;
+            for language in Language::ALL {
+                self.said(language, "tls_client_auth", &format!("tls_client_auth, {key_type}"), &registered).await?;
+            }
+        }
+        Ok(())
+    }
+
     /// Every client is refused with what is not its own.
     pub(crate) async fn are_refused(&mut self, stage: &Stage<'_>, of: &Registrations) -> Result<()> {
         let all = Language::ALL;
@@ -103,7 +129,7 @@ impl Clients<'_> {
         let wrong = stage.altered("wrong-tls", &of.certificate, &[("tls.crt", &certificate), ("tls.key", &key)])?;
         self.refused(&all, "tls_client_auth", "with another client's certificate", &wrong).await?;
         self.refused(&all[1..], "private_key_jwt", "with another client's key", &wrong).await?;
-        let key = KeyPair::generate_for(&PKCS_ED25519)?.serialize_pem();
+        let key = ed25519(stage).await?;
         let wrong = stage.altered("wrong-key", &of.public_key, &[("private.pem", &key)])?;
         self.refused(&all[..1], "private_key_jwt", "with another key", &wrong).await?;
 
@@ -124,10 +150,14 @@ impl Clients<'_> {
     }
 
     async fn one(&mut self, language: Language, method: &str, of: &Registered) -> Result<()> {
+        self.said(language, method, method, of).await
+    }
+
+    async fn said(&mut self, language: Language, method: &str, what: &str, of: &Registered) -> Result<()> {
         let ended = self.foreign.run(language, method, &[(&of.volume).into(), (&self.api.url).into()]).await?;
         let is_bound = method == "tls_client_auth";
         let outcome = ended.document().and_then(|seen| expect(&seen, &of.client_id, is_bound));
-        self.tally.record(&language.client(), method, outcome);
+        self.tally.record(&language.client(), what, outcome);
         Ok(())
     }
 

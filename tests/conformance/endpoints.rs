@@ -5,7 +5,8 @@ use serde_json::{Value, json};
 
 use super::clients::Registrations;
 use super::foreign::{Foreign, Language};
-use super::resource::{Forge, Server, http};
+use super::forge::Forge;
+use super::resource::{Server, http};
 use super::rust;
 use super::stage::{AUDIENCE, Registered, Stage};
 use super::tally::Tally;

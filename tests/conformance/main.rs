@@ -9,6 +9,7 @@
 mod clients;
 mod endpoints;
 mod foreign;
+mod forge;
 mod resource;
 mod rust;
 mod stage;
@@ -21,15 +22,15 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::{Context as _, Result};
-use serde_json::json;
 
 use clients::{Clients, Registrations};
 use endpoints::Endpoints;
 use foreign::{Foreign, Language};
+use forge::{Callers, Forge};
 use harness::ControlPlane;
 use harness::oauth::install_provider;
-use resource::{Forge, Server, Validator, http};
-use stage::{Registered, Stage};
+use resource::{Server, Validator};
+use stage::Stage;
 use tally::Tally;
 
 #[tokio::main]
@@ -76,6 +77,7 @@ async fn with(tally: &mut Tally, stage: &Stage<'_>, foreign: &mut Foreign, algor
     let mut clients = Clients { tally, foreign, api: &servers[0] };
     if algorithm == "ES256" {
         clients.get_tokens(&of).await?;
+        clients.use_every_type_of_key(stage).await?;
         clients.are_refused(stage, &of).await?;
         tally.record("kubectl", "the pod of docs/applications.md is accepted", clients::pod(stage).await);
     } else {
@@ -87,10 +89,13 @@ async fn with(tally: &mut Tally, stage: &Stage<'_>, foreign: &mut Foreign, algor
     let callers = Callers::new(&foreign.api_ca, &of.certificate, &of.other_certificate)?;
     for server in &servers {
         for tried in forge.tried()? {
-            let outcome = server.answers(tried.status, &callers.plain, &tried.token).await;
-            tally.record(server.validator.name(), &format!("{}: {}", tried.what, tried.status), outcome);
+            // Who does not know the algorithm must refuse everything.
+            let status = if server.validator.knows(forge.algorithm()) { tried.status } else { 401 };
+            let outcome = server.answers(status, &callers.plain, &tried.token).await;
+            tally.record(server.validator.name(), &format!("{}: {status}", tried.what), outcome);
         }
         for (what, http, token, status) in callers.bound(&forge, server.validator)? {
+            let status = if server.validator.knows(forge.algorithm()) { status } else { 401 };
             let outcome = server.answers(status, http, &token).await;
             tally.record(server.validator.name(), &format!("{what}: {status}"), outcome);
         }
@@ -101,37 +106,4 @@ async fn with(tally: &mut Tally, stage: &Stage<'_>, foreign: &mut Foreign, algor
     let resource_server = endpoints.resource_server().await?;
     endpoints.introspect(&resource_server, &forge).await?;
     endpoints.revoke(&resource_server, &servers[0]).await
-}
-
-/// Callers of an API, with a certificate and without.
-struct Callers {
-    plain: reqwest::Client,
-    holder: reqwest::Client,
-    other: reqwest::Client,
-    certificate: String,
-}
-
-impl Callers {
-    fn new(ca: &Path, holder: &Registered, other: &Registered) -> Result<Self> {
-        let identity = |of: &Registered| anyhow::Ok(format!("{}{}", of.field("tls.crt")?, of.field("tls.key")?));
-        Ok(Self {
-            plain: http(ca, None)?,
-            holder: http(ca, Some(&identity(holder)?))?,
-            other: http(ca, Some(&identity(other)?))?,
-            certificate: holder.field("tls.crt")?,
-        })
-    }
-
-    /// Tokens bound to a certificate, by whom they are shown, and what the API must say.
-    fn bound(&self, forge: &Forge, validator: Validator) -> Result<Vec<(&'static str, &reqwest::Client, String, u16)>> {
-        let bound = forge.bound(&self.certificate)?;
-        let known = if validator.knows_certificates() { 200 } else { 401 };
-        Ok(vec![
-            ("bound, with its certificate", &self.holder, bound.clone(), known),
-            ("bound, with another certificate", &self.other, bound.clone(), 401),
-            ("bound, without a certificate", &self.plain, bound, 401),
-            ("bound in another way", &self.plain, forge.confirmed(&json!({"jkt": "x"}))?, 401),
-            ("not bound, with a certificate", &self.holder, forge.issued().to_owned(), 200),
-        ])
-    }
 }

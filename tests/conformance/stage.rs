@@ -21,7 +21,7 @@ pub(crate) const AUDIENCE: &str = "https://orders.example";
 /// What the API wants.
 pub(crate) const SCOPE: &str = "orders:read";
 /// Longer than anything here takes on a busy machine.
-const PATIENCE: Duration = Duration::from_secs(60);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A running operator.
 pub(crate) struct Stage<'a> {

@@ -13,9 +13,10 @@ const PAGES: [&str; 2] = ["docs/applications.md", "docs/resource-servers.md"];
 /// Where every program and manifest is shown on one of the pages.
 const SHOWN: [&str; 5] = ["curl", "python", "node", "go", "registrations"];
 /// What is not for readers: how the programs are run, and what only the runner tries.
-const NOT_SHOWN: [&str; 5] = [
+const NOT_SHOWN: [&str; 6] = [
     "python/resource_server.py",
     "python/metadata.py",
+    "python/validate_authlib.py",
     "node/resource_server.mjs",
     "node/validate_bearer.mjs",
     "go/client_secret_detected/main.go",

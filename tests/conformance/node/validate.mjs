@@ -19,6 +19,7 @@ export async function accessTokens(issuer, audience, fetch) {
       audience,
       typ: "at+jwt",
       algorithms: ["ES256", "EdDSA", "RS256"],
+      clockTolerance: 60,
       requiredClaims: ["exp", "iat", "sub", "client_id", "jti"],
     });
     // A bound token is good with its certificate alone.

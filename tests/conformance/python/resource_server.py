@@ -1,16 +1,17 @@
-"""An API behind `validate.py`: arguments are a directory with its identity, the issuer, the audience, the scope."""
+"""An API behind `validate.py` or another: arguments are the module, a directory with its identity, the issuer, the
+audience, the scope."""
 
+import importlib
 import json
 import ssl
 import sys
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
-from authlib.oauth2 import OAuth2Error
-from validate import AccessTokens
+from joserfc.errors import JoseError
 
-directory, issuer, audience, scope = Path(sys.argv[1]), *sys.argv[2:]
-tokens = AccessTokens(issuer, audience, ca=str(directory / "issuer_ca.crt"))
+module, directory, issuer, audience, scope = sys.argv[1], Path(sys.argv[2]), *sys.argv[3:]
+tokens = importlib.import_module(module).AccessTokens(issuer, audience, ca=str(directory / "issuer_ca.crt"))
 
 
 class Api(BaseHTTPRequestHandler):
@@ -21,9 +22,12 @@ class Api(BaseHTTPRequestHandler):
         if kind.lower() != "bearer":
             return self.answer(401, {"error": "none"}, "Bearer")
         try:
-            claims = tokens.validate(token, scope, self.connection.getpeercert(binary_form=True))
-        except OAuth2Error as error:
-            return self.answer(error.status_code, {"error": error.error}, f'Bearer error="{error.error}"')
+            claims = tokens.validate(token, self.connection.getpeercert(binary_form=True))
+        except (ValueError, JoseError) as error:
+            why = type(error).__name__
+            return self.answer(401, {"error": "invalid_token", "why": why}, 'Bearer error="invalid_token"')
+        if scope not in claims.get("scope", "").split():
+            return self.answer(403, {"error": "insufficient_scope"}, 'Bearer error="insufficient_scope"')
         seen = {name: claims.get(name) for name in ("client_id", "aud", "scope")}
         self.answer(200, {**seen, "bound": "cnf" in claims})
 
