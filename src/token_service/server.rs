@@ -4,7 +4,7 @@
 
 use std::collections::HashMap;
 use std::io;
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::IpAddr;
 use std::panic::AssertUnwindSafe;
 use std::pin::pin;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -27,9 +27,13 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tower::ServiceExt as _;
 
+use super::forwarded::sender;
+use super::impatient::Impatient;
 use super::metrics::{ConnectionRefusal, Metrics};
-use super::peer::Peer;
+use super::peer::{Peer, network};
 use super::tls::{HTTP_2, ServingCertificate};
+use crate::config::forwarded::ForwardedCertificates;
+use crate::ledger::Digest;
 
 /// What one client, and all clients together, may take up.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -40,10 +44,13 @@ pub struct Limits {
     pub connections_per_address: usize,
     /// How long a TLS handshake may take.
     pub handshake: Duration,
-    /// How long a request's header may take, and how long an HTTP/1.1 connection may be idle.
+    /// How long a request's header may take, and how long an HTTP/1.1 connection may be idle; how long an HTTP/2 client
+    /// may take to begin, and to answer a ping.
     pub header: Duration,
     /// How long a request's body may take.
     pub body: Duration,
+    /// How long a peer may read nothing at all of its answers.
+    pub stall: Duration,
     /// How old a connection may become before it is asked to end: so that replicas share the load again, and nothing
     /// stays for ever.
     pub connection_age: Duration,
@@ -59,6 +66,7 @@ impl Default for Limits {
             handshake: Duration::from_secs(5),
             header: Duration::from_secs(20),
             body: Duration::from_secs(10),
+            stall: Duration::from_secs(20),
             connection_age: Duration::from_mins(10),
             drain: Duration::from_secs(10),
         }
@@ -71,6 +79,14 @@ const LARGEST_HEADER_BYTES: u32 = 16 * 1024;
 const MOST_HEADERS: usize = 64;
 /// The most requests at a time on one HTTP/2 connection.
 const MOST_STREAMS: u32 = 128;
+/// With how many bytes an HTTP/2 client begins, before anything of hyper's watches over it (RFC 9113 §3.4).
+const PREFACE_BYTES: usize = 24;
+/// The most HTTP/2 streams that a client may have reset before they were looked at (CVE-2023-44487, "rapid reset"): one
+/// more ends the connection.
+const MOST_RESET_STREAMS: usize = 20;
+/// The most HTTP/2 streams that we have reset because the client broke the protocol (RUSTSEC-2024-0003): one more ends
+/// the connection.
+const MOST_BROKEN_STREAMS: usize = 128;
 /// A failed accept (too many open files) is tried again after this long.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(20);
 
@@ -85,6 +101,8 @@ pub struct Server {
     pub limits: Limits,
     /// Where refused connections are counted.
     pub metrics: Metrics,
+    /// Proxies that are believed when they say who their client is.
+    pub proxies: Option<Arc<ForwardedCertificates>>,
 }
 
 impl Server {
@@ -126,9 +144,12 @@ async fn accept(shared: &Arc<Shared>, listener: &TcpListener, connections: &Task
     let Ok(permit) = shared.permits.clone().try_acquire_owned() else {
         return refused(ConnectionRefusal::TotalLimit);
     };
-    let Some(seat) = Addresses::take(&shared.addresses, peer.ip()) else {
+    // A proxy is the address of everybody behind it; the limit in total holds for it too.
+    let is_proxy = shared.server.proxies.as_ref().is_some_and(|proxies| proxies.is_proxy(peer.ip()));
+    let seat = if is_proxy { None } else { Addresses::take(&shared.addresses, peer.ip()) };
+    if seat.is_none() && !is_proxy {
         return refused(ConnectionRefusal::AddressLimit);
-    };
+    }
     let shared = shared.clone();
     connections.spawn(async move {
         let _held = (permit, seat);
@@ -138,7 +159,7 @@ async fn accept(shared: &Arc<Shared>, listener: &TcpListener, connections: &Task
 
 impl Shared {
     async fn connection(&self, stream: TcpStream, address: IpAddr) {
-        let Server { certificate, router, limits, metrics } = &self.server;
+        let Server { certificate, router, limits, metrics, proxies: _ } = &self.server;
         let Some(config) = certificate.config() else {
             return metrics.connection_refused(ConnectionRefusal::NoCertificate);
         };
@@ -149,28 +170,36 @@ impl Shared {
             Ok(Err(error)) => return metrics.connection_refused(refusal_of(&error)),
             Err(_) => return metrics.connection_refused(ConnectionRefusal::HandshakeTimeout),
         };
-        self.serve(stream, Peer { address: address.to_canonical(), certificate: None }, router).await;
+        let leaf = stream.get_ref().1.peer_certificates().and_then(<[_]>::first);
+        let certificate = leaf.map(|leaf| Digest::of(leaf));
+        self.serve(stream, Peer { address: address.to_canonical(), certificate }, router).await;
     }
 
     async fn serve(&self, stream: TlsStream<TcpStream>, peer: Peer, router: &Router) {
         let limits = &self.server.limits;
         let is_http_2 = stream.get_ref().1.alpn_protocol() == Some(HTTP_2);
-        let io = TokioIo::new(stream);
-        let router = router.clone();
+        let stream = Impatient::new(stream, limits.stall);
+        let (router, proxies) = (router.clone(), self.server.proxies.clone());
         let service = service_fn(move |mut request: Request<Incoming>| {
-            request.extensions_mut().insert(peer);
+            let sender = sender(proxies.as_deref(), peer, request.headers());
+            request.extensions_mut().insert(sender);
             answer(router.clone(), request)
         });
         if is_http_2 {
+            let io = TokioIo::new(stream.begins_with(PREFACE_BYTES, limits.header));
             let mut builder = http2::Builder::new(TokioExecutor::new());
             builder
+                .max_local_error_reset_streams(MOST_BROKEN_STREAMS)
                 .timer(TokioTimer::new())
                 .max_concurrent_streams(MOST_STREAMS)
+                .max_pending_accept_reset_streams(MOST_RESET_STREAMS)
+                // It bounds the CONTINUATION frames of a header too.
                 .max_header_list_size(LARGEST_HEADER_BYTES)
                 .keep_alive_interval(limits.header)
                 .keep_alive_timeout(limits.header);
             self.drive(builder.serve_connection(io, service)).await;
         } else {
+            let io = TokioIo::new(stream);
             let mut builder = http1::Builder::new();
             builder
                 .timer(TokioTimer::new())
@@ -256,14 +285,6 @@ impl Drop for Seat {
     }
 }
 
-/// What counts as one address: one IPv4 address, or the /64 that a single IPv6 host is usually given whole.
-fn network(address: IpAddr) -> IpAddr {
-    match address.to_canonical() {
-        IpAddr::V4(v4) => IpAddr::V4(v4),
-        IpAddr::V6(v6) => IpAddr::V6(Ipv6Addr::from_bits(v6.to_bits() >> 64 << 64)),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -280,12 +301,5 @@ mod tests {
         assert!(Addresses::take(&addresses, address).is_some());
         drop(second);
         assert!(addresses.open.lock().unwrap().is_empty(), "nothing is remembered of who has left");
-    }
-
-    #[test]
-    fn a_64_of_ipv6_is_one_address() {
-        let of = |text: &str| network(text.parse().unwrap());
-        assert_eq!(of("2001:db8::1"), of("2001:db8::ffff:1"));
-        assert_ne!(of("2001:db8::1"), of("2001:db8:0:1::1"));
     }
 }

@@ -11,15 +11,22 @@ use bytes::Bytes;
 use http::{HeaderValue, Response, header};
 use serde_json::json;
 
+use super::cluster_keys::ClusterKeys;
 use super::directory::Directory;
 use super::documents::{jwks, metadata, metadata_of, metadata_paths};
+use super::failures::Failures;
 use super::follow::Served;
+use super::introspection::introspect;
 use super::keys::SigningKeys;
+use super::lists::Lists;
 use super::live::LiveReader;
 use super::metrics::{Endpoint, Metrics, Outcome};
 use super::refusal::Refusal;
 use super::request::{Received, receive};
+use super::revocation::revoke;
 use super::token_endpoint::token;
+use super::used_assertions::UsedAssertions;
+use super::verified::Verified;
 use crate::clock::Clock;
 use crate::config::Server;
 
@@ -35,11 +42,16 @@ pub struct Service {
     pub(super) server: Server,
     pub(super) directory: Arc<Directory>,
     pub(super) keys: Arc<SigningKeys>,
+    pub(super) lists: Arc<Lists>,
+    pub(super) verified: Verified,
     pub(super) live: LiveReader,
+    pub(super) failures: Failures,
+    pub(super) cluster_keys: Arc<ClusterKeys>,
+    pub(super) used_assertions: UsedAssertions,
     pub(super) clock: Arc<dyn Clock>,
     pub(super) metadata: Bytes,
     pub(super) body_within: Duration,
-    metrics: Metrics,
+    pub(super) metrics: Metrics,
 }
 
 /// What a service is made of.
@@ -50,6 +62,10 @@ pub struct Parts {
     pub served: Served,
     /// For the read before a 401.
     pub live: LiveReader,
+    /// Which failures are one too many.
+    pub failures: Failures,
+    /// For `ServiceAccount` tokens.
+    pub cluster_keys: Arc<ClusterKeys>,
     /// Read once per request.
     pub clock: Arc<dyn Clock>,
     /// Where requests are counted.
@@ -62,10 +78,25 @@ impl Service {
     /// A service.
     #[must_use]
     pub fn new(parts: Parts) -> Self {
-        let Parts { server, served, live, clock, metrics, body_within } = parts;
-        let Served { directory, keys, certificate: _ } = served;
-        let metadata = metadata_of(&server);
-        Self { server, directory, keys, live, clock, metadata, body_within, metrics }
+        let Parts { server, served, live, failures, cluster_keys, clock, metrics, body_within } = parts;
+        let Served { directory, keys, certificate: _, lists } = served;
+        let (metadata, verified) = (metadata_of(&server), Verified::default());
+        let used_assertions = UsedAssertions::default();
+        Self {
+            server,
+            directory,
+            keys,
+            lists,
+            verified,
+            live,
+            failures,
+            cluster_keys,
+            used_assertions,
+            clock,
+            metadata,
+            body_within,
+            metrics,
+        }
     }
 
     /// The routes, all below the issuer's path except the well-known ones.
@@ -73,6 +104,8 @@ impl Service {
         let path = self.server.path().to_owned();
         let mut router = Router::new()
             .route(&literal(&format!("{path}/token")), post(token))
+            .route(&literal(&format!("{path}/introspect")), post(introspect))
+            .route(&literal(&format!("{path}/revoke")), post(revoke))
             .route(&literal(&format!("{path}/jwks")), get(jwks));
         for path in metadata_paths(&path) {
             router = router.route(&literal(&path), get(metadata));

@@ -8,6 +8,7 @@ mod crd;
 mod docs;
 mod examples;
 mod fake_api;
+mod fuzz_corpus;
 mod reconcile;
 mod tidy;
 mod token_service;

@@ -236,7 +236,7 @@ async fn a_panic_in_a_request_ends_that_request_alone() {
     let certificate = Arc::new(ServingCertificate::default());
     certificate.replace(Arc::new(serving));
     let router = Router::new().route("/panic", get(panics)).route("/fine", get(async || "fine"));
-    let server = Server { certificate, router, limits: Limits::default(), metrics: Metrics::default() };
+    let server = Server { certificate, router, limits: Limits::default(), metrics: Metrics::default(), proxies: None };
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let (stop, mut running) = (CancellationToken::new(), JoinSet::new());
