@@ -9,6 +9,7 @@ pub mod forwarded;
 use serde::{Deserialize, Serialize};
 
 use crate::api::{Kind, LongDuration};
+use crate::signer::Algorithm;
 use forwarded::{ForwardedCertificates, MOST_PROXIES};
 
 /// The configuration file.
@@ -37,6 +38,10 @@ pub struct Server {
     /// How long a token from the token endpoint lives.
     #[serde(default = "default_token_lifetime")]
     pub access_token_lifetime: LongDuration,
+    /// The signature algorithm of access tokens. Another one than before gets a key that is published a day before it
+    /// signs.
+    #[serde(default)]
+    pub signing_algorithm: Algorithm,
     /// More DNS names and IP addresses of the serving certificate; the issuer's host is always one.
     #[serde(default)]
     pub serving_names: Vec<String>,
@@ -251,6 +256,21 @@ mod tests {
         assert_eq!((config.server.host(), config.server.path()), ("auth.example", "/tenant"));
         assert_eq!(config.policy, Policy::default());
         assert_eq!(config.server.default_audience(), config.server.issuer);
+    }
+
+    #[test]
+    fn each_algorithm_can_be_configured_and_es256_is_the_default() {
+        let parse = |yaml: &str| Config::parse(&format!("server: {{issuer: \"https://a.example\"{yaml}}}"));
+        assert_eq!(parse("").unwrap().server.signing_algorithm, Algorithm::ES256);
+        for algorithm in Algorithm::ALL {
+            let config = parse(&format!(", signingAlgorithm: {algorithm}")).unwrap();
+            assert_eq!(config.server.signing_algorithm, algorithm);
+        }
+        for other in ["none", "HS256", "PS256", "ES384", "es256", "\"\"", "null", "1"] {
+            let error = parse(&format!(", signingAlgorithm: {other}")).unwrap_err().to_string();
+            assert!(error.contains("signingAlgorithm"), "{error}");
+            assert!(["ES256", "EdDSA", "RS256"].iter().all(|name| error.contains(name)), "{other}: {error}");
+        }
     }
 
     #[test]

@@ -24,7 +24,8 @@ pub const PUBLISHED_ANNOTATION: &str = "appreg.dev/published";
 /// Annotation on a registration: `<time>` or `<entry>=<time>`, comma-separated; as the spec's field.
 pub const ROTATE_MINTED_BEFORE_ANNOTATION: &str = "appreg.dev/rotate-minted-before";
 
-/// Annotation on a registration: `<time>` or `<entry>=<time>`, comma-separated; as the spec's field.
+/// Annotation on a registration: `<time>` or `<entry>=<time>`, comma-separated; as the spec's field. On the Secret
+/// `signing-keys` it is one `<time>`: token signing keys made before it are unpublished when it has come.
 pub const REVOKE_MINTED_BEFORE_ANNOTATION: &str = "appreg.dev/revoke-minted-before";
 
 /// The `type` of a Secret that is a ledger entry.

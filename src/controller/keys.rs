@@ -1,4 +1,5 @@
-//! The upkeep of what everything is signed with: token signing keys, certificate authorities, serving certificate.
+//! The upkeep of what everything is signed with: certificate authorities, serving certificate, and by
+//! [`super::signing_keys`] the token signing keys.
 //!
 //! What is due is decided by `signer`, pure; here it is written. Each Secret is created only by POST after a live 404,
 //! and replaced only with the resourceVersion that was read. What cannot be read is never written over: what is in
@@ -24,15 +25,16 @@ use crate::kubernetes::{ObjectName, version_of};
 use crate::mint;
 use crate::mint::ca::SigningCa;
 use crate::mint::certificate::{self, ServingOrder};
-use crate::mint::signing_key::{self, SigningKey};
+use crate::mint::signing_key::SigningKey;
 use crate::mint::slow::Pool;
 use crate::plan::facts::Environment;
 use crate::rotation;
+use crate::signer::Index;
 use crate::signer::ca::CaIndex;
 use crate::signer::jwt::PublicKey;
-use crate::signer::{self, Algorithm, Change, Index};
 
 use super::objects::{self, CA_BUNDLE, CA_KEYS, LedgerObject, SERVING_CERTIFICATE, SIGNING_KEYS};
+use super::signing_keys::{self, Emergency};
 use super::{Context, lists, requests};
 
 /// The field of `appreg-ca` and of `ca-bundle` that holds the index of certificate authorities.
@@ -49,13 +51,16 @@ const SERVING_RENEW_BEFORE: SignedDuration = SignedDuration::from_hours(30 * 24)
 const LOOK_AGAIN: SignedDuration = SignedDuration::from_secs(30);
 
 /// Keys, and what plans know of them.
+#[derive(Clone)]
 pub(crate) struct Keys {
     /// What plans know.
     pub(crate) environment: Arc<Environment>,
     /// Token signing keys by kid.
-    pub(crate) signing: HashMap<String, SigningKey>,
+    pub(crate) signing: HashMap<String, Arc<SigningKey>>,
     /// Their public halves.
     pub(crate) public: Vec<PublicKey>,
+    /// What was last asked of the token signing keys.
+    pub(crate) emergency: Emergency,
     /// The pool for slow key generation.
     pub(crate) pool: Pool,
     authorities: HashMap<String, Arc<SigningCa>>,
@@ -85,6 +90,16 @@ pub(crate) enum Problem {
     },
 }
 
+impl Problem {
+    /// Whether somebody else wrote first: what they wrote is read, and decided on anew.
+    pub(crate) fn is_conflict(&self) -> bool {
+        match self {
+            Self::Request { source, .. } => source.conflict() || source.already_exists(),
+            Self::Unreadable(_) | Self::Mint { .. } => false,
+        }
+    }
+}
+
 impl Keys {
     /// Before anything was read.
     pub(crate) fn none(config: &Config, pool: Pool) -> Self {
@@ -97,6 +112,7 @@ impl Keys {
             }),
             signing: HashMap::new(),
             public: Vec::new(),
+            emergency: Emergency::None,
             pool,
             authorities: HashMap::new(),
         }
@@ -117,38 +133,49 @@ impl Keys {
 /// Brings all keys in order and loads them; returns when to look again.
 pub(crate) async fn upkeep(ctx: &Context, now: Timestamp) -> Result<Timestamp, Problem> {
     let now = rotation::whole_seconds(now);
-    let (authorities, keys) = authorities(ctx, now).await?;
-    bundle(ctx, &authorities, now).await?;
-    let (index, signing) = signing_keys(ctx, now).await?;
-    let before = ctx.keys.load();
-    let environment =
-        Environment { server: ctx.config.server.clone(), policy: ctx.config.policy.clone(), keys: index, authorities };
-    let public = signing.values().filter_map(|key| PublicKey::from_jwk(key.jwk())).collect();
-    let changed =
-        before.environment.keys != environment.keys || before.environment.authorities != environment.authorities;
-    let next = environment.keys.next_transition(now);
-    let next_ca = environment.authorities.next_transition();
-    if changed {
-        ctx.keys.store(Arc::new(Keys {
-            environment: Arc::new(environment),
-            signing,
-            public,
-            pool: ctx.pool.clone(),
-            authorities: keys,
-        }));
-        ctx.state().push_all();
-        ctx.work.notify_one();
-    }
+    // Neither waits for the other to be in order: a leaked signing key goes even if the CA cannot be read.
+    let signing = signing_keys::upkeep(ctx, now).await;
+    let trust = trust(ctx, now).await;
+    let (next_key, next_ca) = (signing?, trust?);
     // Tokens are served without the lists, and nothing without a certificate.
     let lists = lists::upkeep(ctx).await;
     let serving = serving_certificate(ctx, now).await?;
     lists?;
-    Ok([next, next_ca, Some(serving)]
+    Ok([next_key, next_ca, Some(serving)]
         .into_iter()
         .flatten()
+        .map(rotation::whole_seconds_up)
         .filter(|at| *at > now)
         .min()
         .unwrap_or_else(|| rotation::add(now, LOOK_AGAIN)))
+}
+
+/// Changes what is known of the keys. Only the upkeep does, one change after the other.
+pub(super) fn change(ctx: &Context, change: impl FnOnce(&mut Keys)) {
+    let mut keys = Keys::clone(&ctx.keys.load());
+    change(&mut keys);
+    ctx.keys.store(Arc::new(keys));
+}
+
+/// Has everyone go on with other keys, and every registration looked at.
+pub(super) fn replace(ctx: &Context, other: impl FnOnce(&mut Keys)) {
+    change(ctx, other);
+    ctx.state().push_all();
+    ctx.work.notify_one();
+}
+
+/// The certificate authorities and their bundle; returns when to look again.
+async fn trust(ctx: &Context, now: Timestamp) -> Result<Option<Timestamp>, Problem> {
+    let (index, authorities) = authorities(ctx, now).await?;
+    bundle(ctx, &index, now).await?;
+    let next = index.next_transition();
+    if ctx.keys.load().environment.authorities != index {
+        replace(ctx, |keys| {
+            keys.environment = Arc::new(Environment { authorities: index, ..Environment::clone(&keys.environment) });
+            keys.authorities = authorities;
+        });
+    }
+    Ok(next)
 }
 
 /// The uid of the custom resource definition that the ledger was made under.
@@ -208,56 +235,6 @@ async fn bundle(ctx: &Context, authorities: &CaIndex, now: Timestamp) -> Result<
         return Ok(());
     }
     put(ctx, &object, CA_BUNDLE, held.as_deref(), Body::opaque(fields)).await
-}
-
-async fn signing_keys(ctx: &Context, now: Timestamp) -> Result<(Index, HashMap<String, SigningKey>), Problem> {
-    let object = ObjectName::new(&ctx.ledger_namespace, SIGNING_KEYS);
-    let held = current(ctx, &object, SIGNING_KEYS).await?;
-    let mut fields = held.as_ref().and_then(|secret| secret.data.clone()).unwrap_or_default();
-    let mut index = match &held {
-        None => Index::default(),
-        Some(_) => Index::parse(bytes(&fields, signer::INDEX_FIELD)).map_err(|_| Problem::Unreadable(SIGNING_KEYS))?,
-    };
-    let mut body = Body::opaque(Fields::new());
-    body.annotations = held.as_ref().and_then(|secret| secret.metadata.annotations.clone()).unwrap_or_default();
-    let mut is_changed = false;
-    if !body.annotations.contains_key(CRD_UID_ANNOTATION) {
-        let request = |source| Problem::Request { what: "the custom resource definition", source };
-        if let Some(uid) = live_crd(ctx).await.map_err(request)? {
-            body.annotations.insert(CRD_UID_ANNOTATION.to_owned(), uid);
-            is_changed = true;
-        }
-    }
-    while let Some(change) = index.due(now) {
-        is_changed = true;
-        match change {
-            Change::Add { sign_from } => {
-                let minted = signing_key::mint(Algorithm::ES256, now, sign_from)
-                    .map_err(|source| Problem::Mint { what: "a token signing key", source })?;
-                let name = format!("{}.pem", minted.record.kid);
-                fields.insert(name, ByteString(minted.private_key_pem.expose().to_vec()));
-                index = index.with(minted.record);
-            }
-            Change::Remove { kids } => {
-                for kid in &kids {
-                    fields.remove(&format!("{kid}.pem"));
-                }
-                index = index.without(&kids);
-            }
-        }
-    }
-    if is_changed {
-        fields.insert(signer::INDEX_FIELD.to_owned(), ByteString(index.to_json()));
-        body.fields = fields.clone();
-        put(ctx, &object, SIGNING_KEYS, held.as_deref(), body).await?;
-    }
-    let mut keys = HashMap::new();
-    for record in index.keys() {
-        let pem = bytes(&fields, &format!("{}.pem", record.kid)).ok_or(Problem::Unreadable(SIGNING_KEYS))?;
-        let key = SigningKey::from_pem(record, pem).map_err(|_| Problem::Unreadable(SIGNING_KEYS))?;
-        keys.insert(record.kid.clone(), key);
-    }
-    Ok((index, keys))
 }
 
 /// The token service's certificate; returns when it is renewed.
@@ -329,8 +306,8 @@ fn address(bytes: &[u8]) -> Option<String> {
 
 /// What one of our own Secrets shall hold.
 pub(super) struct Body {
-    fields: Fields,
-    annotations: BTreeMap<String, String>,
+    pub(super) fields: Fields,
+    pub(super) annotations: BTreeMap<String, String>,
     type_: &'static str,
 }
 
@@ -340,7 +317,7 @@ impl Body {
     }
 }
 
-fn bytes<'a>(fields: &'a Fields, name: &str) -> Option<&'a [u8]> {
+pub(super) fn bytes<'a>(fields: &'a Fields, name: &str) -> Option<&'a [u8]> {
     fields.get(name).map(|bytes| bytes.0.as_slice())
 }
 

@@ -21,6 +21,12 @@ pub(crate) struct Metrics {
     pub(crate) sweep_suspended: Gauge,
     /// Registrations that are known.
     pub(crate) registrations: Gauge,
+    /// Token signing keys that an emergency took out of use.
+    pub(crate) signing_keys_revoked: Counter,
+    /// 1 while an emergency is announced whose time has not come.
+    pub(crate) signing_keys_revocation_pending: Gauge,
+    /// 1 while an emergency is announced with a time that cannot be read: nothing is done about it.
+    pub(crate) signing_keys_revocation_malformed: Gauge,
 }
 
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
@@ -43,7 +49,26 @@ impl Metrics {
             metrics.sweep_suspended.clone(),
         );
         registry.register("registrations", "Registrations that are known", metrics.registrations.clone());
+        metrics.register_signing_keys(registry);
         metrics
+    }
+
+    fn register_signing_keys(&self, registry: &mut Registry) {
+        registry.register(
+            "signing_keys_revoked",
+            "Token signing keys that were unpublished by the annotation revoke-minted-before",
+            self.signing_keys_revoked.clone(),
+        );
+        registry.register(
+            "signing_keys_revocation_pending",
+            "1 while the annotation revoke-minted-before of the signing keys names a time to come",
+            self.signing_keys_revocation_pending.clone(),
+        );
+        registry.register(
+            "signing_keys_revocation_malformed",
+            "1 while the annotation revoke-minted-before of the signing keys cannot be read and does nothing",
+            self.signing_keys_revocation_malformed.clone(),
+        );
     }
 
     /// One credential was minted.

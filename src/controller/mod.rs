@@ -1,8 +1,8 @@
 //! The controller: the only part besides the token service's revocation lists that writes to Kubernetes.
 //!
 //! [`observe`] reads, `plan` decides, [`act`] writes, [`report`] tells; [`run`] turns the wheel. [`world`] is what the
-//! watches have shown, [`schedule`] what runs next, [`keys`] and [`lists`] the upkeep of signing keys, certificates and
-//! shared lists, [`sweep`] the removal of ledger entries whose registration is gone.
+//! watches have shown, [`schedule`] what runs next, [`keys`], [`signing_keys`] and [`lists`] the upkeep of what signs,
+//! of certificates and of the shared lists, [`sweep`] the removal of ledger entries whose registration is gone.
 
 pub mod run;
 pub mod schedule;
@@ -16,6 +16,7 @@ mod objects;
 mod observe;
 mod report;
 mod requests;
+mod signing_keys;
 mod sweep;
 mod world;
 
@@ -51,6 +52,8 @@ pub(crate) struct Context {
     /// Keys and what plans know of them; replaced as a whole.
     pub(crate) keys: ArcSwap<Keys>,
     pub(crate) pool: Pool,
+    /// The pool for slow token signing keys.
+    pub(crate) signing_key_pool: Pool,
     pub(crate) events: Events,
     pub(crate) metrics: Metrics,
     /// Something is in the schedule.

@@ -84,6 +84,7 @@ impl Controller {
             ledger_namespace: options.ledger_namespace.into(),
             controller_namespace: options.controller_namespace.into(),
             pool,
+            signing_key_pool: Pool::new(1),
             events,
             metrics: Metrics::register(registry),
             work: Notify::new(),
@@ -121,10 +122,11 @@ impl Controller {
             .collect();
         let ctx = self.ctx.clone();
         conditions.push(Condition::new("keys", move || {
-            if ctx.keys.load().is_complete() {
-                Readiness::Ready
-            } else {
-                Readiness::Missing("the signing keys are not there yet".to_owned())
+            let keys = ctx.keys.load();
+            match keys.emergency.problem() {
+                _ if !keys.is_complete() => Readiness::Missing("the signing keys are not there yet".to_owned()),
+                Some(problem) => Readiness::Degraded(problem.to_owned()),
+                None => Readiness::Ready,
             }
         }));
         conditions
@@ -292,6 +294,8 @@ async fn upkeep(ctx: &Context) {
     loop {
         let pause = match keys::upkeep(ctx, ctx.clock.now()).await {
             Ok(next) => Duration::try_from(next.duration_since(ctx.clock.now())).unwrap_or_default().min(TICK),
+            // Somebody else was first; the watch tells what they wrote.
+            Err(problem) if problem.is_conflict() => KEYS_AGAIN,
             Err(problem) => {
                 tracing::warn!(%problem, "the keys are not in order");
                 KEYS_AGAIN

@@ -44,9 +44,6 @@ pub struct Claims<'a> {
 /// What a payload holds besides the caller's strings, in bytes; a guess too small costs a reallocation, nothing else.
 const FIXED_BYTES: usize = 320;
 
-/// The length of the longest signature in base64url: 64 bytes of ES256.
-const SIGNATURE_CHARACTERS: usize = 86;
-
 /// Signs a token and appends it to `out`. After an error `out` is as it was.
 pub fn push(key: &SigningKey, claims: &Claims<'_>, out: &mut Vec<u8>) -> Result<(), Error> {
     let start = out.len();
@@ -66,18 +63,23 @@ pub fn sign(key: &SigningKey, claims: &Claims<'_>) -> Result<Material, Error> {
 
 fn append(key: &SigningKey, claims: &Claims<'_>, out: &mut Vec<u8>) -> Result<(), Error> {
     let start = out.len();
-    let payload_bytes = FIXED_BYTES + text_bytes(claims);
-    // Header, payload, its encoding beside it for a moment, signature: one allocation at most.
-    out.reserve(key.header().len() + payload_bytes + payload_bytes * 4 / 3 + 2 * SIGNATURE_CHARACTERS);
+    out.reserve(room(key, claims));
     out.extend_from_slice(key.header());
     let payload = out.len();
     push_payload(claims, out)?;
     encode_tail(out, payload)?;
-    let signature = key.sign(&out[start..])?;
+    let end = out.len();
     out.push(b'.');
-    let tail = out.len();
-    out.extend_from_slice(signature.as_ref());
-    encode_tail(out, tail)
+    key.push_signature(start..end, out)?;
+    encode_tail(out, end + 1)
+}
+
+/// The room that a token needs while it is made, in bytes, so that it costs one allocation at most: header, payload,
+/// signature, and of the last two their encoding beside them for a moment.
+fn room(key: &SigningKey, claims: &Claims<'_>) -> usize {
+    let with_encoding = |bytes: usize| bytes + (bytes * 4).div_ceil(3);
+    let payload = FIXED_BYTES + text_bytes(claims);
+    key.header().len() + with_encoding(payload) + 1 + with_encoding(key.signature_bytes())
 }
 
 fn push_payload(claims: &Claims<'_>, out: &mut Vec<u8>) -> Result<(), Error> {
@@ -211,12 +213,13 @@ mod tests {
     use serde_json::{Value, json};
     use std::sync::LazyLock;
 
-    static KEY: LazyLock<SigningKey> = LazyLock::new(new_key);
+    static KEY: LazyLock<SigningKey> = LazyLock::new(|| new_key(Algorithm::ES256));
+    static KEYS: LazyLock<[SigningKey; 3]> = LazyLock::new(|| Algorithm::ALL.map(new_key));
     static AUDIENCE: LazyLock<[String; 1]> = LazyLock::new(|| ["https://api.shop.example".to_owned()]);
 
-    fn new_key() -> SigningKey {
+    fn new_key(alg: Algorithm) -> SigningKey {
         let now = at("2026-11-22T07:00:00Z");
-        let minted = signing_key::mint(Algorithm::ES256, now, now).unwrap();
+        let minted = signing_key::mint(alg, now, now).unwrap();
         SigningKey::from_pem(&minted.record, minted.private_key_pem.expose()).unwrap()
     }
 
@@ -241,7 +244,11 @@ mod tests {
     }
 
     fn signed(claims: &Claims<'_>) -> String {
-        String::from_utf8(sign(&KEY, claims).unwrap().expose().to_vec()).unwrap()
+        signed_with(&KEY, claims)
+    }
+
+    fn signed_with(key: &SigningKey, claims: &Claims<'_>) -> String {
+        String::from_utf8(sign(key, claims).unwrap().expose().to_vec()).unwrap()
     }
 
     fn public(key: &SigningKey) -> PublicKey {
@@ -257,22 +264,28 @@ mod tests {
     fn a_token_is_valid_by_jsonwebtokens_own_rules_from_the_jwk() {
         // The one place that compares with the system's clock: jsonwebtoken does, and takes no other.
         let now = i64::try_from(jsonwebtoken::get_current_timestamp()).unwrap();
-        let token = signed(&Claims {
-            issued_at: Timestamp::from_second(now).unwrap(),
-            expires_at: Timestamp::from_second(now + 3600).unwrap(),
-            not_before: Some(Timestamp::from_second(now).unwrap()),
-            ..claims()
-        });
-        let key = jsonwebtoken::DecodingKey::from_jwk(&serde_json::from_value(KEY.jwk().clone()).unwrap()).unwrap();
-        let mut rules = jsonwebtoken::Validation::new(jsonwebtoken::Algorithm::ES256);
-        rules.set_audience(&[&AUDIENCE[0]]);
-        rules.set_issuer(&["https://auth.example"]);
-        rules.set_required_spec_claims(&["exp", "iss", "aud", "sub", "nbf"]);
-        rules.validate_nbf = true;
-        let data = jsonwebtoken::decode::<Value>(&token, &key, &rules).unwrap();
-        assert_eq!((data.header.typ.as_deref(), data.header.kid.as_deref()), (Some("at+jwt"), Some(KEY.kid())));
-        rules.set_audience(&["https://elsewhere.example"]);
-        assert!(jsonwebtoken::decode::<Value>(&token, &key, &rules).is_err());
+        for (key, alg) in KEYS.iter().zip(["ES256", "EdDSA", "RS256"]) {
+            let token = signed_with(
+                key,
+                &Claims {
+                    issued_at: Timestamp::from_second(now).unwrap(),
+                    expires_at: Timestamp::from_second(now + 3600).unwrap(),
+                    not_before: Some(Timestamp::from_second(now).unwrap()),
+                    ..claims()
+                },
+            );
+            let jwk = serde_json::from_value(key.jwk().clone()).unwrap();
+            let decoding = jsonwebtoken::DecodingKey::from_jwk(&jwk).unwrap();
+            let mut rules = jsonwebtoken::Validation::new(alg.parse().unwrap());
+            rules.set_audience(&[&AUDIENCE[0]]);
+            rules.set_issuer(&["https://auth.example"]);
+            rules.set_required_spec_claims(&["exp", "iss", "aud", "sub", "nbf"]);
+            rules.validate_nbf = true;
+            let data = jsonwebtoken::decode::<Value>(&token, &decoding, &rules).unwrap();
+            assert_eq!((data.header.typ.as_deref(), data.header.kid.as_deref()), (Some("at+jwt"), Some(key.kid())));
+            rules.set_audience(&["https://elsewhere.example"]);
+            assert!(jsonwebtoken::decode::<Value>(&token, &decoding, &rules).is_err());
+        }
     }
 
     #[test]
@@ -341,15 +354,17 @@ mod tests {
     }
 
     #[test]
-    fn a_token_costs_one_allocation() {
-        let mut out = Vec::with_capacity(FIXED_BYTES * 8);
-        let before = out.as_ptr();
-        push(&KEY, &claims(), &mut out).unwrap();
-        assert_eq!(out.as_ptr(), before, "the room reserved was enough");
-        let mut fresh = Vec::new();
-        let (header, text) = (KEY.header().len(), FIXED_BYTES + text_bytes(&claims()));
-        push(&KEY, &claims(), &mut fresh).unwrap();
-        assert!(fresh.capacity() <= header + text + text * 4 / 3 + 2 * SIGNATURE_CHARACTERS, "it did not grow again");
+    fn a_token_costs_one_allocation_whatever_its_algorithm() {
+        for key in &*KEYS {
+            let mut out = Vec::with_capacity(room(key, &claims()));
+            let before = out.as_ptr();
+            push(key, &claims(), &mut out).unwrap();
+            assert_eq!(out.as_ptr(), before, "the room reserved was enough");
+            let mut fresh = Vec::new();
+            push(key, &claims(), &mut fresh).unwrap();
+            assert!(fresh.capacity() <= room(key, &claims()), "it did not grow again");
+            assert!(room(key, &claims()) < out.len() * 3, "nor was it much too large");
+        }
     }
 
     #[test]
@@ -361,24 +376,26 @@ mod tests {
 
     #[test]
     fn an_altered_token_is_refused_wherever_it_was_altered() {
-        let token = signed(&claims());
-        let keys = [public(&KEY)];
-        assert!(jwt::verify(token.as_bytes(), &keys).is_some());
-        for at in 0..token.len() {
-            let mut altered = token.clone().into_bytes();
-            altered[at] = if altered[at] == b'A' { b'B' } else { b'A' };
-            assert!(jwt::verify(&altered, &keys).is_none(), "altered at {at}");
+        for key in &*KEYS {
+            let token = signed_with(key, &claims());
+            let keys = [public(key)];
+            assert!(jwt::verify(token.as_bytes(), &keys).is_some());
+            for at in 0..token.len() {
+                let mut altered = token.clone().into_bytes();
+                altered[at] = if altered[at] == b'A' { b'B' } else { b'A' };
+                assert!(jwt::verify(&altered, &keys).is_none(), "{} altered at {at}", key.alg());
+            }
+            for cut in [0, 1, token.len() / 2, token.len() - 1] {
+                assert!(jwt::verify(&token.as_bytes()[..cut], &keys).is_none(), "cut at {cut}");
+            }
+            assert!(jwt::verify(format!("{token}A").as_bytes(), &keys).is_none());
+            assert!(jwt::verify(format!("{token}.").as_bytes(), &keys).is_none());
         }
-        for cut in [0, 1, token.len() / 2, token.len() - 1] {
-            assert!(jwt::verify(&token.as_bytes()[..cut], &keys).is_none(), "cut at {cut}");
-        }
-        assert!(jwt::verify(format!("{token}A").as_bytes(), &keys).is_none());
-        assert!(jwt::verify(format!("{token}.").as_bytes(), &keys).is_none());
     }
 
     #[test]
     fn a_token_of_another_key_is_refused() {
-        let other = new_key();
+        let other = new_key(Algorithm::ES256);
         let foreign = String::from_utf8(sign(&other, &claims()).unwrap().expose().to_vec()).unwrap();
         assert!(jwt::verify(foreign.as_bytes(), &[public(&KEY)]).is_none(), "its kid is unknown");
         assert!(jwt::verify(foreign.as_bytes(), &[public(&KEY), public(&other)]).is_some());
@@ -390,24 +407,28 @@ mod tests {
 
     #[test]
     fn neither_another_algorithm_nor_another_type_is_accepted() {
-        let token = signed(&claims());
-        let (_, rest) = token.split_once('.').unwrap();
-        let keys = [public(&KEY)];
-        for header in [
-            json!({"alg": "none", "typ": "at+jwt", "kid": KEY.kid()}),
-            json!({"alg": "HS256", "typ": "at+jwt", "kid": KEY.kid()}),
-            json!({"alg": "ES256", "typ": "JWT", "kid": KEY.kid()}),
-            json!({"alg": "ES256", "typ": "at+jwt"}),
-        ] {
-            let forged = format!("{}.{rest}", URL_SAFE_NO_PAD.encode(header.to_string()));
-            assert!(jwt::verify(forged.as_bytes(), &keys).is_none(), "{header}");
+        let public_keys: Vec<_> = KEYS.iter().map(public).collect();
+        for key in &*KEYS {
+            let token = signed_with(key, &claims());
+            let (_, rest) = token.split_once('.').unwrap();
+            let names = ["none", "HS256", "ES256", "ES384", "EdDSA", "RS256", "PS256"];
+            let of_others = names.into_iter().filter(|name| *name != key.alg().as_str());
+            let headers = of_others.map(|name| json!({"alg": name, "typ": "at+jwt", "kid": key.kid()})).chain([
+                json!({"alg": key.alg(), "typ": "JWT", "kid": key.kid()}),
+                json!({"alg": key.alg(), "typ": "at+jwt"}),
+                json!({"alg": key.alg(), "typ": "at+jwt", "kid": key.kid(), "crit": ["exp"]}),
+            ]);
+            for header in headers {
+                let forged = format!("{}.{rest}", URL_SAFE_NO_PAD.encode(header.to_string()));
+                assert!(jwt::verify(forged.as_bytes(), &public_keys).is_none(), "{header}");
+            }
+            // With the right key as an HMAC secret, the classic confusion.
+            let mut header = jsonwebtoken::Header::new(jsonwebtoken::Algorithm::HS256);
+            (header.typ, header.kid) = (Some("at+jwt".into()), Some(key.kid().into()));
+            let secret = jsonwebtoken::EncodingKey::from_secret(key.jwk().to_string().as_bytes());
+            let forged = jsonwebtoken::encode(&header, &payload(&token), &secret).unwrap();
+            assert!(jwt::verify(forged.as_bytes(), &public_keys).is_none());
         }
-        // With the right key as an HMAC secret, the classic confusion.
-        let mut header = jsonwebtoken::Header::new(jsonwebtoken::Algorithm::HS256);
-        (header.typ, header.kid) = (Some("at+jwt".into()), Some(KEY.kid().into()));
-        let secret = jsonwebtoken::EncodingKey::from_secret(KEY.jwk().to_string().as_bytes());
-        let forged = jsonwebtoken::encode(&header, &payload(&token), &secret).unwrap();
-        assert!(jwt::verify(forged.as_bytes(), &keys).is_none());
     }
 
     #[test]

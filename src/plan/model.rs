@@ -139,6 +139,7 @@ impl World {
             issuer: "https://auth.example".into(),
             default_audience: None,
             access_token_lifetime: "1h".parse().unwrap(),
+            signing_algorithm: Algorithm::ES256,
             serving_names: Vec::new(),
             forwarded_certificates: None,
         };

@@ -6,7 +6,7 @@
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use jiff::Timestamp;
-use jsonwebtoken::jwk::Jwk;
+use jsonwebtoken::jwk::{AlgorithmParameters, EllipticCurve, Jwk, KeyAlgorithm};
 use jsonwebtoken::{DecodingKey, Validation};
 use serde::Deserialize;
 
@@ -58,10 +58,19 @@ impl PublicKey {
     pub fn from_jwk(jwk: &serde_json::Value) -> Option<Self> {
         let jwk = Jwk::deserialize(jwk).ok()?;
         let alg = match jwk.common.key_algorithm? {
-            jsonwebtoken::jwk::KeyAlgorithm::ES256 => Algorithm::ES256,
+            KeyAlgorithm::ES256 => Algorithm::ES256,
+            KeyAlgorithm::EdDSA => Algorithm::EdDSA,
+            KeyAlgorithm::RS256 => Algorithm::RS256,
             _ => return None,
         };
-        let key = DecodingKey::from_jwk(&jwk).ok()?;
+        // A key of another type under this algorithm's name would verify nothing; RFC 7517 §4.4 leaves that to us.
+        let fits = match (alg, &jwk.algorithm) {
+            (Algorithm::ES256, AlgorithmParameters::EllipticCurve(key)) => key.curve == EllipticCurve::P256,
+            (Algorithm::EdDSA, AlgorithmParameters::OctetKeyPair(key)) => key.curve == EllipticCurve::Ed25519,
+            (Algorithm::RS256, AlgorithmParameters::RSA(_)) => true,
+            (Algorithm::ES256 | Algorithm::EdDSA | Algorithm::RS256, _) => false,
+        };
+        let key = DecodingKey::from_jwk(&jwk).ok().filter(|_| fits)?;
         Some(Self { kid: jwk.common.key_id?, key, validation: signature_alone(alg) })
     }
 
@@ -177,6 +186,8 @@ impl Wire {
 fn signature_alone(alg: Algorithm) -> Validation {
     let mut validation = Validation::new(match alg {
         Algorithm::ES256 => jsonwebtoken::Algorithm::ES256,
+        Algorithm::EdDSA => jsonwebtoken::Algorithm::EdDSA,
+        Algorithm::RS256 => jsonwebtoken::Algorithm::RS256,
     });
     validation.required_spec_claims.clear();
     validation.validate_exp = false;

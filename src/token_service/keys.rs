@@ -126,9 +126,8 @@ impl Moment {
 
     fn at(loaded: Arc<LoadedKeys>, now: Timestamp) -> Self {
         let index = &loaded.index;
-        let transitions = || index.keys().iter().flat_map(|key| [Some(key.sign_from), key.publish_until]).flatten();
-        let from = transitions().filter(|at| *at <= now).max().unwrap_or(Timestamp::MIN);
-        let until = transitions().filter(|at| *at > now).min().unwrap_or(Timestamp::MAX);
+        let from = index.transitions().filter(|at| *at <= now).max().unwrap_or(Timestamp::MIN);
+        let until = index.transitions().filter(|at| *at > now).min().unwrap_or(Timestamp::MAX);
         let signing = index.signing(now).and_then(|record| loaded.keys.get(&record.kid)).map(|(key, _)| key.clone());
         let keys: Vec<_> = index.published(now).filter_map(|record| loaded.keys.get(&record.kid)).collect();
         let jwks =

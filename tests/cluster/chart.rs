@@ -8,6 +8,7 @@ use std::collections::BTreeSet;
 use appreg::{
     api::{AppRegistration, crds},
     config::{Config, Policy},
+    signer::Algorithm,
 };
 use k8s_openapi::{
     api::{
@@ -77,6 +78,11 @@ async fn the_configuration_that_the_chart_writes_is_one_that_the_program_reads()
         config.server.serving_names,
         ["appreg-token-service.appreg-system.svc", "appreg-token-service.appreg-system.svc.cluster.local"]
     );
+    assert_eq!(config.server.signing_algorithm, Algorithm::default());
+    for algorithm in Algorithm::ALL {
+        let config = configuration(&rendered(&[&format!("server.signingAlgorithm={algorithm}")]).await);
+        assert_eq!(config.server.signing_algorithm, algorithm);
+    }
     assert_eq!(config.policy, Policy::default());
 
     let config = configuration(
@@ -138,6 +144,7 @@ async fn a_bad_value_is_refused_by_its_name() {
         ("server.issuer=http://auth.example", "/server/issuer"),
         ("server.issuer=https://auth.example/", "/server/issuer"),
         ("server.accessTokenLifetime=60", "/server/accessTokenLifetime"),
+        ("server.signingAlgorithm=HS256", "/server/signingAlgorithm"),
         ("server.servingNames={https://auth.example}", "/server/servingNames/0"),
         ("policy.clientSecret.max=1y", "/policy/clientSecret/max"),
         ("policy.kinds={password}", "/policy/kinds/0"),
@@ -177,6 +184,7 @@ const VALUES: &[(&str, &str)] = &[
     ("server.issuer=https://auth.example", "issuer: https://auth.example"),
     ("server.defaultAudience=https://api.example", "defaultAudience: https://api.example"),
     ("server.accessTokenLifetime=59m", "accessTokenLifetime: 59m"),
+    ("server.signingAlgorithm=EdDSA", "signingAlgorithm: EdDSA"),
     ("server.servingNames={auth.internal}", "- auth.internal"),
     ("server.clusterDomain=cluster.example", "zebra-token-service.default.svc.cluster.example"),
     ("policy.scopes={scope-1}", "- scope-1"),

@@ -36,5 +36,6 @@ mod replicas;
 mod requests;
 mod rotation;
 mod rules;
+mod signing_keys;
 mod stage;
 mod two_controllers;

@@ -78,7 +78,7 @@ async fn a_name_alone_yields_a_client_id_a_client_secret_and_an_access_token_tha
 }
 
 /// The documents under both well-known addresses, which say the same.
-async fn discover(ca: &str, issuer: &str) -> Value {
+pub(crate) async fn discover(ca: &str, issuer: &str) -> Value {
     let http = https(ca).unwrap();
     let get = async |name: &str| -> Value {
         let response = http.get(format!("{issuer}/.well-known/{name}")).send().await.unwrap();
@@ -93,18 +93,19 @@ async fn discover(ca: &str, issuer: &str) -> Value {
     metadata
 }
 
-async fn key_set(ca: &str, jwks_uri: &str) -> JwkSet {
+pub(crate) async fn key_set(ca: &str, jwks_uri: &str) -> JwkSet {
     let response = https(ca).unwrap().get(jwks_uri).send().await.unwrap();
     response.error_for_status().unwrap().json().await.unwrap()
 }
 
 /// The claims of a token, by the foreign library; its audience is the issuer where none was granted.
-fn verified(token: &str, keys: &JwkSet, issuer: &str) -> Value {
+pub(crate) fn verified(token: &str, keys: &JwkSet, issuer: &str) -> Value {
     let head = jsonwebtoken::decode_header(token).unwrap();
     assert_eq!(head.typ.as_deref(), Some("at+jwt"), "RFC 9068 section 2.1");
     let key = keys.find(&head.kid.unwrap()).expect("the key set has the token's key");
+    let algorithm = key.common.key_algorithm.expect("the key names its algorithm").to_string().parse().unwrap();
     let key = jsonwebtoken::DecodingKey::from_jwk(key).unwrap();
-    let mut rules = jsonwebtoken::Validation::new(jsonwebtoken::Algorithm::ES256);
+    let mut rules = jsonwebtoken::Validation::new(algorithm);
     rules.set_issuer(&[issuer]);
     rules.set_audience(&[issuer]);
     rules.set_required_spec_claims(&["exp", "iss", "aud", "sub"]);

@@ -1,4 +1,4 @@
-//! What OpenSSL says of the certificates and keys that are minted: a foreign reader of every key type.
+//! What OpenSSL says of the certificates, keys and token signatures that are minted: a foreign reader of every key type.
 //!
 //! OpenSSL is not among the things that a build of appreg needs. Where it is missing these tests say so, and in CI they
 //! fail instead (`CI` is set there): what was not shown must not look as if it had been. rustls checks the same
@@ -10,7 +10,12 @@ use std::process::{Command, Output};
 use appreg::api::KeyType;
 use appreg::mint::ca::{self, SigningCa};
 use appreg::mint::certificate::{self, CertificateOrder, ServingOrder};
+use appreg::mint::signing_key::{self, SigningKey};
+use appreg::mint::token::{self, Claims};
+use appreg::signer::Algorithm;
 use appreg::signer::ca::CaRecord;
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use jiff::Timestamp;
 
 /// The moment at which everything is minted and verified.
@@ -167,4 +172,96 @@ fn openssl_verifies_each_leaf_against_a_bundle_of_two_authorities() {
         std::fs::write(directory.join("tls.crt"), &minted.certificate_pem).unwrap();
         assert_eq!(verify(directory, "sslclient", NOW, "tls.crt"), Ok(()));
     }
+}
+
+/// The members of a JWK that are the key itself, as bytes one after the other.
+fn public_bytes(jwk: &serde_json::Value, members: &[&str]) -> Vec<u8> {
+    members.iter().flat_map(|name| URL_SAFE_NO_PAD.decode(jwk[*name].as_str().unwrap()).unwrap()).collect()
+}
+
+/// An ECDSA signature as OpenSSL wants it (RFC 3279 §2.2.3) instead of r and s one after the other (RFC 7518 §3.4).
+fn ecdsa_der(signature: &[u8]) -> Vec<u8> {
+    let integer = |half: &[u8]| {
+        let mut bytes: Vec<u8> = half.iter().copied().skip_while(|byte| *byte == 0).collect();
+        if bytes.first().is_none_or(|byte| *byte >= 0x80) {
+            bytes.insert(0, 0);
+        }
+        [vec![2, u8::try_from(bytes.len()).unwrap()], bytes].concat()
+    };
+    let (r, s) = signature.split_at(32);
+    let body = [integer(r), integer(s)].concat();
+    [vec![0x30, u8::try_from(body.len()).unwrap()], body].concat()
+}
+
+/// Runs OpenSSL over a signing key of this algorithm, its JWK and a token of it.
+fn check_signing_key(algorithm: Algorithm) {
+    if openssl_is_missing() {
+        return;
+    }
+    let directory = tempfile::tempdir().unwrap();
+    let directory = directory.path();
+    let minted = signing_key::mint(algorithm, at(NOW), at(NOW)).unwrap();
+    std::fs::write(directory.join("key.pem"), minted.private_key_pem.expose()).unwrap();
+    let checked = openssl(directory, &["pkey", "-in", "key.pem", "-check", "-noout"]);
+    assert!(checked.status.success(), "{}", String::from_utf8_lossy(&checked.stderr));
+    let written = openssl(directory, &["pkey", "-in", "key.pem", "-pubout", "-out", "public.pem"]);
+    assert!(written.status.success());
+
+    // The JWK is the public half of the PEM: its numbers stand in OpenSSL's encoding of it.
+    let key = SigningKey::from_pem(&minted.record, minted.private_key_pem.expose()).unwrap();
+    let der = openssl(directory, &["pkey", "-pubin", "-in", "public.pem", "-outform", "DER"]).stdout;
+    let (members, verify, digest) = match algorithm {
+        Algorithm::ES256 => (&["x", "y"][..], &["-rawin", "-digest"][..], Some("sha256")),
+        Algorithm::EdDSA => (&["x"][..], &["-rawin"][..], None),
+        Algorithm::RS256 => (&["n"][..], &["-rawin", "-digest"][..], Some("sha256")),
+    };
+    let numbers = public_bytes(key.jwk(), members);
+    assert!(der.windows(numbers.len()).any(|window| window == numbers), "{}", key.jwk());
+    if algorithm == Algorithm::RS256 {
+        assert_eq!((numbers.len() * 8, key.jwk()["e"].as_str()), (2048, Some("AQAB")));
+    }
+
+    let claims = Claims {
+        issuer: "https://auth.example",
+        client_id: "shop.storefront",
+        audiences: &["https://api.example".to_owned()],
+        scope: "orders:read",
+        issued_at: at(NOW),
+        expires_at: at("2026-11-22T08:00:00Z"),
+        not_before: None,
+        entry: None,
+        customers: None,
+        customer_groups: None,
+        certificate: None,
+    };
+    let token = String::from_utf8(token::sign(&key, &claims).unwrap().expose().to_vec()).unwrap();
+    let (message, signature) = token.rsplit_once('.').unwrap();
+    let mut signature = URL_SAFE_NO_PAD.decode(signature).unwrap();
+    if algorithm == Algorithm::ES256 {
+        signature = ecdsa_der(&signature);
+    }
+    std::fs::write(directory.join("signature"), signature).unwrap();
+    for (message, holds) in [(message.to_owned(), true), (format!("{message}A"), false)] {
+        std::fs::write(directory.join("message"), message).unwrap();
+        let arguments =
+            ["pkeyutl", "-verify", "-pubin", "-inkey", "public.pem", "-in", "message", "-sigfile", "signature"];
+        let output = openssl(directory, &[&arguments[..], verify, digest.as_slice()].concat());
+        let said = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.success(), holds, "{algorithm}: {said}");
+    }
+}
+
+#[test]
+fn openssl_reads_an_es256_signing_key_and_verifies_its_token() {
+    check_signing_key(Algorithm::ES256);
+}
+
+#[test]
+fn openssl_reads_an_eddsa_signing_key_and_verifies_its_token() {
+    check_signing_key(Algorithm::EdDSA);
+}
+
+#[test]
+fn openssl_reads_an_rs256_signing_key_and_verifies_its_token() {
+    check_signing_key(Algorithm::RS256);
 }

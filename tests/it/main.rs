@@ -10,6 +10,7 @@ mod examples;
 mod fake_api;
 mod fuzz_corpus;
 mod reconcile;
+mod signing_keys;
 mod tidy;
 mod token_service;
 mod watch;

@@ -17,6 +17,7 @@ use appreg::signer::Index;
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::Secret;
 use k8s_openapi::api::events::v1::Event;
+use prometheus_client::registry::Registry;
 use serde_json::{Value, json};
 use tokio::task::JoinHandle;
 use tokio::time::sleep;
@@ -24,27 +25,32 @@ use tokio_util::sync::CancellationToken;
 
 use crate::fake_api::{Call, FakeApi, Fault, Nth};
 
-const LEDGER: &str = "appreg-ledger";
-const SYSTEM: &str = "appreg-system";
+pub(crate) const LEDGER: &str = "appreg-ledger";
+pub(crate) const SYSTEM: &str = "appreg-system";
+/// The configuration of a controller that a test has no other for.
+const CONFIG: &str = "server: {issuer: \"https://auth.example\"}";
 const CRD: &str = "appregistrations.appreg.dev";
 
 /// A fake API server and a clock; controllers come and go.
-struct Stage {
-    server: FakeApi,
-    clock: Arc<ManualClock>,
+pub(crate) struct Stage {
+    pub(crate) server: FakeApi,
+    pub(crate) clock: Arc<ManualClock>,
 }
 
 /// A running controller; dropped, it is gone at once, as if killed.
-struct Running(JoinHandle<()>);
+pub(crate) struct Running {
+    handle: JoinHandle<()>,
+    pub(crate) registry: Registry,
+}
 
 impl Drop for Running {
     fn drop(&mut self) {
-        self.0.abort();
+        self.handle.abort();
     }
 }
 
 impl Stage {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let server = FakeApi::new();
         server.person_applies(&json!({
             "apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition", "metadata": {"name": CRD},
@@ -53,8 +59,13 @@ impl Stage {
     }
 
     /// A controller whose keys are in order.
-    async fn controller(&self) -> Running {
-        let running = self.start();
+    pub(crate) async fn controller(&self) -> Running {
+        self.controller_with(CONFIG).await
+    }
+
+    /// The same with another configuration.
+    pub(crate) async fn controller_with(&self, config: &str) -> Running {
+        let running = self.start_with(config);
         self.until("the keys are there", |server| {
             server.object::<Secret>("secrets", LEDGER, "token-service-tls").is_some()
         })
@@ -62,20 +73,25 @@ impl Stage {
         running
     }
 
+    pub(crate) fn start(&self) -> Running {
+        self.start_with(CONFIG)
+    }
+
     #[expect(clippy::disallowed_methods, reason = "the handle is held and aborted: a controller that is killed")]
-    fn start(&self) -> Running {
+    pub(crate) fn start_with(&self, config: &str) -> Running {
         let options = Options {
-            config: Config::parse("server: {issuer: \"https://auth.example\"}").unwrap(),
+            config: Config::parse(config).unwrap(),
             ledger_namespace: LEDGER.into(),
             controller_namespace: SYSTEM.into(),
             concurrency: 4,
         };
         let clients = Clients { watches: self.server.client(), requests: self.server.client() };
-        let controller = Controller::new(options, clients, self.clock.clone(), &mut metrics::registry());
-        Running(tokio::spawn(controller.run(CancellationToken::new())))
+        let mut registry = metrics::registry();
+        let controller = Controller::new(options, clients, self.clock.clone(), &mut registry);
+        Running { handle: tokio::spawn(controller.run(CancellationToken::new())), registry }
     }
 
-    fn apply(&self, name: &str, credentials: &Value) {
+    pub(crate) fn apply(&self, name: &str, credentials: &Value) {
         self.server.person_applies(&json!({
             "apiVersion": "appreg.dev/v1alpha1", "kind": "AppRegistration",
             "metadata": {"namespace": "shop", "name": name},
@@ -84,7 +100,7 @@ impl Stage {
         }));
     }
 
-    async fn until(&self, what: &str, mut holds: impl FnMut(&FakeApi) -> bool) {
+    pub(crate) async fn until(&self, what: &str, mut holds: impl FnMut(&FakeApi) -> bool) {
         for _ in 0..20_000 {
             if holds(&self.server) {
                 return;
@@ -95,30 +111,30 @@ impl Stage {
     }
 
     /// Time passes on both clocks.
-    async fn pass(&self, time: SignedDuration) {
+    pub(crate) async fn pass(&self, time: SignedDuration) {
         sleep(Duration::try_from(time).unwrap()).await;
         self.clock.advance(time);
     }
 
-    async fn until_ready(&self, name: &str) {
+    pub(crate) async fn until_ready(&self, name: &str) {
         self.until("Ready", |server| is_ready(server, name)).await;
     }
 
     /// The requests since the last call, watches and Events aside.
-    fn requests(&self) -> Vec<String> {
+    pub(crate) fn requests(&self) -> Vec<String> {
         let requests = self.server.take_requests();
         requests.into_iter().filter(|r| !r.starts_with("watch ") && !r.contains(" events ")).collect()
     }
 
     /// What was requested while nothing was to be done, lists of a start aside.
-    async fn quiet(&self) -> Vec<String> {
+    pub(crate) async fn quiet(&self) -> Vec<String> {
         sleep(Duration::from_secs(10)).await;
         self.requests();
         sleep(Duration::from_mins(2)).await;
         self.requests().into_iter().filter(|request| !request.starts_with("list ")).collect()
     }
 
-    fn secret(&self, name: &str) -> Secret {
+    pub(crate) fn secret(&self, name: &str) -> Secret {
         self.server.object("secrets", "shop", name).unwrap_or_else(|| panic!("no Secret {name}"))
     }
 
@@ -152,7 +168,7 @@ fn is_ready(server: &FakeApi, name: &str) -> bool {
         && !status.conditions.iter().any(|c| c.type_ == "Reconciling" || c.type_ == "Stalled")
 }
 
-fn web() -> Value {
+pub(crate) fn web() -> Value {
     json!([{"name": "web", "clientSecret": {}}])
 }
 
@@ -472,11 +488,11 @@ async fn in_a_namespace_that_is_being_deleted_nothing_is_tried_twice() {
     assert_eq!(attempts, 1);
 }
 
-fn system(stage: &Stage, name: &str) -> Secret {
+pub(crate) fn system(stage: &Stage, name: &str) -> Secret {
     stage.server.object("secrets", LEDGER, name).unwrap_or_else(|| panic!("no Secret {name}"))
 }
 
-fn signing_keys(stage: &Stage) -> Index {
+pub(crate) fn signing_keys(stage: &Stage) -> Index {
     Index::parse(system(stage, "signing-keys").data.unwrap().get("keys.json").map(|bytes| bytes.0.as_slice())).unwrap()
 }
 

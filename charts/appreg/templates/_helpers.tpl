@@ -55,6 +55,7 @@ app.kubernetes.io/component: {{ .component }}
 {{- $server := dict
   "issuer" (include "appreg.issuer" .)
   "accessTokenLifetime" .Values.server.accessTokenLifetime
+  "signingAlgorithm" .Values.server.signingAlgorithm
   "servingNames" $names -}}
 {{- with .Values.server.defaultAudience -}}
 {{- $_ := set $server "defaultAudience" . -}}

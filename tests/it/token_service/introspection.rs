@@ -34,7 +34,7 @@ impl Stage {
     pub(super) async fn start() -> Self {
         let service = TokenService::start().await;
         let key = signing_key_since_yesterday();
-        service.api.person_publishes_keys(&[&key]);
+        service.api.controller_writes_signing_keys(&[&key]);
         service.api.person_applies(&Entry::new(API).granted("resourceAudiences", &[AUDIENCE]).secret());
         let stage = Self { service, key };
         let kid = stage.key.record.kid.clone();
@@ -256,7 +256,7 @@ async fn a_token_ends_with_its_client_its_entry_its_watermarks_and_its_key() {
     stage.until_inactive("the client was deleted", &token).await;
     applies(&Entry::new(ID));
     stage.service.until("active", async || stage.is_active(&token).await).await;
-    stage.service.api.person_publishes_keys(&[&signing_key_since_yesterday()]);
+    stage.service.api.controller_writes_signing_keys(&[&signing_key_since_yesterday()]);
     stage.until_inactive("the key is no longer published", &token).await;
 }
 

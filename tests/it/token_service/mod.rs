@@ -11,8 +11,9 @@ mod introspection;
 mod lists;
 mod live;
 mod logs;
-mod rfcs;
 mod revocation;
+mod rfcs;
+mod signing_keys;
 mod token_endpoint;
 
 use std::net::SocketAddr;
@@ -304,15 +305,15 @@ impl FakeApi {
 
     /// Publishes a signing key that has signed for a day.
     fn person_makes_signing_keys(&self) {
-        self.person_publishes_keys(&[&signing_key_since_yesterday()]);
+        self.controller_writes_signing_keys(&[&signing_key_since_yesterday()]);
     }
 
-    /// Publishes these signing keys and no others.
-    fn person_publishes_keys(&self, keys: &[&MintedSigningKey]) {
-        let index = keys.iter().fold(Index::default(), |index, key| index.with(key.record.clone()));
-        let pems = keys.iter().map(|key| (format!("{}.pem", key.record.kid), key.private_key_pem.expose().to_vec()));
-        let fields: Vec<_> = pems.chain([(INDEX_FIELD.to_owned(), index.to_json())]).collect();
-        let fields: Vec<_> = fields.iter().map(|(name, bytes)| (name.as_str(), bytes.as_slice())).collect();
+    /// Writes exactly these signing keys.
+    fn controller_writes_signing_keys(&self, keys: &[&MintedSigningKey]) {
+        let index = keys.iter().fold(Index::default(), |index, key| index.with(key.record.clone())).to_json();
+        let names: Vec<_> = keys.iter().map(|key| format!("{}.pem", key.record.kid)).collect();
+        let pems = names.iter().zip(keys).map(|(name, key)| (name.as_str(), key.private_key_pem.expose()));
+        let fields: Vec<_> = pems.chain([(INDEX_FIELD, &*index)]).collect();
         self.person_applies(&secret(keys::SECRET, "Opaque", &fields));
     }
 
