@@ -68,6 +68,7 @@ impl Files {
         }
         serving.distinguished_name.push(DnType::CommonName, "kube-apiserver");
         serving.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
+        serving.use_authority_key_identifier_extension = true; // Python 3.13 and later want it
         let serving_certificate = serving.signed_by(&serving_key, &issuer)?;
         let service_account_key = KeyPair::generate_rsa_for(&PKCS_RSA_SHA256, RsaKeySize::_2048)?;
 

@@ -5,6 +5,7 @@
 mod certificates;
 mod chart;
 mod crd;
+mod docs;
 mod examples;
 mod fake_api;
 mod fuzz_corpus;

@@ -16,6 +16,7 @@ mod mutual_tls;
 mod private_key_jwt;
 mod proofs;
 mod revocation;
+mod rfcs;
 mod service_account;
 mod signing_keys;
 mod token_endpoint;
