@@ -18,6 +18,7 @@ pub mod keys;
 pub mod live;
 pub mod metrics;
 pub mod peer;
+pub mod queue;
 pub mod refusal;
 pub mod request;
 pub mod server;
@@ -34,6 +35,7 @@ use std::sync::Arc;
 use k8s_openapi::api::core::v1::Secret;
 use kube::Api;
 use tokio::net::TcpListener;
+use tokio::runtime::Handle;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
@@ -116,9 +118,14 @@ pub async fn run(
     let door = follow::door(server.name.clone());
     let live = LiveReader::new(clients.requests, &ledger_namespace, follower.clone(), clock.clone(), metrics.clone());
     let certificate = served.certificate.clone();
-    let body_within = limits.body;
-    let service = Service::new(Parts { server, served, live, clock, metrics: metrics.clone(), body_within });
-    let server = Server { certificate, router: service.router(), limits, metrics };
+    let (body_within, queue) = (limits.body, limits.queue.for_threads(Handle::current().metrics().num_workers()));
+    let service = Service::new(Parts { server, served, live, clock, metrics: metrics.clone(), body_within, queue });
+    let service = Arc::new(service);
+    let answer = move |request| {
+        let service = service.clone();
+        async move { service.respond(request).await }
+    };
+    let server = Server { certificate, answer, limits, metrics };
 
     let mut tasks = JoinSet::new();
     let watch_stop = stop.clone();

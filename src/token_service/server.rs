@@ -1,6 +1,6 @@
 //! The accept loop: TLS connections under limits, HTTP/1.1 or HTTP/2 by ALPN, and a graceful end.
 //!
-//! It knows nothing of OAuth: what is answered is the router's business. There is no plain HTTP here.
+//! It knows nothing of OAuth: what is answered is its caller's business. There is no plain HTTP here.
 
 use std::collections::HashMap;
 use std::io;
@@ -10,11 +10,8 @@ use std::pin::pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use axum::Router;
-use axum::body::Body;
 use futures::FutureExt as _;
-use http::{Request, Response, StatusCode};
-use hyper::body::Incoming;
+use http::{Response, StatusCode};
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
@@ -25,10 +22,11 @@ use tokio::time::{sleep, timeout};
 use tokio_rustls::{TlsAcceptor, server::TlsStream};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use tower::ServiceExt as _;
 
 use super::metrics::{ConnectionRefusal, Metrics};
 use super::peer::Peer;
+use super::queue::Depths;
+use super::service::{Body, Request};
 use super::tls::{HTTP_2, ServingCertificate};
 
 /// What one client, and all clients together, may take up.
@@ -49,6 +47,8 @@ pub struct Limits {
     pub connection_age: Duration,
     /// How long open requests may take once their connection or the program stops.
     pub drain: Duration,
+    /// How many requests may wait for a thread, for each that there is.
+    pub queue: Depths,
 }
 
 impl Default for Limits {
@@ -61,6 +61,7 @@ impl Default for Limits {
             body: Duration::from_secs(10),
             connection_age: Duration::from_mins(10),
             drain: Duration::from_secs(10),
+            queue: Depths { standing: 16, burst: 256 },
         }
     }
 }
@@ -76,18 +77,22 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(20);
 
 /// A TLS server.
 #[derive(Debug)]
-pub struct Server {
+pub struct Server<A> {
     /// What connections are served with.
     pub certificate: Arc<ServingCertificate>,
     /// What requests are answered with. A panic in it is answered with 500.
-    pub router: Router,
+    pub answer: A,
     /// What a client may take up.
     pub limits: Limits,
     /// Where refused connections are counted.
     pub metrics: Metrics,
 }
 
-impl Server {
+impl<A, F> Server<A>
+where
+    A: Fn(Request) -> F + Clone + Send + Sync + 'static,
+    F: Future<Output = Response<Body>> + Send + 'static,
+{
     /// Answers until `stop` is cancelled. Then no more connections are accepted, open requests are finished within
     /// `limits.drain`, and what is left is closed.
     pub async fn run(self, listener: TcpListener, stop: CancellationToken) {
@@ -113,14 +118,18 @@ impl Server {
     }
 }
 
-struct Shared {
-    server: Server,
+struct Shared<A> {
+    server: Server<A>,
     permits: Arc<Semaphore>,
     addresses: Arc<Addresses>,
     stop: CancellationToken,
 }
 
-async fn accept(shared: &Arc<Shared>, listener: &TcpListener, connections: &TaskTracker) {
+async fn accept<A, F>(shared: &Arc<Shared<A>>, listener: &TcpListener, connections: &TaskTracker)
+where
+    A: Fn(Request) -> F + Clone + Send + Sync + 'static,
+    F: Future<Output = Response<Body>> + Send + 'static,
+{
     let Ok((stream, peer)) = listener.accept().await else { return sleep(ACCEPT_PAUSE).await };
     let refused = |refusal| shared.server.metrics.connection_refused(refusal);
     let Ok(permit) = shared.permits.clone().try_acquire_owned() else {
@@ -136,9 +145,13 @@ async fn accept(shared: &Arc<Shared>, listener: &TcpListener, connections: &Task
     });
 }
 
-impl Shared {
+impl<A, F> Shared<A>
+where
+    A: Fn(Request) -> F + Clone + Send + Sync + 'static,
+    F: Future<Output = Response<Body>> + Send + 'static,
+{
     async fn connection(&self, stream: TcpStream, address: IpAddr) {
-        let Server { certificate, router, limits, metrics } = &self.server;
+        let Server { certificate, answer: _, limits, metrics } = &self.server;
         let Some(config) = certificate.config() else {
             return metrics.connection_refused(ConnectionRefusal::NoCertificate);
         };
@@ -149,17 +162,17 @@ impl Shared {
             Ok(Err(error)) => return metrics.connection_refused(refusal_of(&error)),
             Err(_) => return metrics.connection_refused(ConnectionRefusal::HandshakeTimeout),
         };
-        self.serve(stream, Peer { address: address.to_canonical(), certificate: None }, router).await;
+        self.serve(stream, Peer { address: address.to_canonical(), certificate: None }).await;
     }
 
-    async fn serve(&self, stream: TlsStream<TcpStream>, peer: Peer, router: &Router) {
+    async fn serve(&self, stream: TlsStream<TcpStream>, peer: Peer) {
         let limits = &self.server.limits;
         let is_http_2 = stream.get_ref().1.alpn_protocol() == Some(HTTP_2);
         let io = TokioIo::new(stream);
-        let router = router.clone();
-        let service = service_fn(move |mut request: Request<Incoming>| {
+        let answer = self.server.answer.clone();
+        let service = service_fn(move |mut request: Request| {
             request.extensions_mut().insert(peer);
-            answer(router.clone(), request)
+            contained(answer(request))
         });
         if is_http_2 {
             let mut builder = http2::Builder::new(TokioExecutor::new());
@@ -196,13 +209,13 @@ impl Shared {
     }
 }
 
-/// Answers one request. A panic ends that request alone; the panic hook has told where it was.
-async fn answer(router: Router, request: Request<Incoming>) -> Result<Response<Body>, std::convert::Infallible> {
-    AssertUnwindSafe(router.oneshot(request)).catch_unwind().await.unwrap_or_else(|_| {
-        let mut answer = Response::new(Body::empty());
+/// A panic ends its request alone; the panic hook has told where it was.
+async fn contained(answer: impl Future<Output = Response<Body>>) -> Result<Response<Body>, std::convert::Infallible> {
+    Ok(AssertUnwindSafe(answer).catch_unwind().await.unwrap_or_else(|_| {
+        let mut answer = Response::new(Body::default());
         *answer.status_mut() = StatusCode::INTERNAL_SERVER_ERROR;
-        Ok(answer)
-    })
+        answer
+    }))
 }
 
 fn refusal_of(error: &io::Error) -> ConnectionRefusal {

@@ -5,20 +5,16 @@
 
 use std::borrow::Cow;
 use std::io::Write as _;
-use std::sync::Arc;
 
-use axum::body::Body;
-use axum::extract::{Request, State};
 use http::Response;
 use jiff::Timestamp;
 
 use super::client_authentication::{Authenticated, authenticate};
 use super::directory::Client;
 use super::form::Form;
-use super::metrics::Endpoint;
 use super::refusal::Refusal;
 use super::request::Received;
-use super::service::{Service, never_cached};
+use super::service::{Body, Service, never_cached};
 use crate::mint::signing_key::SigningKey;
 use crate::mint::token::{self, Claims};
 use crate::rotation;
@@ -29,11 +25,7 @@ const MOST_SCOPES: usize = 128;
 /// A token with what stands around it in the answer.
 const TYPICAL_ANSWER_BYTES: usize = 1024;
 
-pub(super) async fn token(State(service): State<Arc<Service>>, request: Request) -> Response<Body> {
-    service.answer(Endpoint::Token, request, issue).await
-}
-
-async fn issue(service: &Service, received: &Received) -> Result<Response<Body>, Refusal> {
+pub(super) async fn issue(service: &Service, received: &Received) -> Result<Response<Body>, Refusal> {
     let now = service.clock.now();
     // Before the ledger has been read nobody can be said to be unknown.
     let moment = service.keys.at(now).filter(|_| service.directory.is_complete()).ok_or(Refusal::NotReady)?;

@@ -7,6 +7,7 @@ mod documents;
 mod follow;
 mod live;
 mod logs;
+mod overload;
 mod token_endpoint;
 
 use std::net::SocketAddr;
