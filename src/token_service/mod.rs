@@ -27,6 +27,7 @@ pub mod tls;
 pub mod token_endpoint;
 
 mod health;
+mod write_deadline;
 
 use std::io;
 use std::net::SocketAddr;
@@ -88,9 +89,12 @@ pub enum Error {
 }
 
 impl Listeners {
-    /// Takes both ports. Port 0 takes a free one; the logs say which.
+    /// Takes both ports. Port 0 takes a free one; the logs say which. Must be called inside a tokio runtime.
     pub async fn bind(clients: SocketAddr, admin: SocketAddr) -> Result<Self, Error> {
-        Ok(Self { clients: bind(clients).await?, admin: bind(admin).await? })
+        let failed = |source| Error::Listen { address: clients, source };
+        let clients = server::listen(clients).map_err(failed)?;
+        let admin = TcpListener::bind(admin).await.map_err(|source| Error::Listen { address: admin, source })?;
+        Ok(Self { clients, admin })
     }
 }
 
@@ -144,8 +148,4 @@ pub async fn run(
         }
     }
     ended
-}
-
-async fn bind(address: SocketAddr) -> Result<TcpListener, Error> {
-    TcpListener::bind(address).await.map_err(|source| Error::Listen { address, source })
 }

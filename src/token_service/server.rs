@@ -4,7 +4,7 @@
 
 use std::collections::HashMap;
 use std::io;
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::panic::AssertUnwindSafe;
 use std::pin::pin;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -16,7 +16,7 @@ use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulConnection;
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::Semaphore;
 use tokio::time::{sleep, timeout};
 use tokio_rustls::{TlsAcceptor, server::TlsStream};
@@ -28,6 +28,7 @@ use super::peer::Peer;
 use super::queue::Depths;
 use super::service::{Body, Request};
 use super::tls::{HTTP_2, ServingCertificate};
+use super::write_deadline::WriteDeadline;
 
 /// What one client, and all clients together, may take up.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -42,6 +43,8 @@ pub struct Limits {
     pub header: Duration,
     /// How long a request's body may take.
     pub body: Duration,
+    /// How long a peer may take nothing of what it is sent.
+    pub write: Duration,
     /// How old a connection may become before it is asked to end: so that replicas share the load again, and nothing
     /// stays for ever.
     pub connection_age: Duration,
@@ -59,6 +62,7 @@ impl Default for Limits {
             handshake: Duration::from_secs(5),
             header: Duration::from_secs(20),
             body: Duration::from_secs(10),
+            write: Duration::from_secs(20),
             connection_age: Duration::from_mins(10),
             drain: Duration::from_secs(10),
             queue: Depths { standing: 16, burst: 256 },
@@ -72,8 +76,24 @@ const LARGEST_HEADER_BYTES: u32 = 16 * 1024;
 const MOST_HEADERS: usize = 64;
 /// The most requests at a time on one HTTP/2 connection.
 const MOST_STREAMS: u32 = 128;
+/// What the kernel keeps of a connection that the peer has not taken. Left to itself it would keep megabytes.
+const UNSENT_BYTES: u32 = 32 * 1024;
+/// What TLS keeps beyond that.
+const UNSENT_TLS_BYTES: usize = 16 * 1024;
+/// Connections that wait to be accepted.
+const BACKLOG: u32 = 1024;
 /// A failed accept (too many open files) is tried again after this long.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(20);
+
+/// Takes a port for [`Server::run`]. Must be called inside a tokio runtime.
+pub(super) fn listen(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+    socket.set_reuseaddr(true)?;
+    // Every accepted connection inherits it.
+    socket.set_send_buffer_size(UNSENT_BYTES)?;
+    socket.bind(address)?;
+    socket.listen(BACKLOG)
+}
 
 /// A TLS server.
 #[derive(Debug)]
@@ -157,7 +177,8 @@ where
         };
         // Without it answers wait for the peer's delayed acknowledgement; a socket that refuses it still works.
         let _ = stream.set_nodelay(true);
-        let stream = match timeout(limits.handshake, TlsAcceptor::from(config).accept(stream)).await {
+        let accept = TlsAcceptor::from(config).accept_with(stream, |tls| tls.set_buffer_limit(Some(UNSENT_TLS_BYTES)));
+        let stream = match timeout(limits.handshake, accept).await {
             Ok(Ok(stream)) => stream,
             Ok(Err(error)) => return metrics.connection_refused(refusal_of(&error)),
             Err(_) => return metrics.connection_refused(ConnectionRefusal::HandshakeTimeout),
@@ -168,7 +189,7 @@ where
     async fn serve(&self, stream: TlsStream<TcpStream>, peer: Peer) {
         let limits = &self.server.limits;
         let is_http_2 = stream.get_ref().1.alpn_protocol() == Some(HTTP_2);
-        let io = TokioIo::new(stream);
+        let io = TokioIo::new(WriteDeadline::new(stream, limits.write));
         let answer = self.server.answer.clone();
         let service = service_fn(move |mut request: Request| {
             request.extensions_mut().insert(peer);
