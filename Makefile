@@ -28,6 +28,13 @@ check: ## formatting and lints, warnings refused
 	cargo fmt --check
 	cargo clippy --locked --all-targets -- --deny warnings
 
+# How long each target is fuzzed, and which are; empty is all.
+SECONDS ?= 60
+TARGETS ?=
+.PHONY: fuzz
+fuzz: ## libFuzzer on every parser that meets the network, a minute each; SECONDS=10 TARGETS='form basic'
+	@fuzz/run $(SECONDS) $(TARGETS)
+
 .PHONY: generate
 generate: ## write crds/ from src/api/
 	cargo run --locked --quiet --bin appreg -- crds --output crds

@@ -76,6 +76,15 @@ pub(crate) struct TokenService {
     #[arg(long, value_name = "N", default_value_t = 256, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     pub(crate) connections_per_address: u32,
 
+    /// How many failed authentications of one client a second are answered with 401, the others with 429; at once, 20
+    /// seconds' worth
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    pub(crate) failures_per_client: u32,
+
+    /// How many from one address; at once, 10 seconds' worth
+    #[arg(long, value_name = "N", default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    pub(crate) failures_per_address: u32,
+
     /// What is told to whoever runs it.
     #[command(flatten)]
     pub(crate) observation: Observation,
@@ -164,6 +173,7 @@ mod tests {
         let Ok(Command::TokenService(service)) = parsed(&args, &[]) else { panic!("a token service") };
         assert!(service.listen.ip().is_loopback() && service.observation.admin_address.ip().is_loopback());
         assert_eq!((service.connections, service.connections_per_address), (4096, 256));
+        assert_eq!((service.failures_per_client, service.failures_per_address), (1, 10));
     }
 
     #[test]

@@ -4,9 +4,12 @@
 //! They are configuration and not objects because a chart whose CRDs are templates cannot install custom resources with
 //! them. Controller and token service read the same file, so both mean the same server.
 
+pub mod forwarded;
+
 use serde::{Deserialize, Serialize};
 
 use crate::api::{Kind, LongDuration};
+use forwarded::{ForwardedCertificates, MOST_PROXIES};
 
 /// The configuration file.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -37,6 +40,9 @@ pub struct Server {
     /// More DNS names and IP addresses of the serving certificate; the issuer's host is always one.
     #[serde(default)]
     pub serving_names: Vec<String>,
+    /// Proxies that end TLS in front of the token service; none if omitted.
+    #[serde(default)]
+    pub forwarded_certificates: Option<ForwardedCertificates>,
 }
 
 /// What registrations may ask for. An omitted list allows everything, except for client IDs and DNS names, which are
@@ -50,6 +56,8 @@ pub struct Policy {
     pub scopes: Vec<String>,
     /// Audiences, as globs.
     pub audiences: Vec<String>,
+    /// Audiences that a registration may serve, as globs.
+    pub resource_audiences: Vec<String>,
     /// Customers, as globs; `*` is needed for "all".
     pub customers: Vec<String>,
     /// Customer groups, as globs.
@@ -125,6 +133,11 @@ impl Config {
         if !lifetime.is_positive() || lifetime > crate::rotation::LONGEST_TOKEN_LIFETIME {
             return invalid("server.accessTokenLifetime", "must be more than 0s and at most 24h");
         }
+        let proxies = self.server.forwarded_certificates.as_ref().map(|forwarded| forwarded.proxies.len());
+        if proxies.is_some_and(|count| !(1..=MOST_PROXIES).contains(&count)) {
+            let problem = "must be 1 to 64 address ranges: whoever is not listed is not believed";
+            return invalid("server.forwardedCertificates.proxies", problem);
+        }
         for (field, durations) in [
             ("policy.clientSecret", &self.policy.client_secret),
             ("policy.certificate", &self.policy.certificate),
@@ -144,6 +157,18 @@ impl Server {
     #[must_use]
     pub fn token_endpoint(&self) -> String {
         format!("{}/token", self.issuer)
+    }
+
+    /// The introspection endpoint's URL.
+    #[must_use]
+    pub fn introspection_endpoint(&self) -> String {
+        format!("{}/introspect", self.issuer)
+    }
+
+    /// The revocation endpoint's URL.
+    #[must_use]
+    pub fn revocation_endpoint(&self) -> String {
+        format!("{}/revoke", self.issuer)
     }
 
     /// The JWKS' URL.
@@ -184,6 +209,7 @@ impl Default for Policy {
             name: "default".to_owned(),
             scopes: anything(),
             audiences: anything(),
+            resource_audiences: anything(),
             customers: anything(),
             customer_groups: anything(),
             redirect_uris: anything(),
@@ -242,6 +268,18 @@ mod tests {
             ("server: {issuer: \"https://a.example\", accessTokenLifetime: 25h}", "server.accessTokenLifetime"),
             ("server: {issuer: \"https://a.example\", accessTokenLifetime: 0s}", "server.accessTokenLifetime"),
             ("server: {issuer: \"https://a.example\", typo: 1}", "typo"),
+            (
+                "server: {issuer: \"https://a.example\", forwardedCertificates: {header: client-cert, proxies: []}}",
+                "server.forwardedCertificates.proxies",
+            ),
+            (
+                "server: {issuer: \"https://a.example\", forwardedCertificates: {header: client-cert, proxies: [a]}}",
+                "write an address range such as",
+            ),
+            (
+                "server: {issuer: \"https://a.example\", forwardedCertificates: {header: other, proxies: [10.0.0.0/8]}}",
+                "other",
+            ),
             (
                 "server: {issuer: \"https://a.example\"}\npolicy: {certificate: {default: 1d, min: 2d, max: 3d}}",
                 "policy.certificate",

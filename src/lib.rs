@@ -13,7 +13,7 @@
 //!                                                                        │   report    │ ──▶ 3 status, Events, metrics
 //!                                                                        └─────────────┘
 //!
-//!  ledger namespace ──watch──▶ token_service/  (accepts what the ledger holds; writes nothing)
+//!  ledger namespace ──watch──▶ token_service/  (accepts what the ledger holds; writes revocations)
 //! ```
 //!
 //! Four words carry the program: **observe** reads, **plan** decides, **act** writes, **report** tells. Pure means: no
@@ -27,6 +27,7 @@ pub mod config;
 pub mod rotation;
 
 pub mod ledger;
+pub mod shared_lists;
 pub mod signer;
 
 pub mod credential;

@@ -49,7 +49,16 @@ async fn controller(args: Controller) -> anyhow::Result<()> {
 }
 
 async fn token_service(args: TokenService) -> anyhow::Result<()> {
-    let TokenService { config, ledger_namespace, listen, connections, connections_per_address, observation } = args;
+    let TokenService {
+        config,
+        ledger_namespace,
+        listen,
+        connections,
+        connections_per_address,
+        failures_per_client,
+        failures_per_address,
+        observation,
+    } = args;
     let Observation { admin_address, log_filter, log_format } = observation;
     telemetry::init(format(log_format), &log_filter)?;
     let settings = token_service::Settings {
@@ -60,6 +69,7 @@ async fn token_service(args: TokenService) -> anyhow::Result<()> {
             connections_per_address: usize::try_from(connections_per_address)?,
             ..token_service::server::Limits::default()
         },
+        failures: token_service::failures::Rates { per_client: failures_per_client, per_address: failures_per_address },
     };
     let listeners = token_service::Listeners::bind(listen, admin_address).await?;
     let clients = clients().await?;

@@ -32,7 +32,7 @@ pub struct Denied {
 /// The answer to a request.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Decision {
-    /// What is granted; `auth_methods` are left to the caller, who knows the credentials.
+    /// What is granted; `auth_methods` and `grant_types` are left to the caller, who knows the credentials.
     pub grant: Grant,
     /// What is not.
     pub denied: Vec<Denied>,
@@ -77,7 +77,12 @@ pub fn evaluate(spec: &AppRegistrationSpec, subject: Subject<'_>, policy: &Polic
             &policy.customer_groups,
             &before.customer_groups,
         ),
-        resource_audiences: BTreeMap::new(),
+        resource_audiences: decide(
+            "resourceAudiences",
+            &spec.resource_audiences,
+            &policy.resource_audiences,
+            &before.resource_audiences,
+        ),
         auth_methods: Vec::new(),
         grant_types: Vec::new(),
     };
@@ -91,7 +96,7 @@ pub fn allows_client_id(policy: &Policy, client_id: &str, subject: Subject<'_>) 
     matches_any(&policy.client_ids, client_id, subject)
 }
 
-/// Whether a credential of this kind may be minted.
+/// Whether a credential of this kind may be minted or taken up.
 #[must_use]
 pub fn allows_kind(policy: &Policy, kind: Kind) -> bool {
     policy.kinds.contains(&kind)
@@ -105,12 +110,7 @@ pub fn dns_names(policy: &Policy, asked: &[String], subject: Subject<'_>) -> (Ve
 
 /// The effective duration of a credential: what is asked for, within the policy's bounds, or the policy's default.
 #[must_use]
-pub fn effective_duration(policy: &Policy, kind: Kind, asked: Option<SignedDuration>) -> Bounded {
-    let Durations { default, min, max } = match kind {
-        Kind::ClientSecret => &policy.client_secret,
-        Kind::Certificate => &policy.certificate,
-        Kind::AccessToken => &policy.access_token,
-    };
+pub fn effective_duration(Durations { default, min, max }: &Durations, asked: Option<SignedDuration>) -> Bounded {
     let asked = asked.unwrap_or_else(|| default.signed());
     let duration = asked.clamp(min.signed(), max.signed().max(min.signed()));
     Bounded { duration, clamped: duration != asked }
@@ -209,6 +209,19 @@ mod tests {
     }
 
     #[test]
+    fn an_audience_to_serve_is_granted_apart_from_those_to_call() {
+        let asking = AppRegistrationSpec {
+            audiences: vec!["https://a.example".into()],
+            resource_audiences: vec!["https://a.example".into(), "https://b.example".into()],
+            ..Default::default()
+        };
+        let policy = Policy { resource_audiences: vec!["https://b.*".into()], ..Policy::default() };
+        let decision = evaluate(&asking, SHOP, &policy, &Grant::default());
+        assert_eq!(decision.grant.resource_audiences.keys().collect::<Vec<_>>(), ["https://b.example"]);
+        assert_eq!(decision.denied, [Denied { field: "resourceAudiences".into(), item: "https://a.example".into() }]);
+    }
+
+    #[test]
     fn a_scope_of_all_customers_is_one_item_that_a_policy_must_allow() {
         let all = AppRegistrationSpec {
             customer_scope: Some(CustomerScope { type_: CustomerScopeType::All, ..Default::default() }),
@@ -220,9 +233,9 @@ mod tests {
 
     #[test]
     fn durations_are_clamped_and_it_is_said() {
-        let bounded = effective_duration(&Policy::default(), Kind::ClientSecret, Some(SignedDuration::from_secs(5)));
+        let bounded = effective_duration(&Policy::default().client_secret, Some(SignedDuration::from_secs(5)));
         assert_eq!(bounded, Bounded { duration: SignedDuration::from_secs(60), clamped: true });
-        let default = effective_duration(&Policy::default(), Kind::ClientSecret, None);
+        let default = effective_duration(&Policy::default().client_secret, None);
         assert_eq!(default, Bounded { duration: SignedDuration::from_hours(90 * 24), clamped: false });
     }
 }

@@ -19,6 +19,10 @@ pub const LONGEST_DURATION: SignedDuration = SignedDuration::from_hours(1096 * 2
 /// The longest lifetime of an access token, 24 hours.
 pub const LONGEST_TOKEN_LIFETIME: SignedDuration = SignedDuration::from_hours(24);
 
+/// The end of what has none, such as a public key without a certificate: later than every time that counts. X.509 has
+/// the last second of the same year for it (RFC 5280 §4.1.2.5), which a [`Timestamp`] cannot hold.
+pub const NO_END: Timestamp = Timestamp::constant(253_370_764_800, 0);
+
 /// The jitter takes at most this part of a lifetime.
 const JITTER_DIVISOR: i32 = 10;
 
@@ -158,6 +162,11 @@ mod tests {
     fn renew_before_defaults_to_a_third_of_the_duration() {
         let rhythm = Rhythm::new(SignedDuration::from_hours(24 * 90), None);
         assert_eq!(rhythm.renew_before, SignedDuration::from_hours(24 * 30));
+    }
+
+    #[test]
+    fn no_end_is_in_the_last_year() {
+        assert_eq!(NO_END, at("9999-01-01T00:00:00Z"));
     }
 
     #[test]

@@ -144,6 +144,12 @@ pub struct AppRegistrationSpec {
     #[schemars(extend("maxItems" = 16, "x-kubernetes-list-type" = "set", "items" = schema::audience()))]
     pub audiences: Vec<String>,
 
+    /// The APIs that the application itself is: it may ask the token service about tokens whose `aud` is one
+    /// of these (RFC 7662).
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(extend("maxItems" = 16, "x-kubernetes-list-type" = "set", "items" = schema::audience()))]
+    pub resource_audiences: Vec<String>,
+
     /// Whose data the application may touch.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub customer_scope: Option<CustomerScope>,
@@ -214,6 +220,31 @@ fn spec_rules() -> Value {
             "!has(self.tokenEndpointAuthMethod) || self.tokenEndpointAuthMethod == 'none' || !has(self.credentials) || self.credentials.size() > 0",
             "a public client (credentials: []) has the method none: set it, or add credentials",
         ),
+        needs_kind(
+            &["client_secret_basic", "client_secret_post"],
+            &["clientSecret"],
+            "client_secret_basic and client_secret_post need a clientSecret: add one, or set another method",
+        ),
+        needs_kind(
+            &["private_key_jwt"],
+            &["certificate", "publicKey", "serviceAccount"],
+            "private_key_jwt needs a certificate, a publicKey or a serviceAccount: add one, or set another method",
+        ),
+        needs_kind(
+            &["tls_client_auth"],
+            &["certificate"],
+            "tls_client_auth needs a certificate: add one, or set another method",
+        ),
+        needs_kind(
+            &["self_signed_tls_client_auth"],
+            &["publicKey"],
+            "self_signed_tls_client_auth needs a publicKey that is a certificate: add one, or set another method",
+        ),
+        schema::rule_at(
+            ".grantTypes",
+            "!has(self.grantTypes) || !('client_credentials' in self.grantTypes) || !has(self.credentials) || self.credentials.size() > 0",
+            "a public client (credentials: []) has nothing to use client_credentials with: remove it, or add credentials",
+        ),
         schema::rule_at(
             ".grantTypes",
             "!has(self.grantTypes) || !('refresh_token' in self.grantTypes) || 'authorization_code' in self.grantTypes",
@@ -225,6 +256,21 @@ fn spec_rules() -> Value {
             "authorization_code needs redirectURIs: add one",
         ),
     ])
+}
+
+/// The rule that these methods have a credential to be used with. What omitted credentials stand for has a client
+/// secret; that a public client has none is another rule's to say.
+fn needs_kind(methods: &[&str], kinds: &[&str], message: &str) -> Value {
+    let one_of = kinds.iter().map(|kind| format!("has(e.{kind})")).collect::<Vec<_>>().join(" || ");
+    let implied = if kinds.contains(&"clientSecret") { "true" } else { "false" };
+    schema::rule_at(
+        ".tokenEndpointAuthMethod",
+        &format!(
+            "!has(self.tokenEndpointAuthMethod) || !(self.tokenEndpointAuthMethod in ['{}']) || (has(self.credentials) ? self.credentials.size() == 0 || self.credentials.exists(e, {one_of}) : {implied})",
+            methods.join("', '")
+        ),
+        message,
+    )
 }
 
 /// A grant of RFC 6749, under its registered name.
@@ -455,9 +501,12 @@ mod tests {
             "redirectURIs": ["https://a.example"], "postLogoutRedirectURIs": ["https://a.example"],
             "grantTypes": ["client_credentials", "authorization_code", "refresh_token"],
             "tokenEndpointAuthMethod": "self_signed_tls_client_auth", "customerScope": {"type": "Groups", "groups": ["a"]},
+            "audiences": ["https://a.example"], "resourceAudiences": ["https://b.example"],
             "authorizationServerRef": {"name": "default"}, "deletionPolicy": "Orphan",
             "secretTemplate": {"labels": {"a": "b"}}, "rotateMintedBefore": "x", "revokeMintedBefore": "y",
-            "credentials": [{"name": "mtls", "secretName": "s", "certificate": {"dnsNames": ["a.svc"]}}],
+            "credentials": [{"name": "mtls", "secretName": "s", "certificate": {"dnsNames": ["a.svc"]}},
+                {"name": "partner", "publicKey": {"der": "MA=="}}, {"name": "old", "publicKey": {"pem": "x"}},
+                {"name": "workload", "serviceAccount": {"name": "shop"}}],
         });
         let spec: AppRegistrationSpec = serde_json::from_value(json.clone()).unwrap();
         assert_eq!(serde_json::to_value(spec).unwrap(), json);

@@ -10,8 +10,9 @@ use kube::core::Message;
 /// The same Secret is that of [`super::secret_name`], in comparisons that the API server knows to be cheap: one side
 /// is always a `secretName`, whose length has a maximum. A client secret and a certificate without `secretName` have
 /// fields of their own and may share a Secret; an access token, and a certificate with a `secretName`, have theirs to
-/// themselves.
+/// themselves. What is given has none.
 const CONFLICT: &str = "a.name != b.name \
+    && !(has(a.publicKey) || has(a.serviceAccount) || has(b.publicKey) || has(b.serviceAccount)) \
     && (has(a.secretName) \
         ? (has(b.secretName) ? a.secretName == b.secretName : has(b.accessToken) ? a.secretName == token : a.secretName == self.metadata.name) \
         : has(b.secretName) \

@@ -1,4 +1,4 @@
-//! An entry of `spec.credentials`: one credential that is minted, delivered and rotated.
+//! An entry of `spec.credentials`: one credential, minted here, delivered and rotated, or given by who applies it.
 
 use std::fmt;
 
@@ -66,15 +66,29 @@ pub struct Entry {
     /// An access token (RFC 9068), refreshed in its Secret before it expires.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub access_token: Option<AccessToken>,
+
+    /// A certificate or a public key whose private key the application has already. It is accepted as it
+    /// is, to its own end, and nothing is written to a Secret.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub public_key: Option<PublicKey>,
+
+    /// A ServiceAccount of the registration's namespace: its projected tokens, made out to the
+    /// authorization server's issuer, identify the application. Nothing is written to a Secret.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub service_account: Option<ServiceAccount>,
 }
 
 /// The rules about more than one field of an entry.
 fn entry_rules() -> Value {
     json!([
         schema::rule(
-            "[has(self.clientSecret), has(self.certificate), has(self.accessToken)].filter(x, x).size() == 1",
-            "write exactly one of clientSecret, certificate and accessToken",
+            "[has(self.clientSecret), has(self.certificate), has(self.accessToken), has(self.publicKey), has(self.serviceAccount)].filter(x, x).size() == 1",
+            "write exactly one of clientSecret, certificate, accessToken, publicKey and serviceAccount",
         ),
+        goes_with_minting("secretName", "are not written to a Secret"),
+        goes_with_minting("effectiveDuration", "have no duration that could be chosen"),
+        goes_with_minting("renewBefore", "are not renewed: write another one yourself"),
+        goes_with_minting("rotateMintedBefore", "are not minted: write another one yourself"),
         schema::rule_at(
             ".renewBefore",
             "!has(self.renewBefore) || has(self.effectiveDuration)",
@@ -91,7 +105,7 @@ fn entry_rules() -> Value {
             "an accessToken lives at most 24h: shorten effectiveDuration",
         ),
         schema::fixed(
-            "has(self.clientSecret) == has(oldSelf.clientSecret) && has(self.certificate) == has(oldSelf.certificate) && has(self.accessToken) == has(oldSelf.accessToken)",
+            "has(self.clientSecret) == has(oldSelf.clientSecret) && has(self.certificate) == has(oldSelf.certificate) && has(self.accessToken) == has(oldSelf.accessToken) && has(self.publicKey) == has(oldSelf.publicKey) && has(self.serviceAccount) == has(oldSelf.serviceAccount)",
             ".name",
             "the kind of a credential is fixed for its name: give the new one another name",
         ),
@@ -101,6 +115,15 @@ fn entry_rules() -> Value {
             "secretName is fixed for the name of a credential: give the new one another name",
         ),
     ])
+}
+
+/// The rule that a field is for what is minted here.
+fn goes_with_minting(field: &str, why: &str) -> Value {
+    schema::rule_at(
+        &format!(".{field}"),
+        &format!("!has(self.{field}) || !(has(self.publicKey) || has(self.serviceAccount))"),
+        &format!("publicKey and serviceAccount {why}: remove {field}"),
+    )
 }
 
 /// A client secret has no settings of its own.
@@ -134,6 +157,60 @@ pub struct AccessToken {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(extend("maxItems" = 16, "x-kubernetes-list-type" = "set", "items" = schema::audience()))]
     pub audiences: Vec<String>,
+}
+
+/// A certificate or a public key, as a file that is written here. Never a private key.
+#[derive(JsonSchema, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+#[schemars(extend("x-kubernetes-validations" = public_key_rules()))]
+pub struct PublicKey {
+    /// One certificate (BEGIN CERTIFICATE) or one public key (BEGIN PUBLIC KEY) in PEM: ECDSA P-256 or
+    /// P-384, Ed25519, or RSA of 2048 to 4096 bits.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 12288))]
+    pub pem: Option<String>,
+
+    /// A file in DER, as base64: what `base64 -w0 app.cer` prints.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 12288))]
+    pub der: Option<String>,
+}
+
+/// The rules of a [`PublicKey`]. What is refused is never repeated in the answer: it may be a private key.
+fn public_key_rules() -> Value {
+    let refused = |field: &str, expression: &str, message: &str| json!({"rule": expression, "message": message, "fieldPath": field, "reason": "FieldValueForbidden"});
+    json!([
+        schema::rule("has(self.pem) != has(self.der)", "write exactly one of pem and der"),
+        refused(
+            ".pem",
+            "!has(self.pem) || !self.pem.contains('PRIVATE KEY')",
+            "this is a private key: remove it, and treat it as leaked",
+        ),
+        refused(
+            ".pem",
+            "!has(self.pem) || self.pem.contains('PRIVATE KEY') || self.pem.contains('-----BEGIN CERTIFICATE-----') || self.pem.contains('-----BEGIN PUBLIC KEY-----')",
+            "write a certificate (-----BEGIN CERTIFICATE-----) or a public key (-----BEGIN PUBLIC KEY-----) in PEM",
+        ),
+        refused(
+            ".der",
+            "!has(self.der) || !self.der.contains('PRIVATE KEY')",
+            "this is a private key: remove it, and treat it as leaked",
+        ),
+        refused(
+            ".der",
+            r#"!has(self.der) || self.der.contains('PRIVATE KEY') || self.der.matches(r"^[A-Za-z0-9+/\s]+={0,2}\s*$")"#,
+            "write the file in base64, as base64 -w0 app.cer prints it; what begins with -----BEGIN belongs into pem",
+        ),
+    ])
+}
+
+/// A ServiceAccount of the registration's namespace.
+#[derive(JsonSchema, Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ServiceAccount {
+    /// Its name. It need not exist yet.
+    #[schemars(length(min = 1, max = 253), regex(pattern = schema::DNS_SUBDOMAIN))]
+    pub name: String,
 }
 
 /// The algorithm and size of a certificate's key.
@@ -171,6 +248,10 @@ pub enum Kind {
     Certificate,
     /// An access token.
     AccessToken,
+    /// A certificate or a public key that was made elsewhere.
+    PublicKey,
+    /// A ServiceAccount of the registration's namespace.
+    ServiceAccount,
 }
 
 /// The kind of an entry with its settings: what a `match` that treats every kind matches on.
@@ -182,6 +263,10 @@ pub enum KindSpec<'a> {
     Certificate(&'a Certificate),
     /// An access token.
     AccessToken(&'a AccessToken),
+    /// A certificate or a public key that was made elsewhere.
+    PublicKey(&'a PublicKey),
+    /// A ServiceAccount of the registration's namespace.
+    ServiceAccount(&'a ServiceAccount),
 }
 
 impl Entry {
@@ -208,13 +293,19 @@ impl Entry {
             client_secret,
             certificate,
             access_token,
+            public_key,
+            service_account,
         } = self;
-        match (client_secret, certificate, access_token) {
-            (Some(client_secret), None, None) => Some(KindSpec::ClientSecret(client_secret)),
-            (None, Some(certificate), None) => Some(KindSpec::Certificate(certificate)),
-            (None, None, Some(access_token)) => Some(KindSpec::AccessToken(access_token)),
-            (None, None, None) | (Some(_), Some(_), _) | (Some(_), _, Some(_)) | (_, Some(_), Some(_)) => None,
-        }
+        let mut written = [
+            client_secret.as_ref().map(KindSpec::ClientSecret),
+            certificate.as_ref().map(KindSpec::Certificate),
+            access_token.as_ref().map(KindSpec::AccessToken),
+            public_key.as_ref().map(KindSpec::PublicKey),
+            service_account.as_ref().map(KindSpec::ServiceAccount),
+        ]
+        .into_iter()
+        .flatten();
+        written.next().filter(|_| written.next().is_none())
     }
 
     /// The entries of a registration whose `credentials` are omitted.
@@ -234,13 +325,23 @@ impl Entry {
     }
 }
 
-/// The name of the Secret that an entry of the named registration is written to.
+/// The name of the Secret that an entry of the named registration is written to; `None` for a kind that is given and
+/// not delivered.
 #[must_use]
-pub fn secret_name(entry: &Entry, registration_name: &str) -> String {
-    match (&entry.secret_name, entry.kind()) {
-        (Some(name), _) => name.clone(),
-        (None, Some(Kind::AccessToken)) => format!("{registration_name}-token"),
-        (None, Some(Kind::ClientSecret | Kind::Certificate) | None) => registration_name.to_owned(),
+pub fn secret_name(entry: &Entry, registration_name: &str) -> Option<String> {
+    match (entry.kind(), &entry.secret_name) {
+        (Some(Kind::PublicKey | Kind::ServiceAccount), _) => None,
+        (Some(Kind::ClientSecret | Kind::Certificate | Kind::AccessToken) | None, Some(name)) => Some(name.clone()),
+        (Some(Kind::AccessToken), None) => Some(format!("{registration_name}-token")),
+        (Some(Kind::ClientSecret | Kind::Certificate) | None, None) => Some(registration_name.to_owned()),
+    }
+}
+
+/// How long what was written is, and not what: it may be a private key that somebody took for a public one.
+impl fmt::Debug for PublicKey {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let length = |text: &Option<String>| text.as_ref().map(|text| format!("{} characters", text.len()));
+        out.debug_struct("PublicKey").field("pem", &length(&self.pem)).field("der", &length(&self.der)).finish()
     }
 }
 
@@ -252,13 +353,16 @@ impl KindSpec<'_> {
             Self::ClientSecret(_) => Kind::ClientSecret,
             Self::Certificate(_) => Kind::Certificate,
             Self::AccessToken(_) => Kind::AccessToken,
+            Self::PublicKey(_) => Kind::PublicKey,
+            Self::ServiceAccount(_) => Kind::ServiceAccount,
         }
     }
 }
 
 impl Kind {
     /// Every kind, in the order of the fields.
-    pub const ALL: [Self; 3] = [Self::ClientSecret, Self::Certificate, Self::AccessToken];
+    pub const ALL: [Self; 5] =
+        [Self::ClientSecret, Self::Certificate, Self::AccessToken, Self::PublicKey, Self::ServiceAccount];
 
     /// The kind as users write it: the name of the entry's field.
     #[must_use]
@@ -267,6 +371,8 @@ impl Kind {
             Self::ClientSecret => "clientSecret",
             Self::Certificate => "certificate",
             Self::AccessToken => "accessToken",
+            Self::PublicKey => "publicKey",
+            Self::ServiceAccount => "serviceAccount",
         }
     }
 }
@@ -316,6 +422,8 @@ mod tests {
             (json!({"name": "a", "clientSecret": {}}), Some(Kind::ClientSecret)),
             (json!({"name": "a", "certificate": {"keyType": "RSA4096"}}), Some(Kind::Certificate)),
             (json!({"name": "a", "accessToken": {"scopes": ["x"]}}), Some(Kind::AccessToken)),
+            (json!({"name": "a", "publicKey": {"der": "MA=="}}), Some(Kind::PublicKey)),
+            (json!({"name": "a", "serviceAccount": {"name": "shop"}}), Some(Kind::ServiceAccount)),
             (json!({"name": "a", "hologram": {"colour": "blue"}}), None),
             (json!({"name": "a", "clientSecret": {}, "certificate": {}}), None),
         ] {
@@ -324,14 +432,16 @@ mod tests {
     }
 
     #[test]
-    fn a_secret_is_named_like_the_registration_and_that_of_a_token_has_an_ending() {
+    fn a_secret_is_named_like_the_registration_that_of_a_token_has_an_ending_and_what_is_given_has_none() {
         for (json, name) in [
-            (json!({"name": "a", "clientSecret": {}}), "shop"),
-            (json!({"name": "a", "certificate": {}}), "shop"),
-            (json!({"name": "a", "accessToken": {}}), "shop-token"),
-            (json!({"name": "a", "accessToken": {}, "secretName": "own"}), "own"),
+            (json!({"name": "a", "clientSecret": {}}), Some("shop")),
+            (json!({"name": "a", "certificate": {}}), Some("shop")),
+            (json!({"name": "a", "accessToken": {}}), Some("shop-token")),
+            (json!({"name": "a", "accessToken": {}, "secretName": "own"}), Some("own")),
+            (json!({"name": "a", "publicKey": {}}), None),
+            (json!({"name": "a", "serviceAccount": {"name": "shop"}, "secretName": "own"}), None),
         ] {
-            assert_eq!(secret_name(&entry(json.clone()), "shop"), name, "{json}");
+            assert_eq!(secret_name(&entry(json.clone()), "shop").as_deref(), name, "{json}");
         }
     }
 
@@ -344,10 +454,17 @@ mod tests {
     }
 
     #[test]
+    fn debug_does_not_repeat_what_was_uploaded() {
+        let key = PublicKey { pem: Some("-----BEGIN PRIVATE KEY-----canary".into()), der: Some("canary".into()) };
+        let text = format!("{key:?}");
+        assert_eq!(text, r#"PublicKey { pem: Some("33 characters"), der: Some("6 characters") }"#);
+    }
+
+    #[test]
     fn names_are_those_of_the_schema() {
         for kind in Kind::ALL {
             assert_eq!(serde_json::to_value(kind).unwrap(), kind.to_string());
-            let entry = entry(json!({"name": "a", kind.as_str(): {}}));
+            let entry = entry(json!({"name": "a", kind.as_str(): {"name": "needed by a ServiceAccount"}}));
             assert_eq!(entry.kind(), Some(kind));
         }
         for key_type in KeyType::ALL {

@@ -27,7 +27,7 @@ pub use app_registration::{
 };
 pub use credential::{
     AccessToken, Certificate, ClientSecret, DEFAULT_CLIENT_SECRET_ENTRY, DEFAULT_TOKEN_ENTRY, Entry, KeyType, Kind,
-    KindSpec, secret_name,
+    KindSpec, PublicKey, ServiceAccount, secret_name,
 };
 pub use duration::{InvalidDuration, LongDuration};
 pub use status::{

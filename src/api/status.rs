@@ -87,6 +87,11 @@ pub struct Granted {
     #[schemars(extend("maxItems" = 16, "items" = schema::text(256)))]
     pub audiences: Vec<String>,
 
+    /// The audiences that the application serves.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schemars(extend("maxItems" = 16, "items" = schema::text(256)))]
+    pub resource_audiences: Vec<String>,
+
     /// The redirect URIs.
     #[serde(rename = "redirectURIs", skip_serializing_if = "Vec::is_empty")]
     #[schemars(extend("maxItems" = 32, "items" = schema::text(2048)))]
@@ -115,7 +120,7 @@ pub struct CredentialStatus {
     #[serde(default, deserialize_with = "decoded_or_default", skip_serializing_if = "Option::is_none")]
     pub kind: Option<Kind>,
 
-    /// The Secret that holds it.
+    /// The Secret that holds it; none of what is given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 253))]
     pub secret_name: Option<String>,
@@ -145,7 +150,13 @@ pub struct CredentialStatus {
     #[schemars(extend("maxItems" = 16, "items" = schema::text(256)))]
     pub audiences: Vec<String>,
 
-    /// The revision that the Secret holds.
+    /// Of a ServiceAccount: who its tokens are of.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 384))]
+    pub subject: Option<String>,
+
+    /// The revision that the Secret holds; of a public key, the one accepted, or the one given that was
+    /// accepted once.
     #[serde(default, deserialize_with = "decoded_or_default", skip_serializing_if = "Option::is_none")]
     pub current: Option<RevisionStatus>,
 
@@ -167,16 +178,17 @@ pub struct RevisionStatus {
     #[schemars(length(max = 16))]
     pub hint: Option<String>,
 
-    /// The SHA-256 thumbprint of a certificate (RFC 8705 section 3.1).
+    /// The SHA-256 thumbprint of a certificate (RFC 8705 section 3.1), or of a public key without one (RFC
+    /// 7638).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 128))]
     pub thumbprint: Option<String>,
 
-    /// When it was minted.
+    /// When it was minted; of a public key, when it was taken up.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub minted_at: Option<StatusTime>,
 
-    /// When its validity ends.
+    /// When its validity ends; absent where it has no end.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub not_after: Option<StatusTime>,
 
@@ -317,6 +329,8 @@ reasons! {
     // Of plan steps and Events.
     /// The credential is minted for the first time.
     FirstMint,
+    /// A public key or a ServiceAccount of the spec is accepted from now on.
+    TakenUp,
     /// The credential's renewal time has come.
     RenewalDue,
     /// A rotation was asked for by rotateMintedBefore.

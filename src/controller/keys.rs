@@ -32,8 +32,8 @@ use crate::signer::ca::CaIndex;
 use crate::signer::jwt::PublicKey;
 use crate::signer::{self, Algorithm, Change, Index};
 
-use super::objects::{CA_BUNDLE, CA_KEYS, LedgerObject, SERVING_CERTIFICATE, SIGNING_KEYS};
-use super::{Context, requests};
+use super::objects::{self, CA_BUNDLE, CA_KEYS, LedgerObject, SERVING_CERTIFICATE, SIGNING_KEYS};
+use super::{Context, lists, requests};
 
 /// The field of `appreg-ca` and of `ca-bundle` that holds the index of certificate authorities.
 const CA_INDEX_FIELD: &str = "cas.json";
@@ -139,7 +139,10 @@ pub(crate) async fn upkeep(ctx: &Context, now: Timestamp) -> Result<Timestamp, P
         ctx.state().push_all();
         ctx.work.notify_one();
     }
+    // Tokens are served without the lists, and nothing without a certificate.
+    let lists = lists::upkeep(ctx).await;
     let serving = serving_certificate(ctx, now).await?;
+    lists?;
     Ok([next, next_ca, Some(serving)]
         .into_iter()
         .flatten()
@@ -325,14 +328,14 @@ fn address(bytes: &[u8]) -> Option<String> {
 }
 
 /// What one of our own Secrets shall hold.
-struct Body {
+pub(super) struct Body {
     fields: Fields,
     annotations: BTreeMap<String, String>,
     type_: &'static str,
 }
 
 impl Body {
-    const fn opaque(fields: Fields) -> Self {
+    pub(super) const fn opaque(fields: Fields) -> Self {
         Self { fields, annotations: BTreeMap::new(), type_: "Opaque" }
     }
 }
@@ -347,12 +350,16 @@ fn stored(ctx: &Context, object: &ObjectName) -> Option<Arc<Secret>> {
     let store = if *object.name == *CA_KEYS { &state.world.authority } else { &state.world.ledger };
     match store.value(object) {
         Some(LedgerObject::System(secret)) => Some(secret.clone()),
-        Some(LedgerObject::Entry { .. } | LedgerObject::Other) | None => None,
+        Some(LedgerObject::Entry { .. } | LedgerObject::SharedList | LedgerObject::Other) | None => None,
     }
 }
 
 /// One of our own Secrets; a live GET if the watch has none, so that only a genuine 404 makes a new one.
-async fn current(ctx: &Context, object: &ObjectName, what: &'static str) -> Result<Option<Arc<Secret>>, Problem> {
+pub(super) async fn current(
+    ctx: &Context,
+    object: &ObjectName,
+    what: &'static str,
+) -> Result<Option<Arc<Secret>>, Problem> {
     if let Some(secret) = stored(ctx, object) {
         return Ok(Some(secret));
     }
@@ -365,7 +372,7 @@ async fn current(ctx: &Context, object: &ObjectName, what: &'static str) -> Resu
 }
 
 /// Writes one of our own Secrets, over exactly what was read.
-async fn put(
+pub(super) async fn put(
     ctx: &Context,
     object: &ObjectName,
     what: &'static str,
@@ -390,7 +397,7 @@ async fn put(
     let version = version_of(&written);
     secret.metadata = written.metadata;
     secret.metadata.managed_fields = None;
-    let item = Item { object: object.clone(), version, value: LedgerObject::System(Arc::new(secret)) };
+    let item = Item { object: object.clone(), version, value: objects::ledger_object(secret) };
     let mut state = ctx.state();
     if *object.name == *CA_KEYS {
         state.world.authority.wrote(item);

@@ -1,8 +1,8 @@
 //! The controller: the only part besides the token service's revocation lists that writes to Kubernetes.
 //!
 //! [`observe`] reads, `plan` decides, [`act`] writes, [`report`] tells; [`run`] turns the wheel. [`world`] is what the
-//! watches have shown, [`schedule`] what runs next, [`keys`] the upkeep of signing keys and certificates, [`sweep`] the
-//! removal of ledger entries whose registration is gone.
+//! watches have shown, [`schedule`] what runs next, [`keys`] and [`lists`] the upkeep of signing keys, certificates and
+//! shared lists, [`sweep`] the removal of ledger entries whose registration is gone.
 
 pub mod run;
 pub mod schedule;
@@ -10,6 +10,7 @@ pub mod schedule;
 mod act;
 mod events;
 mod keys;
+mod lists;
 mod metrics;
 mod objects;
 mod observe;

@@ -12,6 +12,7 @@ use crate::credential::field;
 use crate::kubernetes::DeserializeGuard;
 use crate::ledger::{self, Entry, Unreadable};
 use crate::plan::facts::Owned;
+use crate::shared_lists;
 
 /// Our name in managedFields.
 pub(crate) const FIELD_MANAGER: &str = "appreg";
@@ -70,6 +71,8 @@ pub(crate) enum LedgerObject {
     },
     /// One of the operator's own Secrets, whole.
     System(Arc<Secret>),
+    /// One of the lists that the token service writes.
+    SharedList,
     /// Anything else.
     Other,
 }
@@ -110,6 +113,9 @@ pub(crate) fn ledger_object(mut secret: Secret) -> LedgerObject {
     let name = secret.metadata.name.clone().unwrap_or_default();
     if [SIGNING_KEYS, CA_BUNDLE, SERVING_CERTIFICATE, CA_KEYS].contains(&name.as_str()) {
         return LedgerObject::System(Arc::new(secret));
+    }
+    if shared_lists::index_of_secret(&name).is_some() {
+        return LedgerObject::SharedList;
     }
     if secret.type_.as_deref() != Some(names::LEDGER_SECRET_TYPE) {
         return LedgerObject::Other;

@@ -108,7 +108,7 @@ fn gather(
         LedgerFact::Absent | LedgerFact::Taken | LedgerFact::Unreadable(_) => None,
     };
     let entries = facts_of.spec.effective_credentials().into_owned();
-    let mut names: BTreeSet<String> = entries.iter().map(|e| api::secret_name(e, &facts_of.name)).collect();
+    let mut names: BTreeSet<String> = entries.iter().filter_map(|e| api::secret_name(e, &facts_of.name)).collect();
     names.extend(
         world.secrets_of(&facts_of.uid).filter(|o| *o.namespace == *facts_of.namespace).map(|o| o.name.to_string()),
     );
@@ -116,7 +116,7 @@ fn gather(
     let mut secrets = BTreeMap::new();
     for name in names {
         let of_secret: Vec<_> =
-            entries.iter().filter(|e| api::secret_name(e, &facts_of.name) == name).cloned().collect();
+            entries.iter().filter(|e| api::secret_name(e, &facts_of.name).as_ref() == Some(&name)).cloned().collect();
         let lens = Lens { registration: &facts_of, entries: &of_secret, ledger: trusted.as_deref(), keys };
         let fact = match live.get(&name) {
             Some(None) => SecretFact::Absent(Source::Live),
@@ -265,7 +265,12 @@ fn ledger_fact(world: &World, registration: &Registration, ctx: &Context) -> Led
             return held(&derived, entry, Standing::Former);
         }
         Some(LedgerObject::Entry { entry: Err(problem), .. }) => return LedgerFact::Unreadable(problem.clone()),
-        Some(LedgerObject::Entry { entry: Ok(_), .. } | LedgerObject::System(_) | LedgerObject::Other) => {
+        Some(
+            LedgerObject::Entry { entry: Ok(_), .. }
+            | LedgerObject::System(_)
+            | LedgerObject::SharedList
+            | LedgerObject::Other,
+        ) => {
             return LedgerFact::Taken;
         }
         None => {}

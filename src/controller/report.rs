@@ -11,7 +11,7 @@ use crate::api::{AppRegistration, AppRegistrationStatus, ConditionType, Reason};
 use crate::kubernetes::client::Error;
 use crate::kubernetes::watch::Item;
 use crate::kubernetes::{ObjectName, version_of};
-use crate::plan::{self, Failure, Plan, Step};
+use crate::plan::{self, Change, Failure, Plan, Step};
 
 use super::act::Outcome;
 use super::events::{self, Notice, Severity};
@@ -198,6 +198,9 @@ fn notices(plan: &Plan, outcome: &Outcome) -> Vec<Notice> {
         })
         .collect();
     for index in &outcome.done {
+        if let Step::Accept(accept) = &plan.steps[*index] {
+            notices.extend(accept.given.iter().filter(|change| change.reason != Reason::TakenUp).map(of_given));
+        }
         match &plan.steps[*index] {
             // A hand edit that cost a credential is told by the mint.
             Step::Publish(publish) if is_repair(publish.reason, plan) => notices.push(Notice {
@@ -224,6 +227,22 @@ fn notices(plan: &Plan, outcome: &Outcome) -> Vec<Notice> {
         }
     }
     notices
+}
+
+/// What became of a credential that is given, after its first time.
+fn of_given(change: &Change) -> Notice {
+    let Change { entry, revision, reason, not_after } = change;
+    let what = match *revision {
+        0 => "its ServiceAccount".to_owned(),
+        revision => format!("revision {revision} of its key"),
+    };
+    let (action, note) = if *reason == Reason::Revoked {
+        ("Revoke", format!("{entry}: {what}, and what was had with it, is refused from now on"))
+    } else {
+        let until = not_after.map_or_else(String::new, |end| format!(", until {end}"));
+        ("Rotate", format!("{entry}: {what} is accepted from now on{until}, and nothing that was before"))
+    };
+    Notice { severity: Severity::Normal, reason: *reason, action, note }
 }
 
 fn is_repair(reason: Reason, plan: &Plan) -> bool {

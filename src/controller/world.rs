@@ -197,6 +197,8 @@ impl World {
             for (value, is_new) in [(before.as_ref(), false), (after.as_ref(), true)] {
                 match value {
                     Some(LedgerObject::System(_)) => due.keys = true,
+                    // Made again if it is gone; what is in it is the token service's.
+                    Some(LedgerObject::SharedList) => due.keys |= after.is_none(),
                     Some(LedgerObject::Entry { registration_uid, entry, .. }) => {
                         let entry = entry.as_deref().ok();
                         for uid in
@@ -271,7 +273,7 @@ impl LedgerObject {
     pub(crate) fn entry(&self) -> Option<&Arc<Entry>> {
         match self {
             Self::Entry { entry, .. } => entry.as_ref().ok(),
-            Self::System(_) | Self::Other => None,
+            Self::System(_) | Self::SharedList | Self::Other => None,
         }
     }
 }

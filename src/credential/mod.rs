@@ -1,4 +1,4 @@
-//! What a Secret shows of each credential entry: one file per kind, pure.
+//! What a Secret shows of each credential entry, and what was given of those that no Secret holds: one file per kind, pure.
 //!
 //! Here a value in a Secret is compared with the ledger's verifiers (rule R3: *current* is what the Secret holds, never
 //! the highest number, never an annotation). Secret bytes are read here and never leave: what comes out are revision
@@ -7,6 +7,8 @@
 pub mod access_token;
 pub mod certificate;
 pub mod client_secret;
+pub mod jwk;
+pub mod public_key;
 pub mod published;
 
 use std::collections::BTreeMap;
@@ -104,32 +106,25 @@ pub struct ShownToken {
 }
 
 impl Shown {
-    /// What an entry of this kind shows in a Secret without it.
+    /// What a Secret shows by its annotation, when it is known that nobody but us wrote the Secret since; without a hint
+    /// nothing. `None` for a kind that no Secret holds.
     #[must_use]
-    pub fn nothing(kind: Kind) -> Self {
-        match kind {
-            Kind::ClientSecret => Self::ClientSecret { current: Held::Nothing, previous: Held::Nothing },
-            Kind::Certificate => {
-                Self::Certificate { current: Held::Nothing, previous: Held::Nothing, shape: String::new() }
-            }
-            Kind::AccessToken => Self::AccessToken(Err(Held::Nothing)),
-        }
-    }
-
-    /// What a Secret shows by its annotation, when it is known that nobody but us wrote the Secret since.
-    #[must_use]
-    pub fn hinted(kind: Kind, hint: Option<&PublishedEntry>, ledger: Option<&ledger::Credential>) -> Self {
-        let Some(hint) = hint else { return Self::nothing(kind) };
+    pub fn hinted(kind: Kind, hint: Option<&PublishedEntry>, ledger: Option<&ledger::Credential>) -> Option<Self> {
         let held = |revision: Option<u64>| match revision {
             None => Held::Nothing,
             Some(r) if ledger.is_some_and(|ledger| ledger.revision(r).is_some()) => Held::Revision(r),
             Some(_) => Held::Unknown,
         };
-        let (current, previous) = (held(hint.current), held(hint.previous));
+        let current = held(hint.and_then(|hint| hint.current));
+        let previous = held(hint.and_then(|hint| hint.previous));
         match kind {
-            Kind::ClientSecret => Self::ClientSecret { current, previous },
-            Kind::Certificate => Self::Certificate { current, previous, shape: hint.shape.clone().unwrap_or_default() },
-            Kind::AccessToken => Self::AccessToken(hint.token().ok_or(Held::Nothing)),
+            Kind::ClientSecret => Some(Self::ClientSecret { current, previous }),
+            Kind::Certificate => {
+                let shape = hint.and_then(|hint| hint.shape.clone()).unwrap_or_default();
+                Some(Self::Certificate { current, previous, shape })
+            }
+            Kind::AccessToken => Some(Self::AccessToken(hint.and_then(PublishedEntry::token).ok_or(Held::Nothing))),
+            Kind::PublicKey | Kind::ServiceAccount => None,
         }
     }
 }

@@ -5,7 +5,6 @@
 
 use aws_lc_rs::signature::Ed25519KeyPair;
 use jiff::Timestamp;
-use jsonwebtoken::DecodingKey;
 use rcgen::{
     CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, KeyPair, KeyUsagePurpose,
     PublicKeyData as _, RsaKeySize, SanType, SerialNumber,
@@ -15,8 +14,9 @@ use zeroize::Zeroizing;
 
 use super::ca::SigningCa;
 use super::material::key_to_pem;
-use super::{Error, Material, offset_date_time, public_jwk, random};
+use super::{Error, Material, offset_date_time, random};
 use crate::api::KeyType;
+use crate::credential::jwk;
 use crate::ledger::{CertificateVerifier, Digest};
 use crate::rotation::{CLOCK_SKEW, add};
 
@@ -156,7 +156,7 @@ fn sign(params: &CertificateParams, key_type: KeyType, ca: &SigningCa) -> Result
     let verifier = CertificateVerifier {
         spki_sha256: Digest::of(&key.subject_public_key_info()),
         cert_sha256: Digest::of(certificate.der()),
-        jwk: jwk(key_type, key.public_key_raw())?,
+        jwk: jwk::of_client(key_type.into(), key.public_key_raw()).ok_or(Error::UnreadableKey)?,
     };
     let private_key_pem = key_to_pem(key.serialized_der());
     Ok(MintedCertificate { certificate_pem: certificate.pem(), private_key_pem, verifier })
@@ -183,17 +183,6 @@ fn ed25519() -> Result<KeyPair, rcgen::Error> {
     KeyPair::from_pkcs8_der_and_sign_algo(&PrivatePkcs8KeyDer::from(document.as_ref()), &rcgen::PKCS_ED25519)
 }
 
-/// The public key as a JWK. For RSA without `alg`: the client may sign its assertions by PKCS #1 or by PSS.
-fn jwk(key_type: KeyType, public: &[u8]) -> Result<serde_json::Value, Error> {
-    let (key, alg) = match key_type {
-        KeyType::EcdsaP256 => (DecodingKey::from_ec_der(public), Some(jsonwebtoken::Algorithm::ES256)),
-        KeyType::EcdsaP384 => (DecodingKey::from_ec_der(public), Some(jsonwebtoken::Algorithm::ES384)),
-        KeyType::Ed25519 => (DecodingKey::from_ed_der(public), Some(jsonwebtoken::Algorithm::EdDSA)),
-        KeyType::Rsa2048 | KeyType::Rsa3072 | KeyType::Rsa4096 => (DecodingKey::from_rsa_der(public), None),
-    };
-    Ok(public_jwk(&key, alg)?.value)
-}
-
 fn ascii(name: String) -> Result<rcgen::string::Ia5String, Error> {
     name.try_into().map_err(|_| Error::UnusableName)
 }
@@ -205,6 +194,7 @@ mod tests {
     use crate::mint::tests::assert_hidden;
     use crate::rotation::CLOCK_SKEW;
     use crate::signer::ca::CaRecord;
+    use jsonwebtoken::DecodingKey;
     use jsonwebtoken::jwk::{Jwk, ThumbprintHash};
     use rustls::RootCertStore;
     use rustls::pki_types::pem::PemObject as _;

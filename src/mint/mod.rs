@@ -15,8 +15,8 @@ pub use material::Material;
 
 use jiff::Timestamp;
 use jsonwebtoken::DecodingKey;
-use jsonwebtoken::jwk::{Jwk, PublicKeyUse, ThumbprintHash};
 
+use crate::credential::jwk::{self, PublicJwk};
 use crate::rotation::whole_seconds;
 
 /// Why something could not be minted or read back. The texts hold no byte of any input.
@@ -70,21 +70,8 @@ fn offset_date_time(at: Timestamp) -> Result<time::OffsetDateTime, Error> {
     time::OffsetDateTime::from_unix_timestamp(whole_seconds(at).as_second()).map_err(|_| Error::UnusableValidity)
 }
 
-/// A public key as a JWK.
-struct PublicJwk {
-    /// The RFC 7638 thumbprint.
-    kid: String,
-    /// The JWK with `kid`, `use`, and `alg` where one is given.
-    value: serde_json::Value,
-}
-
 fn public_jwk(key: &DecodingKey, alg: Option<jsonwebtoken::Algorithm>) -> Result<PublicJwk, Error> {
-    let mut jwk = Jwk::from_decoding_key(key, alg).map_err(|_| Error::UnreadableKey)?;
-    let kid = jwk.thumbprint(ThumbprintHash::SHA256).map_err(|_| Error::UnreadableKey)?;
-    jwk.common.public_key_use = Some(PublicKeyUse::Signature);
-    jwk.common.key_id = Some(kid.clone());
-    let value = serde_json::to_value(&jwk).map_err(|_| Error::UnreadableKey)?;
-    Ok(PublicJwk { kid, value })
+    jwk::of(key, alg).ok_or(Error::UnreadableKey)
 }
 
 #[cfg(test)]

@@ -6,12 +6,14 @@
 #![expect(clippy::needless_raw_string_hashes, reason = "expect-test writes them")]
 #![expect(clippy::needless_pass_by_value, reason = "a case reads as one sentence")]
 
+mod given;
+
 use std::fmt::Write as _;
 
 use expect_test::{Expect, expect};
 use jiff::{SignedDuration, Timestamp};
 
-use super::facts::Facts;
+use super::facts::{self, Facts};
 use super::model::{Memory, Stored, UID, World, at};
 use super::{Failure, Look, Plan, after_failure, decide};
 use crate::api::{

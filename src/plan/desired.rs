@@ -5,14 +5,17 @@ use std::collections::BTreeSet;
 use jiff::{SignedDuration, Timestamp};
 
 use crate::api::{self, KeyType, Kind, KindSpec, LongDuration, Reason, names};
+use crate::config::Durations;
+use crate::credential::{Held, Shown, public_key};
 use crate::ledger::Grant;
 use crate::policy::{self, Subject};
 use crate::rotation::{self, LONGEST_DURATION, LONGEST_TOKEN_LIFETIME, Rhythm};
 
 use super::Problem;
 use super::facts::{Environment, Registration};
+use super::given::{self, Given};
 
-/// One credential entry as it shall be.
+/// One credential entry that is minted, as it shall be.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Desired {
     /// The entry's name.
@@ -57,8 +60,10 @@ pub(super) enum Settings {
 /// The entries, and what stands in the way of some.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Resolved {
-    /// The entries that can be acted on.
+    /// The entries that are minted and can be acted on.
     pub entries: Vec<Desired>,
+    /// The entries that are given.
+    pub given: Vec<Given>,
     /// The names of all entries of the spec, also of those that cannot: what is misspelt is not removed.
     pub names: BTreeSet<String>,
     /// What stands in the way.
@@ -75,6 +80,17 @@ impl Settings {
             Self::ClientSecret => Kind::ClientSecret,
             Self::Certificate { .. } => Kind::Certificate,
             Self::AccessToken { .. } => Kind::AccessToken,
+        }
+    }
+
+    /// What a Secret without it shows of it.
+    #[must_use]
+    pub(super) fn nothing_shown(&self) -> Shown {
+        let (current, previous) = (Held::Nothing, Held::Nothing);
+        match self {
+            Self::ClientSecret => Shown::ClientSecret { current, previous },
+            Self::Certificate { .. } => Shown::Certificate { current, previous, shape: String::new() },
+            Self::AccessToken { .. } => Shown::AccessToken(Err(Held::Nothing)),
         }
     }
 }
@@ -97,23 +113,34 @@ pub(super) fn resolve(
         revoke: watermarks(registration, Watermark::Revoke, &mut resolved.problems),
     };
     for entry in registration.spec.effective_credentials().iter() {
-        resolved.names.insert(entry.name.clone());
-        match common.entry(entry, &mut resolved.problems, &mut resolved.notes) {
-            Ok(desired) => match resolved.entries.iter().find(|other| desired.conflicts_with(other)) {
-                None => resolved.entries.push(desired),
-                Some(other) => resolved.problems.push(Problem::new(
-                    Reason::InvalidSpec,
-                    format!(
-                        "spec.credentials[{}] and [{}] would write the same field of the Secret {}: give one of them a \
-                         secretName of its own",
-                        other.name, desired.name, desired.secret
-                    ),
-                )),
-            },
+        if !resolved.names.insert(entry.name.clone()) {
+            let message = format!("spec.credentials: two have the name {}: rename one of them", entry.name);
+            resolved.problems.push(Problem::new(Reason::InvalidSpec, message));
+            continue;
+        }
+        match common.entry(entry, &mut resolved) {
+            Ok(()) => {}
             Err(problem) => resolved.problems.push(problem),
         }
     }
     resolved
+}
+
+impl Resolved {
+    /// Takes up a minted entry, if it does not stand in another one's way.
+    fn push(&mut self, desired: Desired) {
+        match self.entries.iter().find(|other| desired.conflicts_with(other)) {
+            None => self.entries.push(desired),
+            Some(other) => self.problems.push(Problem::new(
+                Reason::InvalidSpec,
+                format!(
+                    "spec.credentials[{}] and [{}] would write the same field of the Secret {}: give one of them a \
+                     secretName of its own",
+                    other.name, desired.name, desired.secret
+                ),
+            )),
+        }
+    }
 }
 
 impl Desired {
@@ -123,7 +150,7 @@ impl Desired {
         let shares = |a: &Self, b: &Self| {
             a.settings.kind() == Kind::ClientSecret && b.settings.kind() == Kind::Certificate && !b.names_its_secret
         };
-        self.name == other.name || (self.secret == other.secret && !shares(self, other) && !shares(other, self))
+        self.secret == other.secret && !shares(self, other) && !shares(other, self)
     }
 }
 
@@ -137,21 +164,48 @@ struct Common<'a> {
 }
 
 impl Common<'_> {
-    fn entry(
-        &self,
-        entry: &api::Entry,
-        problems: &mut Vec<Problem>,
-        notes: &mut Vec<String>,
-    ) -> Result<Desired, Problem> {
-        let path = |field: &str| format!("spec.credentials[{}].{field}", entry.name);
-        let Some(spec) = entry.kind_spec() else {
-            return Err(Problem::new(
+    fn entry(&self, entry: &api::Entry, resolved: &mut Resolved) -> Result<(), Problem> {
+        match entry.kind_spec() {
+            Some(KindSpec::ClientSecret(api::ClientSecret {})) => self.minted(entry, Settings::ClientSecret, resolved),
+            Some(KindSpec::Certificate(certificate)) => {
+                let settings = self.certificate(entry, certificate, &mut resolved.problems);
+                self.minted(entry, settings, resolved)
+            }
+            Some(KindSpec::AccessToken(token)) => {
+                let settings = self.access_token(entry, token, &mut resolved.problems);
+                self.minted(entry, settings, resolved)
+            }
+            Some(KindSpec::PublicKey(key)) => {
+                let key = public_key::read(key).map(Box::new);
+                self.given(entry, given::Settings::PublicKey(key), resolved);
+                Ok(())
+            }
+            Some(KindSpec::ServiceAccount(api::ServiceAccount { name })) => {
+                let subject = format!("system:serviceaccount:{}:{name}", self.registration.namespace);
+                self.given(entry, given::Settings::ServiceAccount { subject }, resolved);
+                Ok(())
+            }
+            None => Err(Problem::new(
                 Reason::InvalidSpec,
-                format!("{}: name exactly one kind of credential that this version knows", path("*").replace(".*", "")),
-            ));
+                format!(
+                    "spec.credentials[{}]: name exactly one kind of credential that this version knows",
+                    entry.name
+                ),
+            )),
+        }
+    }
+
+    /// An entry that is minted.
+    fn minted(&self, entry: &api::Entry, settings: Settings, resolved: &mut Resolved) -> Result<(), Problem> {
+        // The API server refuses this, except of an object that it never asked about.
+        let Some(secret) = api::secret_name(entry, &self.registration.name) else { return Ok(()) };
+        let path = |field: &str| path(entry, field);
+        let policy = &self.environment.policy;
+        let (durations, longest): (&Durations, _) = match settings {
+            Settings::ClientSecret => (&policy.client_secret, LONGEST_DURATION),
+            Settings::Certificate { .. } => (&policy.certificate, LONGEST_DURATION),
+            Settings::AccessToken { .. } => (&policy.access_token, LONGEST_TOKEN_LIFETIME),
         };
-        let kind = spec.kind();
-        let longest = if kind == Kind::AccessToken { LONGEST_TOKEN_LIFETIME } else { LONGEST_DURATION };
         let asked = duration(entry.effective_duration.as_deref(), &path("effectiveDuration"))?;
         if asked.is_some_and(|asked| !asked.is_positive() || asked > longest) {
             let most = LongDuration::from_seconds(longest.as_secs().unsigned_abs());
@@ -161,74 +215,98 @@ impl Common<'_> {
             ));
         }
         let renew_before = duration(entry.renew_before.as_deref(), &path("renewBefore"))?;
-        let bounded = policy::effective_duration(&self.environment.policy, kind, asked);
+        let bounded = policy::effective_duration(durations, asked);
         if bounded.clamped {
             let to = LongDuration::from_seconds(bounded.duration.as_secs().unsigned_abs());
-            let by = &self.environment.policy.name;
-            notes.push(format!("{} is bounded to {to} by policy/{by}", path("effectiveDuration")));
+            resolved.notes.push(format!("{} is bounded to {to} by policy/{}", path("effectiveDuration"), policy.name));
         }
         if renew_before.is_some_and(|before| before >= bounded.duration) {
-            notes.push(format!(
+            resolved.notes.push(format!(
                 "{} is not shorter than the effective duration: a third of it is used",
                 path("renewBefore")
             ));
         }
-        let (settings, denied) = self.settings(spec);
-        problems.extend(
-            denied.into_iter().map(|(field, item)| {
-                Problem::new(Reason::PolicyDenied, format!("{} {item} is not granted", path(field)))
-            }),
-        );
+        let problems = &mut resolved.problems;
         let rotate = marks(&self.rotate, entry.rotate_minted_before.as_deref(), &entry.name, problems);
         let revoke = marks(&self.revoke, entry.revoke_minted_before.as_deref(), &entry.name, problems);
-        Ok(Desired {
+        resolved.push(Desired {
             name: entry.name.clone(),
-            secret: api::secret_name(entry, &self.registration.name),
+            secret,
             names_its_secret: entry.secret_name.is_some(),
             rhythm: Rhythm::new(bounded.duration, renew_before),
             rotate_before: self.latest(&rotate),
             revoke_before: self.latest(&revoke),
-            next_watermark: rotate.iter().chain(&revoke).filter(|mark| **mark > self.now).min().copied(),
+            next_watermark: self.next(rotate.iter().chain(&revoke)),
             settings,
-        })
+        });
+        Ok(())
     }
 
-    /// What the credential is made of, and which items asked for are not granted.
-    fn settings(&self, spec: KindSpec<'_>) -> (Settings, Vec<(&'static str, String)>) {
-        let Registration { namespace, name, .. } = self.registration;
-        match spec {
-            KindSpec::ClientSecret(api::ClientSecret {}) => (Settings::ClientSecret, Vec::new()),
-            KindSpec::Certificate(api::Certificate { key_type, dns_names }) => {
-                let (dns_names, denied) =
-                    policy::dns_names(&self.environment.policy, dns_names, Subject { namespace, name });
-                let settings = Settings::Certificate { key_type: key_type.unwrap_or_default(), dns_names };
-                (settings, denied.into_iter().map(|item| ("certificate.dnsNames", item)).collect())
-            }
-            KindSpec::AccessToken(api::AccessToken { scopes, audiences }) => {
-                let mut denied = Vec::new();
-                let mut of = |field, asked: &[String], granted: &std::collections::BTreeMap<String, String>| {
-                    if asked.is_empty() {
-                        return granted.keys().cloned().collect();
-                    }
-                    let (yes, no): (Vec<_>, Vec<_>) =
-                        asked.iter().cloned().partition(|item| granted.contains_key(item));
-                    denied.extend(no.into_iter().map(|item| (field, item)));
-                    yes
-                };
-                let scopes = of("accessToken.scopes", scopes, &self.grant.scopes);
-                let mut audiences: Vec<String> = of("accessToken.audiences", audiences, &self.grant.audiences);
-                if audiences.is_empty() {
-                    audiences.push(self.environment.server.default_audience().to_owned());
-                }
-                (Settings::AccessToken { scopes, audiences }, denied)
+    /// An entry that is given.
+    fn given(&self, entry: &api::Entry, settings: given::Settings, resolved: &mut Resolved) {
+        let Resolved { problems, given, .. } = resolved;
+        for (field, is_written) in [
+            ("secretName", entry.secret_name.is_some()),
+            ("effectiveDuration", entry.effective_duration.is_some()),
+            ("renewBefore", entry.renew_before.is_some()),
+            ("rotateMintedBefore", entry.rotate_minted_before.is_some()),
+        ] {
+            if is_written {
+                let message = format!("{}: what is given is not minted: remove {field}", path(entry, field));
+                problems.push(Problem::new(Reason::InvalidSpec, message));
             }
         }
+        let revoke = marks(&self.revoke, entry.revoke_minted_before.as_deref(), &entry.name, problems);
+        given.push(Given {
+            name: entry.name.clone(),
+            revoke_before: self.latest(&revoke),
+            next_watermark: self.next(&revoke),
+            settings,
+        });
+    }
+
+    fn certificate(&self, entry: &api::Entry, asked: &api::Certificate, problems: &mut Vec<Problem>) -> Settings {
+        let Registration { namespace, name, .. } = self.registration;
+        let subject = Subject { namespace, name };
+        let (dns_names, denied) = policy::dns_names(&self.environment.policy, &asked.dns_names, subject);
+        problems.extend(denied.iter().map(|item| not_granted(entry, "certificate.dnsNames", item)));
+        Settings::Certificate { key_type: asked.key_type.unwrap_or_default(), dns_names }
+    }
+
+    fn access_token(&self, entry: &api::Entry, asked: &api::AccessToken, problems: &mut Vec<Problem>) -> Settings {
+        let mut of = |field, asked: &[String], granted: &std::collections::BTreeMap<String, String>| {
+            if asked.is_empty() {
+                return granted.keys().cloned().collect();
+            }
+            let (yes, no): (Vec<_>, Vec<_>) = asked.iter().cloned().partition(|item| granted.contains_key(item));
+            problems.extend(no.iter().map(|item| not_granted(entry, field, item)));
+            yes
+        };
+        let scopes = of("accessToken.scopes", &asked.scopes, &self.grant.scopes);
+        let mut audiences: Vec<String> = of("accessToken.audiences", &asked.audiences, &self.grant.audiences);
+        if audiences.is_empty() {
+            audiences.push(self.environment.server.default_audience().to_owned());
+        }
+        Settings::AccessToken { scopes, audiences }
     }
 
     /// The latest that has come: one that is still to come must not hold up a revocation that is due.
     fn latest(&self, marks: &[Timestamp]) -> Option<Timestamp> {
         marks.iter().filter(|mark| **mark <= self.now).max().copied()
     }
+
+    /// The first that is still to come.
+    fn next<'a>(&self, marks: impl IntoIterator<Item = &'a Timestamp>) -> Option<Timestamp> {
+        marks.into_iter().filter(|mark| **mark > self.now).min().copied()
+    }
+}
+
+fn path(entry: &api::Entry, field: &str) -> String {
+    format!("spec.credentials[{}].{field}", entry.name)
+}
+
+fn not_granted(entry: &api::Entry, field: &str, item: &str) -> Problem {
+    Problem::new(Reason::PolicyDenied, format!("{} {item} is not granted", path(entry, field)))
 }
 
 /// The watermarks of an entry: its own, the spec's, the annotations'.

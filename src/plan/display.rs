@@ -52,7 +52,18 @@ impl fmt::Display for Step {
                     LedgerWrite::Create => "create",
                     LedgerWrite::Replace { .. } => "replace",
                 };
-                write!(f, "accept {} ({how})  {}", accept.entry.client_id, accept.reason)
+                write!(f, "accept {} ({how})  {}", accept.entry.client_id, accept.reason)?;
+                for change in &accept.given {
+                    write!(f, "\n  given `{}`", change.entry)?;
+                    if change.revision > 0 {
+                        write!(f, " revision {}", change.revision)?;
+                    }
+                    write!(f, " {}", change.reason)?;
+                    if let Some(end) = change.not_after {
+                        write!(f, ", until {end}")?;
+                    }
+                }
+                Ok(())
             }
             Self::Publish(publish) => {
                 let how = match &publish.write {

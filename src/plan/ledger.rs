@@ -4,13 +4,13 @@ use std::collections::BTreeSet;
 
 use jiff::Timestamp;
 
-use crate::api::{Kind, Reason, TokenEndpointAuthMethod, names};
+use crate::api::{Kind, Reason, names};
 use crate::credential::{Held, Shown};
 use crate::ledger::{self, Credential, Entry, Grant, Owner, VERSION};
 use crate::policy::{self, Decision, Subject};
 
 use super::facts::{Facts, LedgerFact, Owned, Standing};
-use super::{Accept, Draft, LedgerWrite, Problem, Retire, desired};
+use super::{Accept, Draft, LedgerWrite, Problem, Retire, desired, methods};
 
 /// The client of a registration, and what the plan builds on.
 #[derive(Clone, Debug)]
@@ -50,6 +50,11 @@ impl Client {
             Base::Known { entry, .. } | Base::Adopted { entry, .. } => Some(entry),
             Base::New | Base::TakenOver { .. } => None,
         }
+    }
+
+    /// What the ledger has of a credential, if it is of this kind there.
+    pub(super) fn credential(&self, name: &str, kind: Kind) -> Option<&Credential> {
+        self.entry()?.credentials.get(name).filter(|credential| credential.kind == kind)
     }
 }
 
@@ -119,40 +124,10 @@ pub(super) fn grant(facts: &Facts, client: &Client) -> Decision {
     let subject = Subject { namespace: &registration.namespace, name: &registration.name };
     let none = Grant::default();
     let before = client.entry().map_or(&none, |entry| &entry.grant);
+    // How it may authenticate is known when the credentials are.
     let mut decision = policy::evaluate(&registration.spec, subject, &facts.environment.policy, before);
-    decision.grant.auth_methods = auth_methods(facts);
-    if registration.spec.effective_credentials().iter().any(|entry| entry.kind().is_none()) {
-        // What an entry of a kind that a later version knows can do is not known here: nothing is taken from it.
-        decision.grant.auth_methods.extend(&before.auth_methods);
-        decision.grant.auth_methods.sort_unstable();
-        decision.grant.auth_methods.dedup();
-    }
+    decision.grant.grant_types = methods::grant_types(&registration.spec);
     decision
-}
-
-/// How the client may authenticate: as registered, else by what its credentials can do.
-pub(super) fn auth_methods(facts: &Facts) -> Vec<TokenEndpointAuthMethod> {
-    let spec = &facts.registration.spec;
-    if let Some(method) = spec.token_endpoint_auth_method {
-        return vec![method];
-    }
-    let entries = spec.effective_credentials();
-    if entries.is_empty() {
-        return vec![TokenEndpointAuthMethod::None];
-    }
-    let mut methods: Vec<_> = entries.iter().filter_map(crate::api::Entry::kind).filter_map(default_method).collect();
-    methods.sort_unstable();
-    methods.dedup();
-    methods
-}
-
-/// The method by which a kind of credential identifies its client, if it does.
-pub(super) const fn default_method(kind: Kind) -> Option<TokenEndpointAuthMethod> {
-    match kind {
-        Kind::ClientSecret => Some(TokenEndpointAuthMethod::ClientSecretBasic),
-        Kind::Certificate => Some(TokenEndpointAuthMethod::TlsClientAuth),
-        Kind::AccessToken => None,
-    }
 }
 
 /// The ledger entry as it shall be, if it is not so already.
@@ -184,12 +159,18 @@ pub(super) fn accept(facts: &Facts, client: &Client, draft: &Draft, now: Timesta
             entry.credentials.insert(desired.name.clone(), Credential::new(kind));
         }
         let Some(credential) = entry.credentials.get_mut(&desired.name) else { continue };
-        if kind == Kind::AccessToken {
-            credential.revoked_before = credential.revoked_before.max(desired.revoke_before);
-        } else if let Some(mint) = &verdict.mint {
+        // Tokens that were had with a revoked client secret or certificate are as revoked as it is.
+        credential.revoked_before = credential.revoked_before.max(desired.revoke_before);
+        if let Some(mint) = verdict.mint.as_ref().filter(|mint| mint.revision > 0) {
             credential.next_revision = mint.revision.saturating_add(1);
             credential.revisions.retain(|r| !r.is_expired(now) && Some(r.revision) != verdict.evict);
         }
+    }
+    let mut given = Vec::new();
+    for (wanted, verdict) in &draft.given {
+        let Some(credential) = &verdict.credential else { continue };
+        entry.credentials.insert(wanted.name.clone(), credential.clone());
+        given.extend(verdict.changes.iter().cloned());
     }
     let (write, reason) = match &client.base {
         Base::New => (LedgerWrite::Create, Reason::FirstMint),
@@ -197,8 +178,9 @@ pub(super) fn accept(facts: &Facts, client: &Client, draft: &Draft, now: Timesta
             if **before == entry {
                 return None;
             }
-            let reason = match draft.verdicts.iter().find_map(|(_, verdict)| verdict.mint.as_ref()) {
-                Some(mint) => mint.reason,
+            let minted = draft.verdicts.iter().find_map(|(_, verdict)| verdict.mint.as_ref().map(|mint| mint.reason));
+            let reason = match minted.or_else(|| given.first().map(|change| change.reason)) {
+                Some(reason) => reason,
                 None if before.grant == entry.grant => Reason::SpecChanged,
                 None => Reason::GrantChanged,
             };
@@ -211,7 +193,7 @@ pub(super) fn accept(facts: &Facts, client: &Client, draft: &Draft, now: Timesta
             (LedgerWrite::Replace { resource_version: resource_version.clone() }, Reason::TakenOver)
         }
     };
-    Some(Accept { write, entry, reason })
+    Some(Accept { write, entry, given, reason })
 }
 
 /// What leaves the ledger once the Secrets are written.
@@ -224,9 +206,11 @@ pub(super) fn retire(client: &Client, draft: &Draft, accepts: bool) -> Option<Re
         .collect();
     let is_gone = |name: &str, credential: &Credential| {
         let now_another = draft.verdicts.iter().find(|(desired, _)| desired.name == name);
-        // What is minted under another kind has replaced it already.
+        let now_given = draft.given.iter().find(|(given, _)| given.name == name);
+        // What is minted or taken up under another kind has replaced it already.
         !draft.resolved.names.contains(name)
             || now_another.is_some_and(|(d, verdict)| d.settings.kind() != credential.kind && verdict.mint.is_none())
+            || now_given.is_some_and(|(g, verdict)| g.kind() != credential.kind && verdict.credential.is_none())
     };
     let entries: Vec<_> = entry
         .credentials

@@ -11,7 +11,9 @@ mod connection;
 mod desired;
 mod display;
 mod entry;
+mod given;
 mod ledger;
+mod methods;
 mod secret;
 mod status;
 
@@ -26,11 +28,12 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::{SignedDuration, Timestamp};
 
-use crate::api::{AppRegistrationStatus, KeyType, Reason};
+use crate::api::{AppRegistrationStatus, KeyType, Kind, Reason};
 use crate::ledger::Entry;
 use crate::rotation::{self, CLOCK_TOLERANCE};
 
 pub use connection::Connection;
+pub use given::Change;
 pub use secret::{Reading, contents, hinted_contents};
 pub use status::{Failure, after_failure};
 
@@ -39,6 +42,7 @@ use checks::View;
 use desired::Desired;
 use entry::Verdict;
 use facts::{Facts, SecretFact};
+use given::Given;
 
 /// How long to wait before looking again at what only somebody else can mend and no watch tells of.
 const LOOK_AGAIN: SignedDuration = SignedDuration::from_mins(5);
@@ -143,6 +147,8 @@ pub struct Accept {
     pub write: LedgerWrite,
     /// The entry without the minted revisions, whose numbers `next_revision` already counts.
     pub entry: Entry,
+    /// What becomes of credentials that are given: it stands in the entry already.
+    pub given: Vec<Change>,
     /// Why, where it is not for a mint.
     pub reason: Reason,
 }
@@ -285,6 +291,7 @@ struct Draft {
     resolved: desired::Resolved,
     decision: crate::policy::Decision,
     verdicts: Vec<(Desired, Verdict)>,
+    given: Vec<(Given, given::Verdict)>,
     problems: Vec<Problem>,
     next_revocation: Option<Timestamp>,
 }
@@ -292,7 +299,7 @@ struct Draft {
 impl Draft {
     fn of(facts: &Facts, client: &Client, now: Timestamp) -> Self {
         let registration = &facts.registration;
-        let decision = ledger::grant(facts, client);
+        let mut decision = ledger::grant(facts, client);
         let resolved = desired::resolve(registration, &facts.environment, &decision.grant, now);
         let customers: Vec<_> = decision.grant.customers.keys().cloned().collect();
         let customer_groups: Vec<_> = decision.grant.customer_groups.keys().cloned().collect();
@@ -302,7 +309,7 @@ impl Draft {
         for desired in &resolved.entries {
             let kind = desired.settings.kind();
             let secret = facts.secrets.get(&desired.secret).unwrap_or(&ABSENT);
-            let nothing = crate::credential::Shown::nothing(kind);
+            let nothing = desired.settings.nothing_shown();
             let shown = secret
                 .ours()
                 .and_then(|secret| secret.contents.as_ref())
@@ -313,10 +320,7 @@ impl Draft {
                 uid: &registration.uid,
                 client_id: &client.id,
                 desired,
-                ledger: client
-                    .entry()
-                    .and_then(|entry| entry.credentials.get(&desired.name))
-                    .filter(|c| c.kind == kind),
+                ledger: client.credential(&desired.name, kind),
                 secret,
                 shown,
                 keys: &facts.environment.keys,
@@ -329,7 +333,7 @@ impl Draft {
             let obstacle = unwritable
                 .clone()
                 .or_else(|| clock.clone())
-                .or_else(|| kind_is_denied(&view, facts))
+                .or_else(|| kind_is_denied(&desired.name, kind, view.ledger.is_some(), facts))
                 .or_else(|| authority_is_missing(&view, facts));
             let mut verdict = entry::decide(&view, obstacle);
             // Said even while nothing is due: a person has time to mend it before something is.
@@ -338,8 +342,26 @@ impl Draft {
             problems.extend(verdict.problem.clone());
             verdicts.push((desired.clone(), verdict));
         }
+        let given: Vec<_> = resolved.given.iter().map(|g| (g.clone(), Self::given(g, facts, client, now))).collect();
+        problems.extend(given.iter().filter_map(|(_, verdict)| verdict.problem.clone()));
+        let (methods, problem) = methods::allowed(&registration.spec, client.entry(), &given);
+        decision.grant.auth_methods = methods;
+        problems.extend(problem);
         let next_revocation = desired::next_revocation(registration, now);
-        Self { resolved, decision, verdicts, problems, next_revocation }
+        Self { resolved, decision, verdicts, given, problems, next_revocation }
+    }
+
+    /// The verdict on a credential that is given.
+    fn given(given: &Given, facts: &Facts, client: &Client, now: Timestamp) -> given::Verdict {
+        let kind = given.kind();
+        let ledger = client.credential(&given.name, kind);
+        let denied = || kind_is_denied(&given.name, kind, ledger.is_some(), facts);
+        let obstacle = match given.settings {
+            given::Settings::PublicKey(_) => clock_is_behind(client, now).or_else(denied),
+            // It has no revisions, and with them no time that a clock could be behind.
+            given::Settings::ServiceAccount { .. } => denied(),
+        };
+        given::decide(given, given::Seen { now, ledger, obstacle })
     }
 
     fn plan(&self, facts: &Facts, client: &Client, now: Timestamp) -> Plan {
@@ -355,6 +377,7 @@ impl Draft {
             .verdicts
             .iter()
             .filter_map(|(_, verdict)| verdict.wake)
+            .chain(self.given.iter().filter_map(|(_, verdict)| verdict.wake))
             .chain(self.watermarks_to_come())
             .chain(
                 self.problems.iter().filter(|p| needs_another_look(p.reason)).map(|_| rotation::add(now, LOOK_AGAIN)),
@@ -365,7 +388,8 @@ impl Draft {
             look: Look::default(),
             status: status::success(facts, client, self, &steps, now),
             doubtful: self.doubtful(facts, &steps),
-            is_served: self.verdicts.iter().all(|(_, verdict)| verdict.is_served),
+            is_served: self.verdicts.iter().all(|(_, verdict)| verdict.is_served)
+                && self.given.iter().all(|(_, verdict)| verdict.is_served),
             mints,
             steps,
             wake,
@@ -389,7 +413,9 @@ impl Draft {
     }
 
     fn watermarks_to_come(&self) -> impl Iterator<Item = Timestamp> {
-        self.resolved.entries.iter().filter_map(|desired| desired.next_watermark).chain(self.next_revocation)
+        let of_given = self.resolved.given.iter().filter_map(|given| given.next_watermark);
+        let of_minted = self.resolved.entries.iter().filter_map(|desired| desired.next_watermark);
+        of_minted.chain(of_given).chain(self.next_revocation)
     }
 }
 
@@ -428,7 +454,7 @@ fn look(plan: &Plan, facts: &Facts, client: &Client) -> Look {
             .effective_credentials()
             .iter()
             .find(|e| e.name == entry)
-            .map(|e| crate::api::secret_name(e, &facts.registration.name))
+            .and_then(|e| crate::api::secret_name(e, &facts.registration.name))
     };
     if client.entry().is_some() {
         secrets.extend(plan.mints.iter().filter(|mint| mint.revision > 0).filter_map(|mint| secret_of(&mint.entry)));
@@ -486,14 +512,10 @@ fn clock_is_behind(client: &Client, now: Timestamp) -> Option<Problem> {
 }
 
 /// A policy does not stop what exists, but nothing new of the kind begins.
-fn kind_is_denied(view: &View<'_>, facts: &Facts) -> Option<Problem> {
-    let kind = view.desired.settings.kind();
+fn kind_is_denied(name: &str, kind: Kind, exists: bool, facts: &Facts) -> Option<Problem> {
     let policy = &facts.environment.policy;
-    (view.ledger.is_none() && !crate::policy::allows_kind(policy, kind)).then(|| {
-        let message = format!(
-            "spec.credentials[{}]: the kind {kind} is not allowed by policy/{}",
-            view.desired.name, policy.name
-        );
+    (!exists && !crate::policy::allows_kind(policy, kind)).then(|| {
+        let message = format!("spec.credentials[{name}]: the kind {kind} is not allowed by policy/{}", policy.name);
         Problem::new(Reason::PolicyDenied, message)
     })
 }

@@ -83,6 +83,8 @@ pub(super) struct Record {
     client_ids: BTreeMap<String, String>,
     /// Digests that left by revocation, by the removal of their entry or at the limit: S1 says nothing of them.
     excused: BTreeSet<Digest>,
+    /// Keys by the entry under which they were revoked.
+    revoked_keys: BTreeSet<(String, Digest)>,
 }
 
 #[derive(Clone, Debug)]
@@ -138,6 +140,7 @@ impl World {
             default_audience: None,
             access_token_lifetime: "1h".parse().unwrap(),
             serving_names: Vec::new(),
+            forwarded_certificates: None,
         };
         let key = |kid: &str, from: &str| KeyRecord {
             kid: kid.into(),
@@ -217,12 +220,15 @@ impl World {
             LedgerFact::Absent | LedgerFact::Taken | LedgerFact::Unreadable(_) => None,
         };
         let entries = registration.spec.effective_credentials().into_owned();
-        let mut wanted: BTreeSet<_> = entries.iter().map(|e| api::secret_name(e, &registration.name)).collect();
+        let mut wanted: BTreeSet<_> = entries.iter().filter_map(|e| api::secret_name(e, &registration.name)).collect();
         wanted.extend(view.secrets.iter().filter(|(_, s)| s.is_marked_for(&registration.uid)).map(|(n, _)| n.clone()));
         let mut secrets = BTreeMap::new();
         for name in wanted {
-            let of_secret: Vec<_> =
-                entries.iter().filter(|e| api::secret_name(e, &registration.name) == name).cloned().collect();
+            let of_secret: Vec<_> = entries
+                .iter()
+                .filter(|e| api::secret_name(e, &registration.name).as_ref() == Some(&name))
+                .cloned()
+                .collect();
             let source = if look.secrets.contains(&name) { Source::Live } else { Source::Watched };
             let stored = if source == Source::Live { self.secrets.get(&name) } else { view.secrets.get(&name) };
             let fact = match stored {
@@ -435,6 +441,9 @@ impl World {
             credential.revisions.push(revision);
             assert!(credential.revisions.len() <= ledger::MOST_LIVE_REVISIONS, "invariant 11: live revisions");
         }
+        for credential in entry.credentials.values() {
+            assert!(credential.revisions.len() <= ledger::MOST_LIVE_REVISIONS, "invariant 11: revisions");
+        }
         let name = entry.name();
         let held = self.ledger.get(&name).map(|(version, _)| *version);
         self.requests.push(match &accept.write {
@@ -471,6 +480,7 @@ impl World {
         assert_eq!(*known, entry.client_id, "S4: the client ID changed");
         if let Some((_, before)) = self.ledger.get(name) {
             let is_new_client = before.created_at != entry.created_at;
+            self.record.note_keys(before, &entry, is_new_client);
             for (name, credential) in &before.credentials {
                 let after = entry.credentials.get(name).filter(|after| after.kind == credential.kind && !is_new_client);
                 if after.is_none() {
@@ -641,9 +651,9 @@ impl World {
                 let field = match entry.kind()? {
                     Kind::ClientSecret => field::CLIENT_SECRET,
                     Kind::Certificate => field::CERTIFICATE,
-                    Kind::AccessToken => return None,
+                    Kind::AccessToken | Kind::PublicKey | Kind::ServiceAccount => return None,
                 };
-                let secret = self.secrets.get(&api::secret_name(entry, &self.registration.name))?;
+                let secret = self.secrets.get(&api::secret_name(entry, &self.registration.name)?)?;
                 secret.owned(&self.registration)?;
                 Some((entry.name.clone(), secret.data.get(field)?.clone()))
             })
@@ -754,7 +764,7 @@ impl World {
         for entry in self.registration.spec.effective_credentials().iter() {
             let is_served = match entry.kind() {
                 Some(Kind::AccessToken) => {
-                    let secret = self.secrets.get(&api::secret_name(entry, &self.registration.name));
+                    let secret = api::secret_name(entry, &self.registration.name).and_then(|n| self.secrets.get(&n));
                     let claims = secret.and_then(|s| self.tokens.get(s.data.get(field::ACCESS_TOKEN)?));
                     let from = self.entry().and_then(|l| {
                         let of_entry = l.credentials.get(&entry.name).and_then(|c| c.revoked_before);
@@ -765,6 +775,13 @@ impl World {
                     })
                 }
                 Some(Kind::ClientSecret | Kind::Certificate) => served.contains(&entry.name),
+                Some(Kind::PublicKey) => {
+                    let revisions = self.entry().and_then(|l| Some(&l.credentials.get(&entry.name)?.revisions));
+                    revisions.is_some_and(|revisions| revisions.iter().any(|r| r.is_accepted(now)))
+                }
+                Some(Kind::ServiceAccount) => self.entry().is_some_and(|l| {
+                    l.credentials.get(&entry.name).is_some_and(|credential| credential.subject.is_some())
+                }),
                 None => true,
             };
             assert!(is_served, "S2: `{}` holds nothing accepted at {now}", entry.name);
@@ -794,6 +811,9 @@ impl World {
             let _ = writeln!(text, "{:?} {:?} {:?}", entry.client_id, entry.grant, entry.revoked_before);
             for (name, credential) in &entry.credentials {
                 let _ = writeln!(text, "  {name} {} {:?}", credential.kind, credential.revoked_before);
+                let keys = credential.revisions.iter().filter(|_| credential.kind == Kind::PublicKey);
+                let keys: Vec<_> = keys.map(|r| (digest_of(r), r.not_after)).collect();
+                let _ = writeln!(text, "    {:?} {keys:?}", credential.subject);
             }
         }
         for condition in &self.registration.status.conditions {
@@ -822,6 +842,40 @@ fn reported(run: &Run) -> AppRegistrationStatus {
         }
     }
     status
+}
+
+impl Record {
+    /// S9 of what no Secret holds: a revoked key never becomes a revision again, while its entry stands.
+    fn note_keys(&mut self, before: &Entry, after: &Entry, is_new_client: bool) {
+        let key = |revision: &Revision| match &revision.verifier {
+            Verifier::Certificate(verifier) => verifier.spki_sha256,
+            Verifier::PublicKey(verifier) => verifier.spki_sha256,
+            Verifier::ClientSecret(verifier) => verifier.sha256,
+        };
+        let keys = |entry: &Entry, name: &str| {
+            let credential = entry.credentials.get(name).filter(|c| c.kind == Kind::PublicKey);
+            credential.map(|c| c.revisions.clone())
+        };
+        for name in before.credentials.keys().chain(after.credentials.keys()) {
+            let Some(now) = keys(after, name).filter(|_| !is_new_client) else {
+                self.revoked_keys.retain(|(of, _)| of != name);
+                continue;
+            };
+            let then = keys(before, name).unwrap_or_default();
+            for revision in now {
+                match then.iter().find(|r| r.revision == revision.revision) {
+                    None => assert!(
+                        !self.revoked_keys.contains(&(name.clone(), key(&revision))),
+                        "S9: `{name}` takes up a key that was revoked"
+                    ),
+                    Some(old) if revision.not_after < old.not_after => {
+                        self.revoked_keys.insert((name.clone(), key(&revision)));
+                    }
+                    Some(old) => assert_eq!(*old, revision, "a revision changed"),
+                }
+            }
+        }
+    }
 }
 
 impl Stored {

@@ -17,11 +17,14 @@ use super::model::{Memory, Progress, Run, World, assert_limits, at};
 use super::status::{Failure, after_failure};
 use super::{Look, Plan, decide};
 use crate::api::{
-    AccessToken, AppRegistrationSpec, Certificate, ClientSecret, DeletionPolicy, Entry, KeyType, Kind, SecretTemplate,
-    names,
+    AccessToken, AppRegistrationSpec, Certificate, ClientSecret, DeletionPolicy, Entry, KeyType, Kind, PublicKey,
+    SecretTemplate, ServiceAccount, names,
 };
+use crate::credential::public_key::tests::{certificate_pem, key_pem};
 use crate::credential::{Held, Shown, ShownToken, field};
-use crate::ledger::{self, ClientSecretVerifier, Credential, Digest, Grant, Owner, Revision, Verifier};
+use crate::ledger::{
+    self, ClientSecretVerifier, Credential, Digest, Grant, Owner, PublicKeyVerifier, Revision, Verifier,
+};
 use crate::rotation;
 
 /// The same cases at every run: a failure is a failure for everybody.
@@ -73,6 +76,7 @@ enum Edit {
     Template(bool),
     Orphan(bool),
     Issuer(bool),
+    Upload(usize, usize),
 }
 
 #[derive(Clone, Debug)]
@@ -92,7 +96,21 @@ const DURATIONS: [&str; 6] = ["60s", "10m", "1h", "30d", "90d", "365d"];
 const RENEW: [Option<&str>; 4] = [None, Some("20s"), Some("8m"), Some("20d")];
 const WAITS: [i64; 8] = [1, 30, 61, 700, 3600, 86_400, 20 * 86_400, 100 * 86_400];
 
-/// The entries that people choose from: two that share a Secret, one whose name two kinds have.
+/// How many entries there are to choose from.
+const PALETTE: usize = 9;
+
+/// The files that people upload: two of one key, one that is not valid yet at first, and some end on the way.
+fn file(choice: usize) -> PublicKey {
+    let pem = match choice % 4 {
+        0 => key_pem(1),
+        1 => certificate_pem(1, at("2026-01-01"), at("2026-07-01")),
+        2 => certificate_pem(2, at("2026-02-01"), at("2027-02-01")),
+        _ => key_pem(3),
+    };
+    PublicKey { pem: Some(pem), der: None }
+}
+
+/// The entries that people choose from: two that share a Secret, one whose name two kinds have, three that are given.
 fn palette(choice: usize) -> Entry {
     let named = |name: &str, secret: Option<&str>| Entry {
         name: name.into(),
@@ -101,19 +119,22 @@ fn palette(choice: usize) -> Entry {
     };
     let client_secret = Some(ClientSecret {});
     let certificate = Some(Certificate::default());
-    match choice % 6 {
+    match choice % PALETTE {
         0 => Entry { client_secret, ..named("web", None) },
         1 => Entry { client_secret, ..named("batch", Some("app-batch")) },
         2 => Entry { certificate, ..named("mtls", None) },
         3 => Entry { certificate, ..named("own", Some("app-tls")) },
         4 => Entry { access_token: Some(AccessToken::default()), ..named("api", None) },
+        6 => Entry { public_key: Some(file(0)), ..named("key", None) },
+        7 => Entry { public_key: Some(file(1)), ..named("partner", None) },
+        8 => Entry { service_account: Some(ServiceAccount { name: "app".into() }), ..named("workload", None) },
         _ => Entry { certificate, ..named("batch", Some("app-batch-tls")) },
     }
 }
 
 fn events(most: usize) -> impl Strategy<Value = Vec<Event>> {
     let edit = prop_oneof![
-        3 => (0_usize..6).prop_map(Edit::Add),
+        4 => (0_usize..PALETTE).prop_map(Edit::Add),
         1 => (0_usize..4).prop_map(Edit::Remove),
         1 => (0_usize..4, 0_usize..6).prop_map(|(e, d)| Edit::Duration(e, d)),
         1 => (0_usize..4, 0_usize..4).prop_map(|(e, d)| Edit::RenewBefore(e, d)),
@@ -128,6 +149,7 @@ fn events(most: usize) -> impl Strategy<Value = Vec<Event>> {
         1 => any::<bool>().prop_map(Edit::Template),
         1 => any::<bool>().prop_map(Edit::Orphan),
         1 => any::<bool>().prop_map(Edit::Issuer),
+        3 => (0_usize..4, 0_usize..4).prop_map(|(e, f)| Edit::Upload(e, f)),
     ];
     let hand = prop_oneof![
         3 => Just(Hand::Delete),
@@ -159,13 +181,22 @@ struct History {
     memory: Memory,
     now: Timestamp,
     revoked: Vec<(Option<String>, Timestamp)>,
+    /// The number of the last key that a person made anew.
+    keys: u8,
 }
 
 impl History {
     fn new() -> Self {
         let mut world = World::new("app");
         world.registration.spec.credentials = Some(vec![palette(0), palette(4)]);
-        Self { world, past: Vec::new(), memory: Memory::default(), now: at("2026-01-01"), revoked: Vec::new() }
+        Self {
+            world,
+            past: Vec::new(),
+            memory: Memory::default(),
+            now: at("2026-01-01"),
+            revoked: Vec::new(),
+            keys: 10,
+        }
     }
 
     fn live(&mut self, events: &[Event]) {
@@ -332,6 +363,8 @@ impl History {
                 self.world.delete_secret(&name, self.now);
             }
         }
+        self.world.converge(&mut self.memory, self.now);
+        self.upload_new_keys();
         for _ in 0..10 {
             self.world.converge(&mut self.memory, self.now);
             let status = &self.world.registration.status;
@@ -344,6 +377,24 @@ impl History {
             self.world.observe(wake);
         }
         panic!("limited for ever");
+    }
+
+    /// A person writes another key where the one given has an end, or is revoked.
+    fn upload_new_keys(&mut self) {
+        let status = self.world.registration.status.clone();
+        let lasts = |entry: &Entry| {
+            let credential = status.credentials.iter().find(|c| c.name == entry.name);
+            credential.and_then(|c| c.current.as_ref()).is_some_and(|current| current.not_after.is_none())
+                && !status.conditions.iter().any(|c| c.reason == "Revoked")
+        };
+        let mut keys = self.keys;
+        self.world.edit_spec(|spec| {
+            for entry in spec.credentials.iter_mut().flatten().filter(|e| e.public_key.is_some() && !lasts(e)) {
+                keys += 1;
+                entry.public_key = Some(PublicKey { pem: Some(key_pem(keys)), der: None });
+            }
+        });
+        self.keys = keys;
     }
 
     fn rest(&self) -> Plan {
@@ -385,6 +436,8 @@ impl History {
             self.world.converge(&mut self.memory, wake);
             let most = 2 + 3 * self.world.secrets.len();
             assert!(self.world.requests.len() <= most, "{:?}", self.world.requests);
+            self.upload_new_keys();
+            self.world.converge(&mut self.memory, wake);
         }
     }
 }
@@ -451,13 +504,13 @@ fn edit_spec(edit: &Edit, spec: &mut AppRegistrationSpec, now: Timestamp) {
         }
         Edit::Remove(n) if !entries.is_empty() => drop(entries.remove(n % count)),
         Edit::Duration(n, d) => {
-            if let Some(entry) = entries.get_mut(n % count) {
+            if let Some(entry) = entries.get_mut(n % count).filter(|entry| is_minted(entry)) {
                 let is_token = entry.kind() == Some(Kind::AccessToken);
                 entry.effective_duration = Some(DURATIONS[if is_token { d % 3 } else { *d }].to_owned());
             }
         }
         Edit::RenewBefore(n, d) => {
-            if let Some(entry) = entries.get_mut(n % count) {
+            if let Some(entry) = entries.get_mut(n % count).filter(|entry| is_minted(entry)) {
                 entry.renew_before = RENEW[*d].map(str::to_owned);
             }
         }
@@ -490,9 +543,19 @@ fn edit_spec(edit: &Edit, spec: &mut AppRegistrationSpec, now: Timestamp) {
             let labels = BTreeMap::from([("team".to_owned(), "shop".to_owned())]);
             spec.secret_template = some.then(|| SecretTemplate { labels, annotations: BTreeMap::new() });
         }
+        Edit::Upload(n, f) => {
+            let mut uploads = entries.iter_mut().filter_map(|entry| entry.public_key.as_mut());
+            if let Some(key) = uploads.nth(n % 2) {
+                *key = file(*f);
+            }
+        }
         Edit::Orphan(yes) => spec.deletion_policy = yes.then_some(DeletionPolicy::Orphan),
         Edit::Remove(_) | Edit::PolicyScopes(_) | Edit::Issuer(_) | Edit::RotateByAnnotation(_) => {}
     }
+}
+
+fn is_minted(entry: &Entry) -> bool {
+    entry.public_key.is_none() && entry.service_account.is_none()
 }
 
 /// Facts that nobody would make.
@@ -524,43 +587,54 @@ fn facts() -> impl Strategy<Value = (Facts, Timestamp)> {
         ])
     };
     let mark = || prop::option::of(prop_oneof![time().prop_map(|t| t.to_string()), text()]);
-    let entry = (0_usize..6, duration(), duration(), prop::option::of("app(-token)?"), mark(), mark(), 0_usize..9)
-        .prop_map(|(choice, effective_duration, renew_before, secret_name, rotate, revoke, mess)| {
-            let mut entry = Entry {
-                effective_duration,
-                renew_before,
-                rotate_minted_before: rotate,
-                revoke_minted_before: revoke,
-                ..palette(choice)
-            };
-            if secret_name.is_some() {
-                entry.secret_name = secret_name;
-            }
-            match mess {
-                0 => entry.client_secret = Some(ClientSecret {}),
-                1 => (entry.client_secret, entry.certificate, entry.access_token) = (None, None, None),
-                _ => {}
-            }
-            entry
-        });
+    let entry =
+        (0_usize..PALETTE, duration(), duration(), prop::option::of("app(-token)?"), mark(), mark(), 0_usize..9)
+            .prop_map(|(choice, effective_duration, renew_before, secret_name, rotate, revoke, mess)| {
+                let mut entry = Entry {
+                    effective_duration,
+                    renew_before,
+                    rotate_minted_before: rotate,
+                    revoke_minted_before: revoke,
+                    ..palette(choice)
+                };
+                if secret_name.is_some() {
+                    entry.secret_name = secret_name;
+                }
+                match mess {
+                    0 => entry.client_secret = Some(ClientSecret {}),
+                    1 => (entry.client_secret, entry.certificate, entry.access_token) = (None, None, None),
+                    2 => entry.public_key = Some(PublicKey { pem: Some("no key".into()), der: None }),
+                    _ => {}
+                }
+                entry
+            });
     let number = || prop_oneof![4 => 0_u64..10, 1 => Just(u64::MAX), 1 => any::<u64>()];
-    let revision = (number(), time(), time()).prop_map(|(revision, minted_at, not_after)| Revision {
-        revision,
-        minted_at,
-        not_after,
-        hint: None,
-        verifier: Verifier::ClientSecret(ClientSecretVerifier { sha256: Digest::of(&revision.to_be_bytes()) }),
+    let revision = (number(), time(), time(), any::<bool>()).prop_map(|(revision, minted_at, not_after, is_key)| {
+        let digest = Digest::of(&revision.to_be_bytes());
+        let verifier = if is_key {
+            let given = crate::credential::public_key::read(&file(0)).expect("a key");
+            let jwk = serde_json::Value::Null;
+            if revision < 5 {
+                given.verifier
+            } else {
+                Verifier::PublicKey(PublicKeyVerifier { spki_sha256: digest, jwk })
+            }
+        } else {
+            Verifier::ClientSecret(ClientSecretVerifier { sha256: digest })
+        };
+        Revision { revision, minted_at, not_after, hint: None, verifier }
     });
-    let credential = (0_usize..3, number(), prop::option::of(time()), prop::collection::vec(revision, 0..8)).prop_map(
-        |(kind, next_revision, revoked_before, revisions)| Credential {
-            kind: Kind::ALL[kind],
-            next_revision,
-            revoked_before,
-            subject: None,
-            revisions,
-        },
-    );
-    let credentials = prop::collection::btree_map("web|batch|mtls|own|api|x", credential, 0..5);
+    let credential =
+        (0_usize..Kind::ALL.len(), number(), prop::option::of(time()), prop::collection::vec(revision, 0..8)).prop_map(
+            |(kind, next_revision, revoked_before, revisions)| Credential {
+                kind: Kind::ALL[kind],
+                next_revision,
+                revoked_before,
+                subject: None,
+                revisions,
+            },
+        );
+    let credentials = prop::collection::btree_map("web|batch|mtls|own|api|key|partner|workload|x", credential, 0..5);
     let ledger = (0_usize..8, credentials, time(), prop::option::of(time()), text()).prop_map(
         |(what, credentials, created_at, revoked_before, client_id)| {
             let entry = ledger::Entry {

@@ -14,8 +14,8 @@ use super::connection;
 use super::desired::{Desired, Settings};
 use super::entry::Verdict;
 use super::facts::{Contents, Environment, Facts, OurSecret, Owned, SecretFact};
-use super::ledger::{Client, auth_methods, default_method};
-use super::{Draft, Problem, Publish, Remove, SecretWrite, Value};
+use super::ledger::Client;
+use super::{Draft, Problem, Publish, Remove, SecretWrite, Value, methods};
 
 /// The type of a Secret that holds a certificate alone.
 const TLS: &str = "kubernetes.io/tls";
@@ -47,8 +47,8 @@ pub fn contents(reading: Reading<'_>, fields: &Fields, claims: impl Fn(&str) -> 
             Kind::ClientSecret => client_secret::inspect(fields, ledger),
             Kind::Certificate => {
                 let previous = match Shown::hinted(kind, hint, ledger) {
-                    Shown::Certificate { previous, .. } => previous,
-                    Shown::ClientSecret { .. } | Shown::AccessToken(_) => Held::Nothing,
+                    Some(Shown::Certificate { previous, .. }) => previous,
+                    Some(Shown::ClientSecret { .. } | Shown::AccessToken(_)) | None => Held::Nothing,
                 };
                 is_as_written &= text(fields, field::CA).is_none_or(|ca| connection::trusts(reading.environment, ca));
                 certificate::inspect(fields, ledger, previous)
@@ -60,6 +60,8 @@ pub fn contents(reading: Reading<'_>, fields: &Fields, claims: impl Fn(&str) -> 
                 is_as_written &= claims.as_ref().is_none_or(|claims| access_token::is_described(fields, claims));
                 access_token::inspect(&entry.name, value.is_empty(), claims)
             }
+            // No Secret holds them.
+            Kind::PublicKey | Kind::ServiceAccount => continue,
         };
         contents.shown.insert(entry.name.clone(), shown);
     }
@@ -83,7 +85,7 @@ pub fn hinted_contents(reading: Reading<'_>, annotations: &BTreeMap<String, Stri
     let shown = |entry: &api::Entry| {
         let kind = entry.kind()?;
         let ledger = reading.ledger.and_then(|l| l.credentials.get(&entry.name)).filter(|c| c.kind == kind);
-        Some((entry.name.clone(), Shown::hinted(kind, reading.published.0.get(&entry.name), ledger)))
+        Some((entry.name.clone(), Shown::hinted(kind, reading.published.0.get(&entry.name), ledger)?))
     };
     Contents {
         shown: reading.entries.iter().filter_map(shown).collect(),
@@ -144,7 +146,7 @@ pub(super) fn remove(facts: &Facts) -> Vec<Remove> {
         // Where an entry of a kind that a later version knows has its Secret is not known here.
         return Vec::new();
     }
-    let wanted: BTreeSet<_> = entries.iter().map(|entry| api::secret_name(entry, &registration.name)).collect();
+    let wanted: BTreeSet<_> = entries.iter().filter_map(|entry| api::secret_name(entry, &registration.name)).collect();
     facts
         .secrets
         .iter()
@@ -171,10 +173,8 @@ fn publish_one(
         return None;
     }
     let bundle = facts.environment.authorities.bundle(now);
-    let method = facts.registration.spec.token_endpoint_auth_method.or_else(|| {
-        let methods = auth_methods(facts);
-        shown.iter().filter_map(|(desired, _)| default_method(desired.settings.kind())).find(|m| methods.contains(m))
-    });
+    let usual = shown.iter().find_map(|(desired, _)| methods::of_kind(desired.settings.kind()).first().copied());
+    let method = facts.registration.spec.token_endpoint_auth_method.or(usual);
     let connection = connection::of(&facts.environment, &client.id, method, &bundle);
     let digest = connection.digest(&facts.environment);
     let mut fields: BTreeMap<_, _> =
@@ -216,7 +216,7 @@ fn has_gone_entries(facts: &Facts, client: &Client, name: &str, secret: &SecretF
     let registration = &facts.registration;
     let entries = registration.spec.effective_credentials();
     let is_gone = |of: &String| {
-        let entry = entries.iter().find(|e| e.name == *of && api::secret_name(e, &registration.name) == name);
+        let entry = entries.iter().find(|e| e.name == *of && is_written_to(e, facts, name));
         let recorded = client.entry().and_then(|ledger| ledger.credentials.get(of)).map(|credential| credential.kind);
         entry.is_none_or(|entry| recorded.is_some_and(|kind| entry.kind().is_some_and(|now| now != kind)))
     };
@@ -237,7 +237,7 @@ fn keep_unresolved(
     for entry in registration.spec.effective_credentials().iter() {
         let is_resolved = verdicts.iter().any(|(desired, _)| desired.name == entry.name);
         let Some(kind) = entry.kind() else { continue };
-        if is_resolved || api::secret_name(entry, &registration.name) != name {
+        if is_resolved || !is_written_to(entry, facts, name) {
             continue;
         }
         // Without a GET the names of the fields are not known: that something is kept makes the plan ask for one.
@@ -255,6 +255,7 @@ const fn fields_of(kind: Kind) -> &'static [&'static str] {
         Kind::ClientSecret => &[field::CLIENT_SECRET, field::PREVIOUS_CLIENT_SECRET],
         Kind::Certificate => &[field::CERTIFICATE, field::PRIVATE_KEY, field::CA],
         Kind::AccessToken => &[field::ACCESS_TOKEN, field::TOKEN_TYPE, field::EXPIRES_AT, field::SCOPE],
+        Kind::PublicKey | Kind::ServiceAccount => &[],
     }
 }
 
@@ -309,9 +310,12 @@ impl Marks {
 fn type_of(facts: &Facts, name: &str) -> &'static str {
     let registration = &facts.registration;
     let is_tls = registration.spec.effective_credentials().iter().any(|entry| {
-        entry.kind() == Some(Kind::Certificate)
-            && entry.secret_name.is_some()
-            && api::secret_name(entry, &registration.name) == name
+        entry.kind() == Some(Kind::Certificate) && entry.secret_name.is_some() && is_written_to(entry, facts, name)
     });
     if is_tls { TLS } else { OPAQUE }
+}
+
+/// Whether an entry is written to this Secret.
+fn is_written_to(entry: &api::Entry, facts: &Facts, secret: &str) -> bool {
+    api::secret_name(entry, &facts.registration.name).as_deref() == Some(secret)
 }

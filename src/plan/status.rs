@@ -9,11 +9,13 @@ use crate::api::{
     AppRegistrationStatus, AuthorizationServerStatus, ConditionType, CredentialStatus, Granted, Kind, LongDuration,
     Reason, RevisionStatus, SecretStatus, StatusTime,
 };
-use crate::ledger::{Credential, Verifier};
-use crate::rotation::{self, Identity};
+use crate::credential::public_key;
+use crate::ledger::Credential;
+use crate::rotation::{self, Identity, NO_END};
 
 use super::desired::{Desired, Settings};
 use super::facts::{Facts, LedgerFact};
+use super::given::{self, Given};
 use super::ledger::Client;
 use super::{Draft, Plan, Problem, Step};
 
@@ -37,24 +39,20 @@ pub(super) fn success(
     steps: &[Step],
     now: Timestamp,
 ) -> AppRegistrationStatus {
-    let credentials = draft
-        .verdicts
-        .iter()
-        .map(|(desired, verdict)| {
-            let credential = client.entry().and_then(|entry| entry.credentials.get(&desired.name));
-            credential_status(facts, desired, verdict, credential)
-        })
-        .collect();
+    let credentials = credentials(facts, client, draft);
     let mut next: Vec<_> = draft
         .verdicts
         .iter()
         .filter(|(desired, _)| desired.settings.kind() != Kind::AccessToken)
         .filter_map(|(_, verdict)| verdict.wake)
+        .chain(draft.given.iter().filter_map(|(_, verdict)| verdict.wake))
         .chain(draft.watermarks_to_come())
         .collect();
     next.sort_unstable();
+    let is_nothing = draft.verdicts.is_empty() && draft.given.is_empty();
     let is_ready = draft.verdicts.iter().all(|(_, verdict)| verdict.will_be_served)
-        && !draft.problems.iter().any(|problem| problem.reason == Reason::InvalidSpec && draft.verdicts.is_empty());
+        && draft.given.iter().all(|(_, verdict)| verdict.will_be_served)
+        && !draft.problems.iter().any(|problem| problem.reason == Reason::InvalidSpec && is_nothing);
     let before = &facts.registration.status;
     AppRegistrationStatus {
         observed_generation: Some(facts.registration.generation),
@@ -81,8 +79,10 @@ pub(super) fn blocked(facts: &Facts, problem: &Problem, now: Timestamp) -> AppRe
     status.next_transition_time = None;
     let was_ready = !status.credentials.is_empty()
         && status.credentials.iter().all(|credential| {
-            credential.kind == Some(Kind::AccessToken)
-                || credential.current.as_ref().and_then(|r| r.not_after).is_some_and(|end| now < end.timestamp())
+            let is_valid = |end: Option<StatusTime>| end.is_none_or(|end| now < end.timestamp());
+            // Of these two the status has no times.
+            matches!(credential.kind, Some(Kind::AccessToken | Kind::ServiceAccount))
+                || credential.current.as_ref().is_some_and(|current| is_valid(current.not_after.clone()))
         });
     let ready = Ready { is_ready: was_ready, problem: Some(problem.clone()) };
     let approval = Approval {
@@ -127,6 +127,9 @@ const fn is_stalled(reason: Reason) -> bool {
             | Reason::ClientIDTaken
             | Reason::InvalidSpec
             | Reason::LedgerUnreadable
+            // Of what is given: a person has to give something newer.
+            | Reason::Expired
+            | Reason::Revoked
     )
 }
 
@@ -228,6 +231,7 @@ fn granted(draft: &Draft) -> Granted {
     Granted {
         scopes: items(&grant.scopes),
         audiences: items(&grant.audiences),
+        resource_audiences: items(&grant.resource_audiences),
         redirect_uris: items(&grant.redirect_uris),
         customers: items(&grant.customers),
         customer_groups: items(&grant.customer_groups),
@@ -256,6 +260,41 @@ fn secrets(facts: &Facts, draft: &Draft, steps: &[Step], doubtful: &BTreeSet<Str
             None => None,
         })
         .collect()
+}
+
+/// The credentials in the order of the spec.
+fn credentials(facts: &Facts, client: &Client, draft: &Draft) -> Vec<CredentialStatus> {
+    let minted = draft.verdicts.iter().map(|(desired, verdict)| {
+        let credential = client.entry().and_then(|entry| entry.credentials.get(&desired.name));
+        credential_status(facts, desired, verdict, credential)
+    });
+    let given = draft.given.iter().map(|(given, verdict)| given_status(given, verdict));
+    let mut all: Vec<_> = minted.chain(given).collect();
+    let entries = facts.registration.spec.effective_credentials();
+    all.sort_by_key(|status| entries.iter().position(|entry| entry.name == status.name));
+    all
+}
+
+/// What is given as the ledger shall have it.
+fn given_status(given: &Given, verdict: &given::Verdict) -> CredentialStatus {
+    let credential = verdict.credential.as_ref();
+    let of = |revision: u64| {
+        let known = credential?.revision(revision)?;
+        Some(RevisionStatus {
+            revision,
+            thumbprint: public_key::thumbprint(&known.verifier),
+            minted_at: Some(known.minted_at.into()),
+            not_after: Some(known.not_after).filter(|end| *end < NO_END).map(StatusTime::from),
+            ..RevisionStatus::default()
+        })
+    };
+    CredentialStatus {
+        name: given.name.clone(),
+        kind: Some(given.kind()),
+        subject: credential.and_then(|credential| credential.subject.clone()),
+        current: verdict.revision.and_then(of),
+        ..CredentialStatus::default()
+    }
 }
 
 fn credential_status(
@@ -300,10 +339,7 @@ fn credential_status(
         Some(RevisionStatus {
             revision,
             hint: known.hint.clone(),
-            thumbprint: match &known.verifier {
-                Verifier::Certificate(verifier) => Some(verifier.cert_sha256.to_base64url()),
-                Verifier::PublicKey(_) | Verifier::ClientSecret(_) => None,
-            },
+            thumbprint: public_key::thumbprint(&known.verifier),
             minted_at: Some(known.minted_at.into()),
             not_after: Some(known.not_after.into()),
             renewal_time: renewal(known.minted_at, known.not_after),

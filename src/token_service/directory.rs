@@ -11,7 +11,8 @@ use aws_lc_rs::digest;
 use jiff::Timestamp;
 use subtle::{Choice, ConstantTimeEq as _};
 
-use crate::api::TokenEndpointAuthMethod;
+use super::accepted::Proofs;
+use crate::api::{GrantType, TokenEndpointAuthMethod};
 use crate::ledger::{Digest, Entry, Verifier};
 use crate::rotation;
 
@@ -45,9 +46,17 @@ pub struct Client {
     pub customers: Vec<String>,
     /// The groups of customers it may act for.
     pub customer_groups: Vec<String>,
+    /// The audiences that it serves: tokens for them it may introspect.
+    pub resource_audiences: Vec<String>,
     /// The ways in which it may authenticate.
     pub methods: Vec<TokenEndpointAuthMethod>,
-    accepted: Vec<AcceptedClientSecret>,
+    /// Whether it may use the client credentials grant (RFC 6749 §4.4).
+    pub has_client_credentials: bool,
+    /// What it may prove itself with besides client secrets.
+    pub proofs: Option<Box<Proofs>>,
+    /// Its credential entries by name, in their order, each with the first `iat` that its tokens may have.
+    tokens_from: Box<[(Arc<str>, i64)]>,
+    accepted: Box<[AcceptedClientSecret]>,
 }
 
 /// One revision of a client secret.
@@ -173,8 +182,12 @@ impl Client {
         };
         let grant = entry.grant;
         let mut accepted = Vec::new();
+        let mut tokens_from = Vec::with_capacity(entry.credentials.len());
+        let of_client = Some(entry.created_at).max(entry.revoked_before);
         for (name, credential) in &entry.credentials {
             let name: Arc<str> = name.as_str().into();
+            let from = of_client.max(credential.revoked_before).map(rotation::whole_seconds_up);
+            tokens_from.push((name.clone(), from.map_or(i64::MIN, Timestamp::as_second)));
             for revision in &credential.revisions {
                 let Verifier::ClientSecret(verifier) = &revision.verifier else { continue };
                 accepted.push(AcceptedClientSecret {
@@ -191,9 +204,22 @@ impl Client {
             audiences: names(grant.audiences),
             customers: names(grant.customers),
             customer_groups: names(grant.customer_groups),
+            resource_audiences: names(grant.resource_audiences),
             methods: grant.auth_methods,
-            accepted,
+            has_client_credentials: grant.grant_types.is_empty()
+                || grant.grant_types.contains(&GrantType::ClientCredentials),
+            proofs: Proofs::of(&entry.credentials),
+            tokens_from: tokens_from.into(),
+            accepted: accepted.into(),
         }
+    }
+
+    /// Whether a token of a credential entry that was issued at this time is still good: the entry is in the ledger, and
+    /// neither it nor the client was made or revoked later.
+    #[must_use]
+    pub fn is_good(&self, entry: &str, issued_at: Timestamp) -> bool {
+        let found = self.tokens_from.binary_search_by(|(name, _)| (**name).cmp(entry));
+        found.is_ok_and(|found| issued_at.as_second() >= self.tokens_from[found].1)
     }
 
     /// What this SHA-256 of a client secret is worth now (rule R1). All revisions are compared, each in constant time;
@@ -201,7 +227,7 @@ impl Client {
     #[must_use]
     pub fn match_client_secret(&self, sha256: Digest, now: Timestamp) -> Match<'_> {
         let mut found = Match::Unknown;
-        for candidate in &self.accepted {
+        for candidate in &*self.accepted {
             if !bool::from(equal(candidate.sha256, sha256)) {
                 continue;
             }

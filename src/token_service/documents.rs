@@ -8,6 +8,7 @@ use super::client_authentication::METHODS;
 use super::metrics::{Endpoint, Outcome};
 use super::refusal::Refusal;
 use super::service::{Body, Service};
+use super::verifying_key::JwsAlgorithm;
 use crate::api::TokenEndpointAuthMethod;
 use crate::config::Server;
 
@@ -20,6 +21,8 @@ const JWK_SET_JSON: HeaderValue = HeaderValue::from_static("application/jwk-set+
 
 /// What is on, and nothing else.
 pub(super) fn metadata_of(server: &Server) -> Bytes {
+    let (methods, algorithms) =
+        (METHODS.map(TokenEndpointAuthMethod::as_str), JwsAlgorithm::ALL.map(JwsAlgorithm::as_str));
     Bytes::from(
         json!({
             "issuer": server.issuer,
@@ -28,7 +31,16 @@ pub(super) fn metadata_of(server: &Server) -> Bytes {
             // Required by RFC 8414 §2, and empty: there is no authorization endpoint.
             "response_types_supported": [],
             "grant_types_supported": ["client_credentials"],
-            "token_endpoint_auth_methods_supported": METHODS.map(TokenEndpointAuthMethod::as_str),
+            "token_endpoint_auth_methods_supported": methods,
+            "token_endpoint_auth_signing_alg_values_supported": algorithms,
+            "introspection_endpoint": server.introspection_endpoint(),
+            "introspection_endpoint_auth_methods_supported": methods,
+            "introspection_endpoint_auth_signing_alg_values_supported": algorithms,
+            "revocation_endpoint": server.revocation_endpoint(),
+            "revocation_endpoint_auth_methods_supported": methods,
+            "revocation_endpoint_auth_signing_alg_values_supported": algorithms,
+            // RFC 8705 §3.3.
+            "tls_client_certificate_bound_access_tokens": true,
         })
         .to_string(),
     )
@@ -77,7 +89,8 @@ pub(super) fn jwks(service: &Service, headers: &HeaderMap) -> Response<Body> {
 }
 
 /// Whether a list of entity tags holds this one, by the weak comparison of RFC 9110 §13.1.2.
-fn names_tag(tags: &HeaderValue, etag: &HeaderValue) -> bool {
+#[must_use]
+pub fn names_tag(tags: &HeaderValue, etag: &HeaderValue) -> bool {
     tags.as_bytes().split(|byte| *byte == b',').map(<[u8]>::trim_ascii).any(|tag| {
         let tag = tag.strip_prefix(b"W/").unwrap_or(tag);
         tag == b"*" || tag == etag.as_bytes()

@@ -1,4 +1,5 @@
-//! What the ledger namespace shows, and what becomes of it here: clients, signing keys, the serving certificate.
+//! What the ledger namespace shows, and what becomes of it here: clients, signing keys, the serving certificate, the
+//! lists that replicas share.
 //!
 //! One watch over its Secrets; each is reduced at the door to what is served, so no Secret's bytes stay. What cannot be
 //! read is told once and counted, and what was understood before it goes on being served. Only a deletion removes.
@@ -13,6 +14,7 @@ use prometheus_client::registry::Registry;
 
 use super::directory::{Client, Directory, Key};
 use super::keys::{self, LoadedKeys, SigningKeys};
+use super::lists::{Lists, Shown};
 use super::tls::{self, Serving, ServingCertificate};
 use crate::api::names::LEDGER_SECRET_TYPE;
 use crate::clock::Clock;
@@ -20,6 +22,7 @@ use crate::kubernetes::store::{Changed, Store};
 use crate::kubernetes::watch::{Change, Item};
 use crate::kubernetes::{ObjectName, version_of};
 use crate::ledger::{self, Entry};
+use crate::shared_lists;
 
 /// What a Secret of the ledger namespace is to us.
 #[derive(Clone, Debug)]
@@ -32,6 +35,8 @@ pub enum Seen {
     SigningKeys(Result<Arc<LoadedKeys>, keys::Unusable>),
     /// The serving certificate.
     Certificate(Result<Arc<Serving>, tls::Unusable>),
+    /// One of the shared lists, by its index.
+    List(usize, Arc<Shown>),
     /// Something of others: an entry of another authorization server, or nothing of appreg's.
     Other,
 }
@@ -45,6 +50,8 @@ pub struct Served {
     pub keys: Arc<SigningKeys>,
     /// The serving certificate.
     pub certificate: Arc<ServingCertificate>,
+    /// Revoked tokens and used client assertions.
+    pub lists: Arc<Lists>,
 }
 
 /// Takes what the watch and live reads show.
@@ -75,13 +82,19 @@ enum Unreadable {
     LedgerEntry,
     SigningKeys,
     ServingCertificate,
+    SharedList,
 }
 
 impl Served {
     /// Nothing yet, for this authorization server.
     #[must_use]
     pub fn nothing(server: &str) -> Self {
-        Self { directory: Arc::new(Directory::new(server)), keys: Arc::default(), certificate: Arc::default() }
+        Self {
+            directory: Arc::new(Directory::new(server)),
+            keys: Arc::default(),
+            certificate: Arc::default(),
+            lists: Arc::default(),
+        }
     }
 }
 
@@ -94,6 +107,9 @@ impl Seen {
         match name {
             keys::SECRET => Self::SigningKeys(LoadedKeys::parse(field).map(Arc::new)),
             tls::SECRET => Self::Certificate(Serving::parse(field(tls::CHAIN), field(tls::KEY)).map(Arc::new)),
+            _ if let Some(index) = shared_lists::index_of_secret(name) => {
+                Self::List(index, Arc::new(Shown::of(secret)))
+            }
             // The type cannot be changed, a label can: a stripped one must not shut anyone out.
             _ if secret.type_.as_deref() == Some(LEDGER_SECRET_TYPE) => {
                 match Entry::parse(name, field(ledger::FIELD)) {
@@ -111,6 +127,7 @@ impl Seen {
             Self::UnreadableEntry(_) => Some(Unreadable::LedgerEntry),
             Self::SigningKeys(Err(_)) => Some(Unreadable::SigningKeys),
             Self::Certificate(Err(_)) => Some(Unreadable::ServingCertificate),
+            Self::List(_, shown) => shown.damage.map(|_| Unreadable::SharedList),
             Self::Client(_) | Self::SigningKeys(Ok(_)) | Self::Certificate(Ok(_)) | Self::Other => None,
         }
     }
@@ -121,7 +138,7 @@ impl Follower {
     #[must_use]
     pub fn new(served: Served, clock: Arc<dyn Clock>, registry: &mut Registry) -> Self {
         let unreadable = Family::<UnreadableLabels, Gauge>::default();
-        for object in [Unreadable::LedgerEntry, Unreadable::SigningKeys, Unreadable::ServingCertificate] {
+        for object in Unreadable::ALL {
             unreadable.get_or_create(&UnreadableLabels { object }).set(0);
         }
         registry.sub_registry_with_prefix("token_service").register(
@@ -164,6 +181,17 @@ impl Follower {
         Found::Newer
     }
 
+    /// Takes a list that was just written.
+    pub(super) fn wrote_list(&self, shown: Shown) {
+        let object = ObjectName::of(shown.secret());
+        let Some(index) = shared_lists::index_of_secret(&object.name) else { return };
+        let item = Item { object, version: version_of(shown.secret()), value: Seen::List(index, Arc::new(shown)) };
+        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(changed) = seen.wrote(item) {
+            self.take(&seen, &changed);
+        }
+    }
+
     /// Takes a genuine 404 of a live read. It ends what only a live read has shown; all else waits for the watch.
     pub fn absent(&self, object: &ObjectName) {
         let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
@@ -185,6 +213,12 @@ impl Follower {
             Some(Seen::Client(client)) => self.served.directory.put(client.clone()),
             Some(Seen::SigningKeys(Ok(loaded))) => self.served.keys.replace(loaded.clone(), self.clock.now()),
             Some(Seen::Certificate(Ok(serving))) => self.served.certificate.replace(serving.clone()),
+            Some(Seen::List(index, shown)) => {
+                if let Some(damage) = &shown.damage {
+                    keep(secret, damage);
+                }
+                self.served.lists.shown(*index, shown.clone(), self.clock.now());
+            }
             Some(Seen::UnreadableEntry(problem)) => keep(secret, problem),
             Some(Seen::SigningKeys(Err(problem))) => keep(secret, problem),
             Some(Seen::Certificate(Err(problem))) => keep(secret, problem),
@@ -193,6 +227,8 @@ impl Follower {
             None => {
                 if let Some(key) = Key::of_secret(secret) {
                     self.served.directory.remove(key);
+                } else if let Some(index) = shared_lists::index_of_secret(secret) {
+                    self.served.lists.gone(index, self.clock.now());
                 }
             }
         }
@@ -215,12 +251,17 @@ impl std::fmt::Debug for Follower {
     }
 }
 
+impl Unreadable {
+    const ALL: [Self; 4] = [Self::LedgerEntry, Self::SigningKeys, Self::ServingCertificate, Self::SharedList];
+}
+
 impl EncodeLabelValue for Unreadable {
     fn encode(&self, encoder: &mut LabelValueEncoder<'_>) -> Result<(), std::fmt::Error> {
         match self {
             Self::LedgerEntry => "ledger_entry",
             Self::SigningKeys => "signing_keys",
             Self::ServingCertificate => "serving_certificate",
+            Self::SharedList => "shared_list",
         }
         .encode(encoder)
     }

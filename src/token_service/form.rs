@@ -12,17 +12,23 @@ const MOST_RESOURCES: usize = 16;
 /// ignored.
 #[derive(Default)]
 pub struct Form<'a> {
-    pub(super) grant_type: Option<Cow<'a, str>>,
-    pub(super) scope: Option<Cow<'a, str>>,
-    pub(super) client_id: Option<Cow<'a, str>>,
-    pub(super) client_secret: Option<Cow<'a, str>>,
-    pub(super) client_assertion: Option<Cow<'a, str>>,
-    pub(super) client_assertion_type: Option<Cow<'a, str>>,
+    /// RFC 6749 §4.4.2.
+    pub grant_type: Option<Cow<'a, str>>,
+    /// RFC 6749 §3.3.
+    pub scope: Option<Cow<'a, str>>,
+    /// RFC 6749 §2.3.1.
+    pub client_id: Option<Cow<'a, str>>,
+    /// RFC 6749 §2.3.1.
+    pub client_secret: Option<Cow<'a, str>>,
+    /// RFC 7521 §4.2.
+    pub client_assertion: Option<Cow<'a, str>>,
+    /// RFC 7521 §4.2.
+    pub client_assertion_type: Option<Cow<'a, str>>,
     /// The one parameter that may be repeated (RFC 8707 §2).
-    pub(super) resources: Vec<Cow<'a, str>>,
+    pub resources: Vec<Cow<'a, str>>,
     /// Of introspection (RFC 7662 §2.1) and revocation (RFC 7009 §2.1). `token_type_hint` beside it is not needed: there
     /// is one type of token.
-    pub(super) token: Option<Cow<'a, str>>,
+    pub token: Option<Cow<'a, str>>,
 }
 
 impl<'a> Form<'a> {

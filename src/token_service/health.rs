@@ -10,6 +10,7 @@ use tokio::sync::watch::Receiver;
 
 use super::directory::Directory;
 use super::follow::Served;
+use super::lists::Lists;
 use crate::admin::{Condition, Readiness};
 use crate::clock::Clock;
 use crate::kubernetes::watch::Health;
@@ -17,7 +18,7 @@ use crate::kubernetes::watch::Health;
 /// What must hold before clients are sent here. A watch that has lost its server does not count: what is known is served
 /// on, and it is said for how long nothing was heard.
 pub(super) fn conditions(served: &Served, health: Receiver<Health>, clock: Arc<dyn Clock>) -> Vec<Condition> {
-    let Served { directory, keys, certificate } = served.clone();
+    let Served { directory, keys, certificate, lists } = served.clone();
     let missing = |text: &str| Readiness::Missing(text.to_owned());
     vec![
         Condition::new("ledger", move || ledger(&directory, &health.borrow())),
@@ -27,6 +28,8 @@ pub(super) fn conditions(served: &Served, health: Receiver<Health>, clock: Arc<d
         Condition::new("serving-certificate", move || {
             if certificate.is_present() { Readiness::Ready } else { missing("none was read") }
         }),
+        // Tokens are issued all the same.
+        Condition::new("shared-lists", move || lists.problem().map_or(Readiness::Ready, Readiness::Degraded)),
     ]
 }
 
@@ -43,13 +46,15 @@ fn ledger(directory: &Directory, health: &Health) -> Readiness {
 
 /// Shows the directory's size and the watch's health in `registry`.
 pub(super) fn register(registry: &mut Registry, served: &Served, health: &Receiver<Health>) {
-    let gauges = Gauges { directory: served.directory.clone(), health: health.clone() };
+    let (directory, lists) = (served.directory.clone(), served.lists.clone());
+    let gauges = Gauges { directory, lists, health: health.clone() };
     registry.sub_registry_with_prefix("token_service").register_collector(Box::new(gauges));
 }
 
 #[derive(Debug)]
 struct Gauges {
     directory: Arc<Directory>,
+    lists: Arc<Lists>,
     health: Receiver<Health>,
 }
 
@@ -60,16 +65,25 @@ impl Collector for Gauges {
             let seconds = if health.healthy { 0.0 } else { health.since.elapsed().as_secs_f64() };
             (i64::from(health.healthy), seconds)
         };
-        let clients = i64::try_from(self.directory.len()).unwrap_or(i64::MAX);
+        let counts = self.lists.counts();
         let mut gauge = |name: &str, help: &str, value: f64| {
             let gauge = ConstGauge::new(value);
             gauge.encode(encoder.encode_descriptor(name, help, None, prometheus_client::metrics::MetricType::Gauge)?)
         };
         #[expect(clippy::cast_precision_loss, reason = "a count below 2^52")]
-        let clients = clients as f64;
+        let count = |count: usize| count as f64;
         #[expect(clippy::cast_precision_loss, reason = "0 or 1")]
         let healthy = healthy as f64;
-        gauge("clients", "Clients in the directory", clients)?;
+        gauge("clients", "Clients in the directory", count(self.directory.len()))?;
+        gauge("revoked_tokens", "Access tokens that were revoked and have not ended", count(counts.revoked))?;
+        gauge("revoked_tokens_unwritten", "Those that are not in the shared lists", count(counts.revoked_unwritten))?;
+        gauge("used_assertions", "Client assertions that were used and are remembered", count(counts.used))?;
+        gauge("used_assertions_unwritten", "Those that wait to be shared", count(counts.used_unwritten))?;
+        gauge(
+            "used_assertions_surplus",
+            "Those since the start that were not shared because their list was full",
+            count(counts.used_surplus),
+        )?;
         gauge("watch_healthy", "1 if the watch of the ledger namespace is healthy", healthy)?;
         gauge("watch_unhealthy_seconds", "For how long that watch has not been healthy", unhealthy_seconds)
     }
@@ -100,7 +114,8 @@ mod tests {
         let (_sender, health) = Health::channel();
         register(&mut registry, &Served::nothing("default"), &health);
         let text = crate::metrics::text(&registry);
-        assert!(text.contains("appreg_token_service_clients 0"), "{text}");
-        assert!(text.contains("appreg_token_service_watch_healthy 0"), "{text}");
+        for gauge in ["clients", "watch_healthy", "revoked_tokens", "used_assertions_unwritten"] {
+            assert!(text.contains(&format!("appreg_token_service_{gauge} 0")), "{text}");
+        }
     }
 }

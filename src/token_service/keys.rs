@@ -14,6 +14,7 @@ use serde_json::json;
 
 use crate::ledger::Digest;
 use crate::mint::signing_key::SigningKey;
+use crate::signer::jwt::PublicKey;
 use crate::signer::{self, INDEX_FIELD, Index};
 
 /// The Secret's name.
@@ -23,7 +24,17 @@ pub const SECRET: &str = "signing-keys";
 #[derive(Debug)]
 pub struct LoadedKeys {
     index: Index,
-    keys: BTreeMap<String, Arc<SigningKey>>,
+    keys: BTreeMap<String, (Arc<SigningKey>, Arc<Verifying>)>,
+}
+
+/// A published key, ready to verify.
+#[derive(Debug)]
+pub struct Verifying {
+    /// The first segment of every token that it signed, with the dot after it: it holds the algorithm, the type and the
+    /// key's identifier, so it is compared and not parsed.
+    pub header: Vec<u8>,
+    /// The public half.
+    pub key: PublicKey,
 }
 
 /// Why a Secret's keys cannot be used. The texts hold no byte of a key.
@@ -59,6 +70,8 @@ pub struct Moment {
     pub jwks: Bytes,
     /// The JWKS' entity tag (RFC 9110 §8.8.3), with its quotes.
     pub etag: HeaderValue,
+    /// The published keys, to verify with.
+    pub published: Vec<Arc<Verifying>>,
 }
 
 impl LoadedKeys {
@@ -70,7 +83,9 @@ impl LoadedKeys {
             let unusable = || Unusable::Key { kid: record.kid.chars().take(64).collect() };
             let pem = field(&format!("{}.pem", record.kid)).ok_or_else(unusable)?;
             let key = SigningKey::from_pem(record, pem).map_err(|_| unusable())?;
-            keys.insert(record.kid.clone(), Arc::new(key));
+            let public = PublicKey::from_jwk(key.jwk()).ok_or_else(unusable)?;
+            let verifying = Verifying { header: key.header().to_vec(), key: public };
+            keys.insert(record.kid.clone(), (Arc::new(key), Arc::new(verifying)));
         }
         Ok(Self { index, keys })
     }
@@ -103,19 +118,26 @@ impl SigningKeys {
 }
 
 impl Moment {
+    /// Whether a key is published.
+    #[must_use]
+    pub fn is_published(&self, kid: &str) -> bool {
+        self.published.iter().any(|published| published.key.kid() == kid)
+    }
+
     fn at(loaded: Arc<LoadedKeys>, now: Timestamp) -> Self {
         let index = &loaded.index;
         let transitions = || index.keys().iter().flat_map(|key| [Some(key.sign_from), key.publish_until]).flatten();
         let from = transitions().filter(|at| *at <= now).max().unwrap_or(Timestamp::MIN);
         let until = transitions().filter(|at| *at > now).min().unwrap_or(Timestamp::MAX);
-        let signing = index.signing(now).and_then(|record| loaded.keys.get(&record.kid).cloned());
-        let published: Vec<_> =
-            index.published(now).filter_map(|record| loaded.keys.get(&record.kid)).map(|key| key.jwk()).collect();
-        let jwks = Bytes::from(json!({ "keys": published }).to_string());
+        let signing = index.signing(now).and_then(|record| loaded.keys.get(&record.kid)).map(|(key, _)| key.clone());
+        let keys: Vec<_> = index.published(now).filter_map(|record| loaded.keys.get(&record.kid)).collect();
+        let jwks =
+            Bytes::from(json!({ "keys": keys.iter().map(|(key, _)| key.jwk()).collect::<Vec<_>>() }).to_string());
+        let published = keys.iter().map(|(_, verifying)| verifying.clone()).collect();
         let etag = HeaderValue::from_str(&format!("\"{}\"", Digest::of(&jwks).to_base64url()));
         // base64url in quotes is a header value; the empty tag matches nothing.
         let etag = etag.unwrap_or(HeaderValue::from_static("\"\""));
-        Self { loaded, from, until, signing, jwks, etag }
+        Self { loaded, from, until, signing, jwks, etag, published }
     }
 }
 

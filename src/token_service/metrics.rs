@@ -6,6 +6,7 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::registry::Registry;
 
 use super::refusal::Refusal;
+use super::verified::Inactive;
 
 /// The token service's counters. Clones count together.
 #[derive(Clone, Debug, Default)]
@@ -13,6 +14,10 @@ pub struct Metrics {
     requests: Family<RequestLabels, Counter>,
     connections_refused: Family<ConnectionLabels, Counter>,
     live_reads: Family<LiveReadLabels, Counter>,
+    failures_limited: Family<LimitedLabels, Counter>,
+    cluster_key_reads: Family<ClusterKeyReadLabels, Counter>,
+    list_writes: Family<ListWriteLabels, Counter>,
+    introspected: Family<IntrospectedLabels, Counter>,
 }
 
 /// Which endpoint answered.
@@ -73,6 +78,35 @@ pub enum LiveRead {
     Failed,
 }
 
+/// Whose limit a failed authentication was beyond.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Limited {
+    /// That of the client identifier it named.
+    Client,
+    /// That of the address it came from.
+    Address,
+}
+
+/// How a read of the cluster's keys ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum ClusterKeyRead {
+    /// They were read.
+    Ok,
+    /// The API server did not answer, refused, or said what cannot be understood.
+    Failed,
+}
+
+/// How a write of a shared list ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum ListWrite {
+    /// It was written.
+    Written,
+    /// Another writer was faster: it is read and written again.
+    Conflict,
+    /// The API server did not answer, or refused.
+    Failed,
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct RequestLabels {
     endpoint: Endpoint,
@@ -89,6 +123,30 @@ struct LiveReadLabels {
     outcome: LiveRead,
 }
 
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct LimitedLabels {
+    by: Limited,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ClusterKeyReadLabels {
+    outcome: ClusterKeyRead,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ListWriteLabels {
+    outcome: ListWrite,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct IntrospectedLabels {
+    result: Introspected,
+}
+
+/// What introspection said of a token: that it is active, or why it is not.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+struct Introspected(Option<Inactive>);
+
 impl Metrics {
     /// The counters, shown by `registry`.
     pub fn register(registry: &mut Registry) -> Self {
@@ -102,8 +160,28 @@ impl Metrics {
         );
         registry.register(
             "live_reads",
-            "Ledger entries read live before a 401, by how that ended",
+            "Ledger entries read live before a client is said to be unknown, by how that ended",
             metrics.live_reads.clone(),
+        );
+        registry.register(
+            "failures_limited",
+            "Failed authentications beyond a limit, answered with 429, by whose limit it was",
+            metrics.failures_limited.clone(),
+        );
+        registry.register(
+            "cluster_key_reads",
+            "Reads of the keys that the cluster signs ServiceAccount tokens with, by how they ended",
+            metrics.cluster_key_reads.clone(),
+        );
+        registry.register(
+            "list_writes",
+            "Writes of the lists that replicas share, by how that ended",
+            metrics.list_writes.clone(),
+        );
+        registry.register(
+            "introspected_tokens",
+            "Tokens that were introspected, active or why they were not",
+            metrics.introspected.clone(),
         );
         metrics
     }
@@ -118,6 +196,28 @@ impl Metrics {
 
     pub(super) fn live_read(&self, outcome: LiveRead) {
         self.live_reads.get_or_create(&LiveReadLabels { outcome }).inc();
+    }
+
+    pub(super) fn failure_limited(&self, by: Limited) {
+        self.failures_limited.get_or_create(&LimitedLabels { by }).inc();
+    }
+
+    /// How many failed authentications were beyond this limit.
+    #[must_use]
+    pub fn failures_limited(&self, by: Limited) -> u64 {
+        self.failures_limited.get_or_create(&LimitedLabels { by }).get()
+    }
+
+    pub(super) fn cluster_key_read(&self, outcome: ClusterKeyRead) {
+        self.cluster_key_reads.get_or_create(&ClusterKeyReadLabels { outcome }).inc();
+    }
+
+    pub(super) fn introspected(&self, inactive: Option<Inactive>) {
+        self.introspected.get_or_create(&IntrospectedLabels { result: Introspected(inactive) }).inc();
+    }
+
+    pub(super) fn list_write(&self, outcome: ListWrite) {
+        self.list_writes.get_or_create(&ListWriteLabels { outcome }).inc();
     }
 
     /// How many live reads ended like this.
@@ -177,6 +277,16 @@ impl EncodeLabelValue for ConnectionRefusal {
     }
 }
 
+impl EncodeLabelValue for Limited {
+    fn encode(&self, encoder: &mut LabelValueEncoder<'_>) -> Result<(), std::fmt::Error> {
+        match self {
+            Self::Client => "client",
+            Self::Address => "address",
+        }
+        .encode(encoder)
+    }
+}
+
 impl EncodeLabelValue for LiveRead {
     fn encode(&self, encoder: &mut LabelValueEncoder<'_>) -> Result<(), std::fmt::Error> {
         match self {
@@ -184,6 +294,33 @@ impl EncodeLabelValue for LiveRead {
             Self::Same => "same",
             Self::Absent => "absent",
             Self::Limited => "limited",
+            Self::Failed => "failed",
+        }
+        .encode(encoder)
+    }
+}
+
+impl EncodeLabelValue for ClusterKeyRead {
+    fn encode(&self, encoder: &mut LabelValueEncoder<'_>) -> Result<(), std::fmt::Error> {
+        match self {
+            Self::Ok => "ok",
+            Self::Failed => "failed",
+        }
+        .encode(encoder)
+    }
+}
+
+impl EncodeLabelValue for Introspected {
+    fn encode(&self, encoder: &mut LabelValueEncoder<'_>) -> Result<(), std::fmt::Error> {
+        self.0.map_or("active", Inactive::as_str).encode(encoder)
+    }
+}
+
+impl EncodeLabelValue for ListWrite {
+    fn encode(&self, encoder: &mut LabelValueEncoder<'_>) -> Result<(), std::fmt::Error> {
+        match self {
+            Self::Written => "written",
+            Self::Conflict => "conflict",
             Self::Failed => "failed",
         }
         .encode(encoder)
@@ -201,11 +338,19 @@ mod tests {
         metrics.answered(Endpoint::Token, Outcome::Refused(Refusal::UnknownClient));
         metrics.connection_refused(ConnectionRefusal::AddressLimit);
         metrics.live_read(LiveRead::Limited);
+        metrics.failure_limited(Limited::Address);
+        metrics.list_write(ListWrite::Conflict);
+        metrics.introspected(None);
+        metrics.introspected(Some(Inactive::Entry));
         let text = crate::metrics::text(&registry);
         for line in [
             r#"appreg_token_service_requests_total{endpoint="token",outcome="unknown_client"} 1"#,
             r#"appreg_token_service_connections_refused_total{reason="address_limit"} 1"#,
             r#"appreg_token_service_live_reads_total{outcome="limited"} 1"#,
+            r#"appreg_token_service_failures_limited_total{by="address"} 1"#,
+            r#"appreg_token_service_list_writes_total{outcome="conflict"} 1"#,
+            r#"appreg_token_service_introspected_tokens_total{result="active"} 1"#,
+            r#"appreg_token_service_introspected_tokens_total{result="entry"} 1"#,
         ] {
             assert!(text.contains(line), "{line} in\n{text}");
         }

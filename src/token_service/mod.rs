@@ -3,31 +3,44 @@
 //! ```text
 //! ledger namespace ─watch─▶ follow ─▶ directory · keys · tls        (what is accepted, signed and served with)
 //!                  ◀─get── live  ◀──────┐
-//! client ─TLS─▶ server ─▶ service ─▶ token_endpoint · documents     (requests)
+//!                  ◀update─ lists ◀─────┤                            (what was revoked or used)
+//! client ─TLS─▶ server ─▶ service ─▶ client_authentication ─▶ token_endpoint · introspection · revocation · documents
+//! API server ─▶ cluster_keys ───────────┘                           (requests)
 //! ```
 //!
-//! It writes nothing and needs `get`, `list` and `watch` on the Secrets of one namespace. Every replica answers by
-//! itself. When the API server cannot be reached, it goes on with what it knows.
+//! It needs `get`, `list` and `watch` on the Secrets of one namespace, `update` on the eight shared lists, which are all
+//! that it writes, and the cluster's discovery documents, which every `ServiceAccount` may read. Every replica answers by
+//! itself. When the API server cannot be reached, it goes on with what it knows; tokens cannot be revoked then.
 
+pub mod accepted;
 pub mod client_authentication;
+pub mod cluster_keys;
 pub mod directory;
-mod documents;
+pub mod documents;
+pub mod failures;
 pub mod follow;
 pub mod form;
+pub mod forwarded;
+mod introspection;
 pub mod keys;
+pub mod lists;
 pub mod live;
 pub mod metrics;
 pub mod peer;
 pub mod queue;
 pub mod refusal;
 pub mod request;
+mod revocation;
 pub mod server;
 pub mod service;
 pub mod tls;
 pub mod token_endpoint;
+pub mod used_assertions;
+pub mod verified;
+pub mod verifying_key;
 
 mod health;
-mod write_deadline;
+mod impatient;
 
 use std::io;
 use std::net::SocketAddr;
@@ -45,7 +58,10 @@ use crate::clock::Clock;
 use crate::config;
 use crate::kubernetes::client::Clients;
 use crate::kubernetes::watch::{Health, Selection, Watch};
+use cluster_keys::ClusterKeys;
+use failures::{Failures, Rates};
 use follow::{Follower, Served};
+use lists::Writer;
 use live::LiveReader;
 use metrics::Metrics;
 use server::{Limits, Server};
@@ -60,6 +76,8 @@ pub struct Settings {
     pub ledger_namespace: String,
     /// What clients may take up.
     pub limits: Limits,
+    /// How many failed authentications are answered as such.
+    pub failures: Rates,
 }
 
 /// Where the token service listens.
@@ -106,30 +124,45 @@ pub async fn run(
     clock: Arc<dyn Clock>,
     stop: CancellationToken,
 ) -> Result<(), Error> {
-    let Settings { server, ledger_namespace, limits } = settings;
+    let Settings { server, ledger_namespace, limits, failures } = settings;
     let mut registry = crate::metrics::registry();
     let metrics = Metrics::register(&mut registry);
     let served = Served::nothing(&server.name);
     let follower = Arc::new(Follower::new(served.clone(), clock.clone(), &mut registry));
     let (health_sender, health) = Health::channel();
     health::register(&mut registry, &served, &health);
-    let conditions = health::conditions(&served, health, clock.clone());
+    let cluster_keys = Arc::new(ClusterKeys::new(clients.requests.clone(), clock.clone(), metrics.clone()));
+    let mut conditions = health::conditions(&served, health, clock.clone());
+    conditions.push(cluster_keys.condition());
     let watch = Watch {
         name: "ledger namespace",
         api: Api::<Secret>::namespaced(clients.watches, &ledger_namespace),
         selection: Selection::default(),
     };
     let door = follow::door(server.name.clone());
-    let live = LiveReader::new(clients.requests, &ledger_namespace, follower.clone(), clock.clone(), metrics.clone());
+    let (requests, namespace) = (clients.requests, &*ledger_namespace);
+    let writer = Writer::new(requests.clone(), namespace, follower.clone(), clock.clone(), metrics.clone());
+    let live = LiveReader::new(requests, namespace, follower.clone(), clock.clone(), metrics.clone());
     let certificate = served.certificate.clone();
+    let failures = Failures::new(failures, metrics.clone());
     let (body_within, queue) = (limits.body, limits.queue.for_threads(Handle::current().metrics().num_workers()));
-    let service = Service::new(Parts { server, served, live, clock, metrics: metrics.clone(), body_within, queue });
-    let service = Arc::new(service);
+    let proxies = server.forwarded_certificates.clone().map(Arc::new);
+    let service = Arc::new(Service::new(Parts {
+        server,
+        served,
+        live,
+        failures,
+        cluster_keys: cluster_keys.clone(),
+        clock,
+        metrics: metrics.clone(),
+        body_within,
+        queue,
+    }));
     let answer = move |request| {
         let service = service.clone();
         async move { service.respond(request).await }
     };
-    let server = Server { certificate, answer, limits, metrics };
+    let server = Server { certificate, answer, limits, metrics, proxies };
 
     let mut tasks = JoinSet::new();
     let watch_stop = stop.clone();
@@ -139,7 +172,16 @@ pub async fn run(
         // Its error is of reading an address that is bound.
         let _ = Admin { conditions, registry }.run(listeners.admin, admin_stop).await;
     });
-    tasks.spawn(server.run(listeners.clients, stop.clone()));
+    let keys_stop = stop.clone();
+    tasks.spawn(async move { cluster_keys.run(keys_stop).await });
+    // What the last requests leave behind is written after them.
+    let (server_stop, answered) = (stop.clone(), CancellationToken::new());
+    let writer_stop = answered.clone();
+    tasks.spawn(async move {
+        let _ends = answered.drop_guard();
+        server.run(listeners.clients, server_stop).await;
+    });
+    tasks.spawn(writer.run(writer_stop));
     let mut ended = Ok(());
     while let Some(task) = tasks.join_next().await {
         if task.is_err() || !stop.is_cancelled() {

@@ -1,5 +1,6 @@
 //! What every endpoint with client authentication begins with: the body, read within its limits.
 
+use std::net::{IpAddr, Ipv6Addr};
 use std::pin::pin;
 
 use bytes::Bytes;
@@ -10,6 +11,7 @@ use hyper::body::{Body as _, Incoming};
 use tokio::time::timeout;
 
 use super::form::query_has_credentials;
+use super::peer::Peer;
 use super::refusal::Refusal;
 use super::service::{Request, Service};
 
@@ -24,6 +26,18 @@ pub(super) struct Received {
     pub(super) parts: request::Parts,
     /// Its body.
     pub(super) body: Bytes,
+}
+
+impl Received {
+    /// Who sent it.
+    pub(super) fn peer(&self) -> Option<&Peer> {
+        self.parts.extensions.get()
+    }
+
+    /// Where it came from; the unspecified address for what no connection has brought.
+    pub(super) fn address(&self) -> IpAddr {
+        self.peer().map_or(IpAddr::V6(Ipv6Addr::UNSPECIFIED), |peer| peer.address)
+    }
 }
 
 /// Reads the body, of the right type and within its limits. The header comes back whatever became of the body.

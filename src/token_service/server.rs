@@ -4,7 +4,7 @@
 
 use std::collections::HashMap;
 use std::io;
-use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, SocketAddr};
 use std::panic::AssertUnwindSafe;
 use std::pin::pin;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -23,12 +23,15 @@ use tokio_rustls::{TlsAcceptor, server::TlsStream};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use super::forwarded::sender;
+use super::impatient::Impatient;
 use super::metrics::{ConnectionRefusal, Metrics};
-use super::peer::Peer;
+use super::peer::{Peer, network};
 use super::queue::Depths;
 use super::service::{Body, Request};
 use super::tls::{HTTP_2, ServingCertificate};
-use super::write_deadline::WriteDeadline;
+use crate::config::forwarded::ForwardedCertificates;
+use crate::ledger::Digest;
 
 /// What one client, and all clients together, may take up.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -39,12 +42,13 @@ pub struct Limits {
     pub connections_per_address: usize,
     /// How long a TLS handshake may take.
     pub handshake: Duration,
-    /// How long a request's header may take, and how long an HTTP/1.1 connection may be idle.
+    /// How long a request's header may take, and how long an HTTP/1.1 connection may be idle; how long an HTTP/2 client
+    /// may take to begin, and to answer a ping.
     pub header: Duration,
     /// How long a request's body may take.
     pub body: Duration,
-    /// How long a peer may take nothing of what it is sent.
-    pub write: Duration,
+    /// How long a peer may read nothing at all of its answers.
+    pub stall: Duration,
     /// How old a connection may become before it is asked to end: so that replicas share the load again, and nothing
     /// stays for ever.
     pub connection_age: Duration,
@@ -62,7 +66,7 @@ impl Default for Limits {
             handshake: Duration::from_secs(5),
             header: Duration::from_secs(20),
             body: Duration::from_secs(10),
-            write: Duration::from_secs(20),
+            stall: Duration::from_secs(20),
             connection_age: Duration::from_mins(10),
             drain: Duration::from_secs(10),
             queue: Depths { standing: 16, burst: 256 },
@@ -82,6 +86,14 @@ const UNSENT_BYTES: u32 = 32 * 1024;
 const UNSENT_TLS_BYTES: usize = 16 * 1024;
 /// Connections that wait to be accepted.
 const BACKLOG: u32 = 1024;
+/// With how many bytes an HTTP/2 client begins, before anything of hyper's watches over it (RFC 9113 §3.4).
+const PREFACE_BYTES: usize = 24;
+/// The most HTTP/2 streams that a client may have reset before they were looked at (CVE-2023-44487, "rapid reset"): one
+/// more ends the connection.
+const MOST_RESET_STREAMS: usize = 20;
+/// The most HTTP/2 streams that we have reset because the client broke the protocol (RUSTSEC-2024-0003): one more ends
+/// the connection.
+const MOST_BROKEN_STREAMS: usize = 128;
 /// A failed accept (too many open files) is tried again after this long.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(20);
 
@@ -106,6 +118,8 @@ pub struct Server<A> {
     pub limits: Limits,
     /// Where refused connections are counted.
     pub metrics: Metrics,
+    /// Proxies that are believed when they say who their client is.
+    pub proxies: Option<Arc<ForwardedCertificates>>,
 }
 
 impl<A, F> Server<A>
@@ -155,9 +169,12 @@ where
     let Ok(permit) = shared.permits.clone().try_acquire_owned() else {
         return refused(ConnectionRefusal::TotalLimit);
     };
-    let Some(seat) = Addresses::take(&shared.addresses, peer.ip()) else {
+    // A proxy is the address of everybody behind it; the limit in total holds for it too.
+    let is_proxy = shared.server.proxies.as_ref().is_some_and(|proxies| proxies.is_proxy(peer.ip()));
+    let seat = if is_proxy { None } else { Addresses::take(&shared.addresses, peer.ip()) };
+    if seat.is_none() && !is_proxy {
         return refused(ConnectionRefusal::AddressLimit);
-    };
+    }
     let shared = shared.clone();
     connections.spawn(async move {
         let _held = (permit, seat);
@@ -171,7 +188,7 @@ where
     F: Future<Output = Response<Body>> + Send + 'static,
 {
     async fn connection(&self, stream: TcpStream, address: IpAddr) {
-        let Server { certificate, answer: _, limits, metrics } = &self.server;
+        let Server { certificate, answer: _, limits, metrics, proxies: _ } = &self.server;
         let Some(config) = certificate.config() else {
             return metrics.connection_refused(ConnectionRefusal::NoCertificate);
         };
@@ -183,28 +200,36 @@ where
             Ok(Err(error)) => return metrics.connection_refused(refusal_of(&error)),
             Err(_) => return metrics.connection_refused(ConnectionRefusal::HandshakeTimeout),
         };
-        self.serve(stream, Peer { address: address.to_canonical(), certificate: None }).await;
+        let leaf = stream.get_ref().1.peer_certificates().and_then(<[_]>::first);
+        let certificate = leaf.map(|leaf| Digest::of(leaf));
+        self.serve(stream, Peer { address: address.to_canonical(), certificate }).await;
     }
 
     async fn serve(&self, stream: TlsStream<TcpStream>, peer: Peer) {
         let limits = &self.server.limits;
         let is_http_2 = stream.get_ref().1.alpn_protocol() == Some(HTTP_2);
-        let io = TokioIo::new(WriteDeadline::new(stream, limits.write));
-        let answer = self.server.answer.clone();
+        let stream = Impatient::new(stream, limits.stall);
+        let (answer, proxies) = (self.server.answer.clone(), self.server.proxies.clone());
         let service = service_fn(move |mut request: Request| {
-            request.extensions_mut().insert(peer);
+            let sender = sender(proxies.as_deref(), peer, request.headers());
+            request.extensions_mut().insert(sender);
             contained(answer(request))
         });
         if is_http_2 {
+            let io = TokioIo::new(stream.begins_with(PREFACE_BYTES, limits.header));
             let mut builder = http2::Builder::new(TokioExecutor::new());
             builder
+                .max_local_error_reset_streams(MOST_BROKEN_STREAMS)
                 .timer(TokioTimer::new())
                 .max_concurrent_streams(MOST_STREAMS)
+                .max_pending_accept_reset_streams(MOST_RESET_STREAMS)
+                // It bounds the CONTINUATION frames of a header too.
                 .max_header_list_size(LARGEST_HEADER_BYTES)
                 .keep_alive_interval(limits.header)
                 .keep_alive_timeout(limits.header);
             self.drive(builder.serve_connection(io, service)).await;
         } else {
+            let io = TokioIo::new(stream);
             let mut builder = http1::Builder::new();
             builder
                 .timer(TokioTimer::new())
@@ -290,14 +315,6 @@ impl Drop for Seat {
     }
 }
 
-/// What counts as one address: one IPv4 address, or the /64 that a single IPv6 host is usually given whole.
-fn network(address: IpAddr) -> IpAddr {
-    match address.to_canonical() {
-        IpAddr::V4(v4) => IpAddr::V4(v4),
-        IpAddr::V6(v6) => IpAddr::V6(Ipv6Addr::from_bits(v6.to_bits() >> 64 << 64)),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -314,12 +331,5 @@ mod tests {
         assert!(Addresses::take(&addresses, address).is_some());
         drop(second);
         assert!(addresses.open.lock().unwrap().is_empty(), "nothing is remembered of who has left");
-    }
-
-    #[test]
-    fn a_64_of_ipv6_is_one_address() {
-        let of = |text: &str| network(text.parse().unwrap());
-        assert_eq!(of("2001:db8::1"), of("2001:db8::ffff:1"));
-        assert_ne!(of("2001:db8::1"), of("2001:db8:0:1::1"));
     }
 }

@@ -8,16 +8,23 @@ use http::{HeaderValue, Method, Response, StatusCode, header};
 use http_body_util::Full;
 use hyper::body::{Body as _, Incoming};
 
+use super::cluster_keys::ClusterKeys;
 use super::directory::Directory;
 use super::documents::{jwks, metadata, metadata_of, metadata_paths};
+use super::failures::Failures;
 use super::follow::Served;
+use super::introspection::introspect;
 use super::keys::SigningKeys;
+use super::lists::Lists;
 use super::live::LiveReader;
 use super::metrics::{Endpoint, Metrics, Outcome};
 use super::queue::{Depths, Queue};
 use super::refusal::Refusal;
 use super::request::{Received, receive};
+use super::revocation::revoke;
 use super::token_endpoint::issue;
+use super::used_assertions::UsedAssertions;
+use super::verified::Verified;
 use crate::clock::Clock;
 use crate::config::Server;
 
@@ -38,13 +45,18 @@ pub struct Service {
     pub(super) server: Server,
     pub(super) directory: Arc<Directory>,
     pub(super) keys: Arc<SigningKeys>,
+    pub(super) lists: Arc<Lists>,
+    pub(super) verified: Verified,
     pub(super) live: LiveReader,
+    pub(super) failures: Failures,
+    pub(super) cluster_keys: Arc<ClusterKeys>,
+    pub(super) used_assertions: UsedAssertions,
     pub(super) clock: Arc<dyn Clock>,
     pub(super) metadata: Bytes,
     pub(super) body_within: Duration,
+    pub(super) metrics: Metrics,
     queue: Queue,
     paths: Vec<(String, Endpoint)>,
-    metrics: Metrics,
 }
 
 /// What a service is made of.
@@ -55,6 +67,10 @@ pub struct Parts {
     pub served: Served,
     /// For the read before a 401.
     pub live: LiveReader,
+    /// Which failures are one too many.
+    pub failures: Failures,
+    /// For `ServiceAccount` tokens.
+    pub cluster_keys: Arc<ClusterKeys>,
     /// Read once per request.
     pub clock: Arc<dyn Clock>,
     /// Where requests are counted.
@@ -69,10 +85,25 @@ impl Service {
     /// A service.
     #[must_use]
     pub fn new(parts: Parts) -> Self {
-        let Parts { server, served, live, clock, metrics, body_within, queue } = parts;
-        let Served { directory, keys, certificate: _ } = served;
-        let (metadata, paths, queue) = (metadata_of(&server), paths_of(server.path()), Queue::new(queue));
-        Self { server, directory, keys, live, clock, metadata, body_within, queue, paths, metrics }
+        let Parts { server, served, live, failures, cluster_keys, clock, metrics, body_within, queue } = parts;
+        let Served { directory, keys, certificate: _, lists } = served;
+        Self {
+            metadata: metadata_of(&server),
+            paths: paths_of(server.path()),
+            queue: Queue::new(queue),
+            verified: Verified::default(),
+            used_assertions: UsedAssertions::default(),
+            server,
+            directory,
+            keys,
+            lists,
+            live,
+            failures,
+            cluster_keys,
+            clock,
+            body_within,
+            metrics,
+        }
     }
 
     /// Answers a request.
@@ -83,7 +114,8 @@ impl Service {
         };
         match endpoint {
             Endpoint::Token => self.post(Endpoint::Token, request, issue).await,
-            Endpoint::Introspection | Endpoint::Revocation => bare(StatusCode::NOT_FOUND),
+            Endpoint::Introspection => self.post(Endpoint::Introspection, request, introspect).await,
+            Endpoint::Revocation => self.post(Endpoint::Revocation, request, revoke).await,
             Endpoint::Jwks => get(&request, |request| jwks(self, request.headers())),
             Endpoint::Metadata => get(&request, |_| metadata(self)),
         }
@@ -154,7 +186,12 @@ pub(super) fn never_cached(mut response: Response<Body>) -> Response<Body> {
 /// All paths, below the issuer's except the well-known ones. The one most asked for comes first.
 fn paths_of(issuer_path: &str) -> Vec<(String, Endpoint)> {
     let below = |name: &str, endpoint: Endpoint| (format!("{issuer_path}/{name}"), endpoint);
-    let mut paths = vec![below("token", Endpoint::Token), below("jwks", Endpoint::Jwks)];
+    let mut paths = vec![
+        below("token", Endpoint::Token),
+        below("introspect", Endpoint::Introspection),
+        below("jwks", Endpoint::Jwks),
+        below("revoke", Endpoint::Revocation),
+    ];
     paths.extend(metadata_paths(issuer_path).into_iter().map(|path| (path, Endpoint::Metadata)));
     paths
 }

@@ -1,12 +1,18 @@
-//! The serving certificate: read from its Secret, exchanged while connections live on.
+//! The serving certificate: read from its Secret, exchanged while connections live on. And what a client's certificate
+//! must be for a handshake to succeed.
 
 use std::sync::Arc;
 
 use arc_swap::ArcSwapOption;
+use rustls::client::danger::HandshakeSignatureValid;
 use rustls::crypto::aws_lc_rs::default_provider;
+use rustls::crypto::{WebPkiSupportedAlgorithms, verify_tls12_signature, verify_tls13_signature};
 use rustls::pki_types::pem::PemObject as _;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use rustls::{ServerConfig, sign::CertifiedKey};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, UnixTime};
+use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
+use rustls::{
+    CertificateError, DigitallySignedStruct, DistinguishedName, ServerConfig, SignatureScheme, sign::CertifiedKey,
+};
 
 use crate::ledger::Digest;
 
@@ -21,6 +27,9 @@ pub const KEY: &str = "tls.key";
 
 /// The longest certificate chain that is read.
 const LONGEST_CHAIN: usize = 8;
+
+/// The longest chain that a client may present, in bytes: a session that can be resumed keeps it.
+const LONGEST_CLIENT_CHAIN_BYTES: usize = 16 * 1024;
 
 /// The protocol identifier of HTTP/2 (RFC 9113 §3.2).
 pub(super) const HTTP_2: &[u8] = b"h2";
@@ -72,6 +81,7 @@ impl Serving {
         }
         let key = PrivateKeyDer::from_pem_slice(key_pem).map_err(|_| Unusable::Key)?;
         let provider = Arc::new(default_provider());
+        let algorithms = provider.signature_verification_algorithms;
         let key = provider.key_provider.load_private_key(key).map_err(|_| Unusable::Key)?;
         let certified = CertifiedKey::new(chain, key);
         certified.keys_match().map_err(|error| match error {
@@ -82,10 +92,11 @@ impl Serving {
         let mut config = ServerConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()
             .map_err(|_| Unusable::Key)?
-            .with_no_client_auth()
+            .with_client_cert_verifier(Arc::new(PossessionOnly(algorithms)))
             .with_cert_resolver(Arc::new(rustls::sign::SingleCertAndKey::from(certified)));
         config.alpn_protocols = vec![HTTP_2.to_vec(), HTTP_1_1.to_vec()];
-        // With a P-256 certificate a resumed handshake saves nothing; the second ticket would only cost.
+        // A resumed handshake saves half where the client has a certificate, and nothing else; a second ticket would only
+        // cost. The session keeps the client's certificate, and what that is worth is asked at every request.
         config.send_tls13_tickets = 1;
         Ok(Self { config: Arc::new(config), digest })
     }
@@ -109,6 +120,59 @@ impl ServingCertificate {
     /// The configuration for the next connection.
     pub(super) fn config(&self) -> Option<Arc<ServerConfig>> {
         self.current.load().as_ref().map(|serving| serving.config.clone())
+    }
+}
+
+/// Asks for a client certificate, requires none, and has the client prove that it holds the key of one that it presents.
+///
+/// Who has signed the certificate and what stands in it is not judged: whether its SHA-256 is in the ledger is asked at
+/// every request (rule R1), so what ends or is revoked counts for open connections and resumed sessions too.
+#[derive(Debug)]
+struct PossessionOnly(WebPkiSupportedAlgorithms);
+
+impl ClientCertVerifier for PossessionOnly {
+    fn client_auth_mandatory(&self) -> bool {
+        false
+    }
+
+    /// No authorities: clients then send what they have, self-signed or not.
+    fn root_hint_subjects(&self) -> &[DistinguishedName] {
+        &[]
+    }
+
+    fn verify_client_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        _now: UnixTime,
+    ) -> Result<ClientCertVerified, rustls::Error> {
+        let bytes = end_entity.len() + intermediates.iter().map(|certificate| certificate.len()).sum::<usize>();
+        if bytes > LONGEST_CLIENT_CHAIN_BYTES {
+            return Err(CertificateError::BadEncoding.into());
+        }
+        Ok(ClientCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        verify_tls12_signature(message, cert, dss, &self.0)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        verify_tls13_signature(message, cert, dss, &self.0)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.0.supported_schemes()
     }
 }
 

@@ -37,6 +37,9 @@ pub(super) async fn issue(service: &Service, received: &Received) -> Result<Resp
         None => return Err(Refusal::NoGrantType),
     }
     let authenticated = authenticate(service, received, &form, now).await?;
+    if !authenticated.client.has_client_credentials {
+        return Err(Refusal::UnauthorizedClient);
+    }
     let answer = answer(service, key, &authenticated, &form, now)?;
     Ok(never_cached(Response::new(Body::from(answer))))
 }

@@ -203,6 +203,8 @@ const VALUES: &[(&str, &str)] = &[
     ("tokenService.replicas=5", "replicas: 5"),
     ("tokenService.connections=1000000", "--connections=1000000"),
     ("tokenService.connectionsPerAddress=257", "--connections-per-address=257"),
+    ("tokenService.failuresPerClient=2", "--failures-per-client=2"),
+    ("tokenService.failuresPerAddress=11", "--failures-per-address=11"),
     ("tokenService.serviceAnnotations.topology=near", "topology: near"),
     ("tokenService.resources.requests.memory=33Mi", "memory: 33Mi"),
     ("tokenService.resources.requests.cpu=22m", "cpu: 22m"),

@@ -32,6 +32,7 @@ mod outages;
 mod processes;
 mod rbac;
 mod registration;
+mod replicas;
 mod requests;
 mod rotation;
 mod rules;

@@ -6,6 +6,7 @@
 
 use std::collections::BTreeSet;
 
+use appreg::shared_lists::{NAMES, index_of_client};
 use k8s_openapi::api::rbac::v1::{ClusterRole, ClusterRoleBinding, PolicyRule, Role, RoleBinding, RoleRef, Subject};
 use kube::api::{DeleteParams, ListParams};
 use kube::{Api, ResourceExt};
@@ -16,7 +17,9 @@ use crate::applied::{
     token_service_user, until,
 };
 use crate::harness::operator::{LEDGER, NAMESPACE};
-use crate::harness::{AuditEvent, ControlPlane, Operator, eventually, eventually::holds, eventually_within};
+use crate::harness::{
+    AuditEvent, ControlPlane, Operator, TokenClient, eventually, eventually::holds, eventually_within,
+};
 
 use std::time::Duration;
 
@@ -64,7 +67,9 @@ async fn the_operator_uses_every_right_that_the_chart_gives_it_and_no_other() {
         namespace: LEDGER.to_owned(),
         name: String::new(),
     };
-    assert_eq!(only, ["get", "list", "watch"].map(secrets_of_the_ledger).into());
+    let read = ["get", "list", "watch"].map(secrets_of_the_ledger);
+    let written = NAMES.map(|name| Right { name: name.to_owned(), ..secrets_of_the_ledger("update") });
+    assert_eq!(only, read.into_iter().chain(written).collect());
     assert!(controller.process.is_running() && token_service.process.is_running());
 }
 
@@ -137,17 +142,36 @@ async fn everything(plane: &ControlPlane, operator: &Operator<'_>) {
 
     // An unknown client: the token service looks at the API server itself before it refuses.
     let bundle = fields(&secrets(plane, LEDGER).get("ca-bundle").await.unwrap())["ca.crt"].clone();
-    let tokens = crate::harness::TokenClient::new(&bundle, &format!("{}/token", operator.issuer())).unwrap();
+    let tokens = TokenClient::new(&bundle, &format!("{}/token", operator.issuer())).unwrap();
     assert!(tokens.basic("nobody", "nothing").await.unwrap().is_refusal());
+
+    revocations(plane, operator, shop, &tokens).await;
 
     // The sweep of what was deleted first.
     let ledger = secrets(plane, LEDGER);
     eventually_within(Duration::from_mins(1), "the deleted registration's ledger entry is swept", async || {
         let all = ledger.list(&ListParams::default()).await.map_err(|error| error.to_string())?;
         let entries = all.iter().filter(|secret| secret.type_.as_deref() == Some("appreg.dev/ledger")).count();
-        holds(entries == 1, || format!("{entries} entries"))
+        holds(entries == 1 + NAMES.len(), || format!("{entries} entries"))
     })
     .await;
+}
+
+/// A revoked token in each of the lists that replicas share.
+async fn revocations(plane: &ControlPlane, operator: &Operator<'_>, shop: &str, tokens: &TokenClient) {
+    let revocation = tokens.at(&format!("{}/revoke", operator.issuer()));
+    for list in 0..NAMES.len() {
+        let ids = (0..1000).map(|n| format!("{shop}.list-{n}"));
+        let client_id = ids.into_iter().find(|id| index_of_client(id) == list).unwrap();
+        let name = format!("list-{list}");
+        let credentials = json!([{"name": "web", "clientSecret": {}}]);
+        create(plane, shop, &name, json!({"clientID": client_id, "credentials": credentials})).await;
+        in_order(plane, shop, &name).await;
+        let client_secret = fields(&secrets(plane, shop).get(&name).await.unwrap())["client_secret"].clone();
+        let token = tokens.basic(&client_id, &client_secret).await.unwrap().access_token.unwrap();
+        let status = revocation.revoke(&client_id, &client_secret, &token).await.unwrap();
+        assert_eq!(status, 200, "{}", NAMES[list]);
+    }
 }
 
 /// Requests that no right allows.

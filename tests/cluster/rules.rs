@@ -28,6 +28,7 @@ policyURI: https://shop.example/privacy#data
 tosURI: https://shop.example/terms
 contacts: [shop-team@example.com]
 redirectURIs: [https://shop.example/callback, "http://localhost:8000"]
+resourceAudiences: [https://shop.example]
 postLogoutRedirectURIs: ["http://127.0.0.1:8000/bye", "http://[::1]:8000/bye"]
 grantTypes: [client_credentials, authorization_code, refresh_token]
 tokenEndpointAuthMethod: client_secret_basic
@@ -47,8 +48,32 @@ credentials:
   effectiveDuration: 90d
   secretName: storefront-mtls
   certificate: {keyType: ECDSAP256, dnsNames: [storefront.shop.svc, "*.storefront.shop.svc"]}
+- {name: partner, publicKey: {pem: "-----BEGIN CERTIFICATE-----\nMIIB\n-----END CERTIFICATE-----\n"}}
 - {name: api, effectiveDuration: 1h, accessToken: {scopes: [orders:read]}}
+- {name: workload, serviceAccount: {name: storefront}}
 "#,
+    ),
+    (
+        "public keys in both forms, one with a revocation",
+        "{tokenEndpointAuthMethod: private_key_jwt, credentials: [{name: a, description: x, revokeMintedBefore: '2026-11-22T07:00:00Z', publicKey: {pem: '-----BEGIN PUBLIC KEY-----'}}, {name: b, publicKey: {der: 'MAA='}}, {name: c, publicKey: {der: \"TUFB\\nTUFB\\n\"}}]}",
+    ),
+    (
+        "a ServiceAccount alone",
+        "{tokenEndpointAuthMethod: private_key_jwt, credentials: [{name: a, serviceAccount: {name: shop.front}}]}",
+    ),
+    (
+        "an uploaded certificate for mutual TLS",
+        "{tokenEndpointAuthMethod: self_signed_tls_client_auth, credentials: [{name: a, publicKey: {der: 'MAA='}}]}",
+    ),
+    (
+        "a minted certificate for mutual TLS",
+        "{tokenEndpointAuthMethod: tls_client_auth, credentials: [{name: a, certificate: {}}]}",
+    ),
+    ("a client secret in the body", "{tokenEndpointAuthMethod: client_secret_post}"),
+    ("audiences to serve", "{resourceAudiences: [https://api.shop.example, orders]}"),
+    (
+        "a public client with a code",
+        "{credentials: [], redirectURIs: [https://shop.example/cb], grantTypes: [authorization_code]}",
     ),
     ("a public client", "{credentials: [], redirectURIs: [https://shop.example/cb], tokenEndpointAuthMethod: none}"),
     (
@@ -338,7 +363,10 @@ const REFUSED: &[(&str, &str, &[&str])] = &[
     (
         "an entry without a kind",
         "{credentials: [{name: a}]}",
-        &["spec.credentials[0]", "write exactly one of clientSecret, certificate and accessToken"],
+        &[
+            "spec.credentials[0]",
+            "write exactly one of clientSecret, certificate, accessToken, publicKey and serviceAccount",
+        ],
     ),
     (
         "an entry of two kinds",
@@ -364,6 +392,128 @@ const REFUSED: &[(&str, &str, &[&str])] = &[
         "a token scope with a space",
         "{credentials: [{name: a, accessToken: {scopes: ['a b']}}]}",
         &["spec.credentials[0].accessToken.scopes[0]", "should match"],
+    ),
+    // what is given
+    (
+        "an audience to serve with a quote",
+        "{resourceAudiences: ['\"']}",
+        &["spec.resourceAudiences[0]", "should match"],
+    ),
+    ("17 audiences to serve", "{resourceAudiences: MANY}", &["spec.resourceAudiences: Too many", "16"]),
+    (
+        "a public key without a file",
+        "{credentials: [{name: a, publicKey: {}}]}",
+        &["spec.credentials[0].publicKey", "write exactly one of pem and der"],
+    ),
+    (
+        "a public key in two forms",
+        "{credentials: [{name: a, publicKey: {pem: '-----BEGIN PUBLIC KEY-----', der: 'MAA='}}]}",
+        &["spec.credentials[0].publicKey", "write exactly one of pem and der"],
+    ),
+    (
+        "a private key",
+        "{credentials: [{name: a, publicKey: {pem: '-----BEGIN EC PRIVATE KEY-----canary'}}]}",
+        &["spec.credentials[0].publicKey.pem: Forbidden", "this is a private key: remove it, and treat it as leaked"],
+    ),
+    (
+        "a private key beside its certificate",
+        "{credentials: [{name: a, publicKey: {pem: '-----BEGIN CERTIFICATE----- canary -----BEGIN PRIVATE KEY-----'}}]}",
+        &["spec.credentials[0].publicKey.pem: Forbidden", "treat it as leaked"],
+    ),
+    (
+        "a private key in the wrong field",
+        "{credentials: [{name: a, publicKey: {der: '-----BEGIN PRIVATE KEY-----canary'}}]}",
+        &["spec.credentials[0].publicKey.der: Forbidden", "treat it as leaked"],
+    ),
+    (
+        "another PEM",
+        "{credentials: [{name: a, publicKey: {pem: '-----BEGIN CERTIFICATE REQUEST-----canary'}}]}",
+        &[
+            "spec.credentials[0].publicKey.pem: Forbidden",
+            "write a certificate (-----BEGIN CERTIFICATE-----) or a public key",
+        ],
+    ),
+    (
+        "PEM where base64 belongs",
+        "{credentials: [{name: a, publicKey: {der: '-----BEGIN CERTIFICATE-----canary'}}]}",
+        &["spec.credentials[0].publicKey.der: Forbidden", "write the file in base64", "belongs into pem"],
+    ),
+    (
+        "a long file",
+        "{credentials: [{name: a, publicKey: {der: LONGEST}}]}",
+        &["spec.credentials[0].publicKey.der: Too long", "12288"],
+    ),
+    (
+        "a public key with a Secret",
+        "{credentials: [{name: a, secretName: x, publicKey: {der: 'MAA='}}]}",
+        &[
+            "spec.credentials[0].secretName",
+            "publicKey and serviceAccount are not written to a Secret: remove secretName",
+        ],
+    ),
+    (
+        "a public key with a duration",
+        "{credentials: [{name: a, effectiveDuration: 1d, renewBefore: 1h, publicKey: {der: 'MAA='}}]}",
+        &[
+            "spec.credentials[0].effectiveDuration",
+            "remove effectiveDuration",
+            "spec.credentials[0].renewBefore",
+            "remove renewBefore",
+        ],
+    ),
+    (
+        "a ServiceAccount that is to be rotated",
+        "{credentials: [{name: a, rotateMintedBefore: '2026-11-22T07:00:00Z', serviceAccount: {name: x}}]}",
+        &[
+            "spec.credentials[0].rotateMintedBefore",
+            "are not minted: write another one yourself: remove rotateMintedBefore",
+        ],
+    ),
+    (
+        "a ServiceAccount without a name",
+        "{credentials: [{name: a, serviceAccount: {}}]}",
+        &["spec.credentials[0].serviceAccount.name: Required value"],
+    ),
+    (
+        "a ServiceAccount of another namespace",
+        "{credentials: [{name: a, serviceAccount: {name: 'other:shop'}}]}",
+        &["spec.credentials[0].serviceAccount.name", "should match"],
+    ),
+    (
+        "a key and a ServiceAccount in one entry",
+        "{credentials: [{name: a, publicKey: {der: 'MAA='}, serviceAccount: {name: x}}]}",
+        &["spec.credentials[0]", "write exactly one of"],
+    ),
+    (
+        "a client secret's method without a client secret",
+        "{tokenEndpointAuthMethod: client_secret_basic, credentials: [{name: a, serviceAccount: {name: x}}]}",
+        &["spec.tokenEndpointAuthMethod", "client_secret_basic and client_secret_post need a clientSecret: add one"],
+    ),
+    (
+        "a key's method with the implied client secret",
+        "{tokenEndpointAuthMethod: private_key_jwt}",
+        &[
+            "spec.tokenEndpointAuthMethod",
+            "private_key_jwt needs a certificate, a publicKey or a serviceAccount: add one",
+        ],
+    ),
+    (
+        "mutual TLS with a ServiceAccount",
+        "{tokenEndpointAuthMethod: tls_client_auth, credentials: [{name: a, serviceAccount: {name: x}}, {name: b, publicKey: {der: 'MAA='}}]}",
+        &["spec.tokenEndpointAuthMethod", "tls_client_auth needs a certificate: add one"],
+    ),
+    (
+        "mutual TLS with an own certificate that is minted",
+        "{tokenEndpointAuthMethod: self_signed_tls_client_auth, credentials: [{name: a, certificate: {}}]}",
+        &[
+            "spec.tokenEndpointAuthMethod",
+            "self_signed_tls_client_auth needs a publicKey that is a certificate: add one",
+        ],
+    ),
+    (
+        "a public client with client_credentials",
+        "{credentials: [], redirectURIs: [https://a.example/], grantTypes: [client_credentials]}",
+        &["spec.grantTypes", "a public client (credentials: []) has nothing to use client_credentials with"],
     ),
     // durations
     (
@@ -519,6 +669,12 @@ const FIXED: &[(&str, &str, &str, &[&str])] = &[
         &["spec.credentials[0].name", "the kind of a credential is fixed for its name: give the new one another name"],
     ),
     (
+        "a given kind becomes a minted one",
+        "{credentials: [{name: a, serviceAccount: {name: x}}, {name: b, publicKey: {der: 'MAA='}}]}",
+        "{credentials: [{name: a, publicKey: {der: 'MAA='}}, {name: b, certificate: {}}]}",
+        &["spec.credentials[0].name", "spec.credentials[1].name", "the kind of a credential is fixed"],
+    ),
+    (
         "a Secret's name is changed",
         "{credentials: [{name: a, secretName: x, clientSecret: {}}]}",
         "{credentials: [{name: a, secretName: z, clientSecret: {}}]}",
@@ -569,6 +725,11 @@ const CHANGES: &[(&str, &str, &str)] = &[
         "{credentials: [{name: b, certificate: {}}]}",
     ),
     (
+        "what is given is replaced",
+        "{credentials: [{name: a, serviceAccount: {name: x}}, {name: b, publicKey: {der: 'MAA='}}]}",
+        "{credentials: [{name: a, serviceAccount: {name: z}}, {name: b, publicKey: {pem: '-----BEGIN PUBLIC KEY-----'}}]}",
+    ),
+    (
         "the server stays named",
         "{authorizationServerRef: {name: a}, clientID: x}",
         "{authorizationServerRef: {name: a}, clientID: x, scopes: [s]}",
@@ -600,6 +761,8 @@ async fn two_entries_may_share_a_secret_only_as_a_client_secret_and_a_certificat
     let registrations = registrations().await;
     let secret_names = ["", "secretName: rules,", "secretName: rules-token,", "secretName: x,"];
     let kinds = ["clientSecret", "certificate", "accessToken"];
+    // What is given beside it is in nobody's way.
+    let given = "{name: k, publicKey: {der: 'MAA='}}, {name: l, publicKey: {der: 'MAA='}}, {name: s, serviceAccount: {name: rules}}";
     let entry = |name: &str, which: usize| {
         let yaml = format!("{{name: {name}, {} {}: {{}}}}", secret_names[which / 3], kinds[which % 3]);
         let entry: Entry = serde_yaml::from_str(&yaml).unwrap();
@@ -609,13 +772,14 @@ async fn two_entries_may_share_a_secret_only_as_a_client_secret_and_a_certificat
         Kind::ClientSecret => false,
         Kind::Certificate => entry.secret_name.is_some(),
         Kind::AccessToken => true,
+        Kind::PublicKey | Kind::ServiceAccount => panic!("it has no Secret"),
     };
     let mut wrong = Vec::new();
     for (first, second) in (0..12).flat_map(|first| (0..12).map(move |second| (first, second))) {
         let ((yaml_one, one), (yaml_two, two)) = (entry("one", first), entry("two", second));
         let conflict = secret_name(&one, "rules") == secret_name(&two, "rules")
             && (one.kind() == two.kind() || own(&one) || own(&two));
-        let spec = format!("credentials: [{yaml_one}, {yaml_two}]");
+        let spec = format!("credentials: [{yaml_one}, {yaml_two}, {given}]");
         let answer = create(&registrations, "rules", &spec).await;
         match answer {
             Err(message) if conflict => expect_refusal(&mut wrong, &spec, Err(message), CONFLICT),
@@ -737,6 +901,7 @@ fn object(name: &str, spec: &str) -> DynamicObject {
         .replace("MANY_ENTRIES", &json!(entries).to_string())
         .replace("MANY", &json!(texts).to_string())
         .replace("CHARACTERS_64", &"x".repeat(64))
+        .replace("LONGEST", &"x".repeat(13_000))
         .replace("LONG", &"x".repeat(5000));
     let mut all = json!({"displayName": "Shop"});
     let Value::Object(fields) = serde_yaml::from_str(&spec).unwrap() else { panic!("not a map: {spec}") };
@@ -757,6 +922,9 @@ fn expect_refusal(wrong: &mut Vec<String>, case: &str, answer: Result<(), String
     match answer {
         Ok(()) => wrong.push(format!("{case}: should be refused")),
         Err(message) => {
+            if message.contains("canary") {
+                wrong.push(format!("{case}: should not repeat what may be a private key, but: {message}"));
+            }
             for part in said.iter().filter(|part| !message.contains(**part)) {
                 wrong.push(format!("{case}: should say `{part}`, but: {message}"));
             }

@@ -59,6 +59,31 @@ impl TokenClient {
         self.send(self.http.post(&self.endpoint).form(fields)).await
     }
 
+    /// The same client of another endpoint of that server.
+    pub fn at(&self, endpoint: &str) -> Self {
+        Self { http: self.http.clone(), endpoint: endpoint.to_owned() }
+    }
+
+    /// Introspects a token (RFC 7662) with `client_secret_basic`: whether it is active. Any other answer is an error.
+    pub async fn introspect(&self, client_id: &str, client_secret: &str, token: &str) -> Result<bool> {
+        let (status, document) = self.with_token(client_id, client_secret, token).await?;
+        document["active"].as_bool().with_context(|| format!("{} answered {status}", self.endpoint))
+    }
+
+    /// Revokes a token (RFC 7009) with `client_secret_basic`: the HTTP status.
+    pub async fn revoke(&self, client_id: &str, client_secret: &str, token: &str) -> Result<u16> {
+        Ok(self.with_token(client_id, client_secret, token).await?.0)
+    }
+
+    async fn with_token(&self, client_id: &str, client_secret: &str, token: &str) -> Result<(u16, Value)> {
+        let request = self.http.post(&self.endpoint).basic_auth(client_id, Some(client_secret));
+        let response = request.form(&[("token", token)]).send().await;
+        let response = response.with_context(|| format!("asking {}", self.endpoint))?;
+        let status = response.status().as_u16();
+        let body = response.bytes().await.with_context(|| format!("reading the answer of {}", self.endpoint))?;
+        Ok((status, serde_json::from_slice(&body).unwrap_or_default()))
+    }
+
     async fn send(&self, request: reqwest::RequestBuilder) -> Result<Answer> {
         let response = request.send().await.with_context(|| format!("asking {}", self.endpoint))?;
         let status = response.status().as_u16();

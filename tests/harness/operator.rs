@@ -107,8 +107,14 @@ impl<'a> Operator<'a> {
 
     /// Starts the token service with its service account's token.
     pub async fn token_service(&mut self, through: &Access) -> Result<Running> {
+        let address = self.address();
+        self.token_service_at(through, &address).await
+    }
+
+    /// Starts another token service of the same issuer, which listens on this address.
+    pub async fn token_service_at(&mut self, through: &Access, address: &str) -> Result<Running> {
         self.controllers += 1;
-        let listen = format!("--listen={}", self.address());
+        let listen = format!("--listen={address}");
         let name = format!("token-service-{}", self.controllers);
         let running = self.start(&name, "appreg-token-service", through, &["token-service", &listen]).await?;
         running.ready().await?;

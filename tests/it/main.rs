@@ -7,6 +7,7 @@ mod chart;
 mod crd;
 mod examples;
 mod fake_api;
+mod fuzz_corpus;
 mod reconcile;
 mod tidy;
 mod token_service;

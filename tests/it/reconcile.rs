@@ -12,6 +12,7 @@ use appreg::controller::run::{Controller, Options};
 use appreg::kubernetes::client::Clients;
 use appreg::ledger::{Digest, Entry, Verifier};
 use appreg::metrics;
+use appreg::shared_lists::{NAMES, REVOKED_FIELD, USED_FIELD};
 use appreg::signer::Index;
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::Secret;
@@ -21,7 +22,7 @@ use tokio::task::JoinHandle;
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
-use crate::fake_api::{FakeApi, Fault, Nth};
+use crate::fake_api::{Call, FakeApi, Fault, Nth};
 
 const LEDGER: &str = "appreg-ledger";
 const SYSTEM: &str = "appreg-system";
@@ -509,6 +510,50 @@ async fn over_half_a_year_keys_and_serving_certificate_are_replaced_before_they_
     }
     assert_eq!(kids.len(), 3, "signing keys in 200 days");
     assert_eq!(serving.len(), 4, "serving certificates in 200 days");
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_lists_that_token_services_share_are_made_once_made_again_when_they_are_gone_and_never_looked_into() {
+    let stage = Stage::new();
+    let controller = stage.controller().await;
+    let of_lists = |requests: Vec<String>| {
+        let mut requests: Vec<_> = requests.into_iter().filter(|r| r.contains("revocations-")).collect();
+        requests.sort();
+        requests
+    };
+    let looked_for = NAMES.map(|name| format!("get secrets {LEDGER}/{name} 404"));
+    let requests = stage.requests();
+    let created = requests.iter().filter(|request| *request == &format!("create secrets {LEDGER} 201")).count();
+    assert_eq!(created, NAMES.len() + 3, "lists, signing keys, bundle, serving certificate: {requests:#?}");
+    assert_eq!(of_lists(requests), looked_for);
+    for name in NAMES {
+        let fields = system(&stage, name).data.unwrap();
+        assert_eq!(fields.keys().collect::<Vec<_>>(), [REVOKED_FIELD, USED_FIELD]);
+        assert!(fields.values().all(|bytes| bytes.0 == b"{}"));
+    }
+    stage.server.person_edits("secrets", LEDGER, NAMES[3], |secret| {
+        secret["data"] = json!({"revoked.json": "YnJva2Vu"});
+    });
+    assert_eq!(stage.quiet().await, [""; 0], "what a token service writes is none of the controller's business");
+    drop(controller);
+    let _controller = stage.start();
+    assert_eq!(stage.quiet().await, [""; 0], "nor after a restart");
+    stage.server.person_deletes("secrets", LEDGER, NAMES[3]);
+    stage.until("made again", |server| server.object::<Secret>("secrets", LEDGER, NAMES[3]).is_some()).await;
+    assert_eq!(of_lists(stage.requests()), [looked_for[3].clone()]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_list_that_cannot_be_made_keeps_nothing_else_from_being_made() {
+    let stage = Stage::new();
+    let is_list = |call: &Call| call.verb == "get" && call.name.starts_with("revocations-");
+    stage.server.on(Nth::every_that(is_list), Fault::forbidden());
+    let _controller = stage.controller().await;
+    stage.apply("storefront", &web());
+    stage.until_ready("storefront").await;
+    assert!(stage.server.object::<Secret>("secrets", LEDGER, NAMES[0]).is_none());
+    stage.server.heal();
+    stage.until("made", |server| NAMES.iter().all(|n| server.object::<Secret>("secrets", LEDGER, n).is_some())).await;
 }
 
 #[tokio::test(start_paused = true)]

@@ -6,7 +6,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Modules without async, clock, client or randomness. `mint` is nearly one: it has the entropy.
-const PURE: [&str; 8] = ["api", "config", "rotation", "ledger", "signer", "credential", "policy", "plan"];
+const PURE: [&str; 9] =
+    ["api", "config", "rotation", "ledger", "shared_lists", "signer", "credential", "policy", "plan"];
 
 /// The aim is 400; a file of more than this has two jobs for certain.
 const MOST_LINES_BEFORE_TESTS: usize = 520;
@@ -53,8 +54,8 @@ struct Source {
 
 /// The program without its tests.
 fn sources() -> Vec<Source> {
-    let is_test =
-        |path: &str| ["plan/cases.rs", "plan/model.rs", "plan/properties.rs"].iter().any(|t| path.ends_with(t));
+    let tests = ["plan/cases.rs", "plan/cases/", "plan/model.rs", "plan/properties.rs"];
+    let is_test = |path: &str| tests.iter().any(|test| path.contains(test));
     files("src")
         .into_iter()
         .filter(|path| is_rust(path) && !is_test(path))
@@ -201,7 +202,7 @@ fn no_file_knows_the_machine_it_was_written_on() {
     });
     let mut all = vec!["Cargo.toml".to_owned(), "Makefile".to_owned(), "clippy.toml".to_owned()];
     all.extend(["README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "SECURITY.md", "CHANGELOG.md"].map(str::to_owned));
-    for directory in ["src", "tests", "charts", "crds", "examples", ".ci"] {
+    for directory in ["src", "tests", "fuzz", "charts", "crds", "examples", ".ci"] {
         all.extend(files(directory));
     }
     for path in all {
@@ -219,7 +220,7 @@ fn every_path_and_every_test_that_the_documents_name_exists() {
         let text = read(document);
         let outside_blocks: String = text.split("```").step_by(2).collect();
         for name in outside_blocks.split('`').skip(1).step_by(2) {
-            let is_path = ["src/", "tests/", "charts/", "crds/", "examples/", "benches/", ".ci/"]
+            let is_path = ["src/", "tests/", "fuzz/", "charts/", "crds/", "examples/", "benches/", ".ci/"]
                 .iter()
                 .any(|d| name.starts_with(d));
             let is_pattern = name.contains(['*', '<', '…', '{', ' ']);

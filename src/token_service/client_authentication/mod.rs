@@ -1,35 +1,39 @@
 //! Who asks: the client's credentials in a request, in exactly one way (RFC 6749 §2.3), held against the ledger.
 //!
-//! Reading is pure; whether what was read is accepted is decided by the ledger's entries in the directory. A revision is
-//! accepted if and only if it is in the ledger and valid now (rule R1); nothing else is consulted.
+//! Reading is pure, and what can be refused without knowing the client is refused there. Whether what was read is accepted
+//! is decided by the ledger's entries in the directory: a revision is accepted if and only if it is in the ledger and
+//! valid now (rule R1); nothing else is consulted. An unknown client costs the work of a known one.
+
+pub mod assertion;
+mod certificate;
+mod client_secret;
+mod service_account;
 
 use std::borrow::Cow;
+use std::net::IpAddr;
 use std::sync::Arc;
 
-use base64::Engine as _;
-use base64::engine::DecodePaddingMode;
-use base64::engine::general_purpose::{GeneralPurpose, GeneralPurposeConfig};
 use http::{HeaderMap, header};
 use jiff::Timestamp;
-use zeroize::Zeroizing;
 
-use super::directory::{Client, Match, compare_in_vain};
-use super::form::{Form, decode};
+use super::directory::{Client, Directory, compare_in_vain};
+use super::form::Form;
 use super::refusal::Refusal;
 use super::request::Received;
 use super::service::Service;
 use crate::api::TokenEndpointAuthMethod;
 use crate::ledger::Digest;
+use assertion::Assertion;
+pub use client_secret::basic;
 
-/// Base64 of RFC 4648 §4, with or without padding: clients differ.
-const BASE64: GeneralPurpose = GeneralPurpose::new(
-    &base64::alphabet::STANDARD,
-    GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent),
-);
-
-/// The methods that the token endpoint has, as its metadata says.
-pub const METHODS: [TokenEndpointAuthMethod; 2] =
-    [TokenEndpointAuthMethod::ClientSecretBasic, TokenEndpointAuthMethod::ClientSecretPost];
+/// The methods that every endpoint with client authentication has, as the metadata says.
+pub const METHODS: [TokenEndpointAuthMethod; 5] = [
+    TokenEndpointAuthMethod::ClientSecretBasic,
+    TokenEndpointAuthMethod::ClientSecretPost,
+    TokenEndpointAuthMethod::PrivateKeyJwt,
+    TokenEndpointAuthMethod::TlsClientAuth,
+    TokenEndpointAuthMethod::SelfSignedTlsClientAuth,
+];
 
 /// A client that has proved who it is.
 pub(super) struct Authenticated {
@@ -42,56 +46,137 @@ pub(super) struct Authenticated {
     pub(super) certificate: Option<Digest>,
 }
 
-/// A client's claim to be who it says.
+/// A client's claim to be who it says, as it stands in the request.
 struct Presented<'a> {
     client_id: Cow<'a, str>,
-    method: TokenEndpointAuthMethod,
-    proof: Proof,
+    proof: Proof<'a>,
 }
 
 /// What the claim rests on.
-enum Proof {
+enum Proof<'a> {
     /// SHA-256 of the client secret: nothing after this needs the client secret itself.
-    ClientSecret(Digest),
+    ClientSecret(TokenEndpointAuthMethod, Digest),
+    /// A JWT: by the client itself, or by the cluster for one of its `ServiceAccounts`.
+    Assertion(Box<Assertion<'a>>),
+    /// The client certificate of the connection.
+    Certificate(Digest),
 }
 
-/// Checks what the client presents; before it is refused, its entry is read live.
+/// A claim that is ready to be held against the ledger, as often as need be.
+enum Claim<'a> {
+    ClientSecret(TokenEndpointAuthMethod, Digest),
+    Assertion(Box<Assertion<'a>>),
+    ServiceAccount(service_account::Verified),
+    Certificate(Digest),
+}
+
+/// What a revision has proved.
+struct Proved {
+    method: TokenEndpointAuthMethod,
+    entry: Arc<str>,
+    not_after: Timestamp,
+    certificate: Option<Digest>,
+}
+
+/// Checks what the client presents; before it is refused, its entry is read live. What fails counts against the client
+/// that it named and the address that it came from.
 pub(super) async fn authenticate(
     service: &Service,
     received: &Received,
     form: &Form<'_>,
     now: Timestamp,
 ) -> Result<Authenticated, Refusal> {
-    let presented = presented(&received.parts.headers, form)?;
-    let attempt = || check(service, &presented, now);
-    if let Ok(authenticated) = attempt() {
-        return Ok(authenticated);
+    let certificate = received.peer().and_then(|peer| peer.certificate);
+    let Presented { client_id, proof } = presented(&received.parts.headers, form, certificate)?;
+    let attempt = Attempt { client_id: &client_id, address: received.address(), now };
+    match attempt.succeed(service, form, proof).await {
+        Err(refusal) if refusal.is_authentication_failure() => {
+            service.failures.record(&client_id, attempt.address, now).and(Err(refusal))
+        }
+        result => result,
     }
-    service.live.read(&presented.client_id, || attempt().is_ok()).await;
-    attempt()
 }
 
-fn check(service: &Service, presented: &Presented<'_>, now: Timestamp) -> Result<Authenticated, Refusal> {
-    let Some(client) = service.directory.client(&presented.client_id) else {
-        let Proof::ClientSecret(sha256) = presented.proof;
-        compare_in_vain(sha256);
+/// Somebody's attempt to be a client.
+struct Attempt<'a> {
+    client_id: &'a str,
+    address: IpAddr,
+    now: Timestamp,
+}
+
+impl Attempt<'_> {
+    async fn succeed(&self, service: &Service, form: &Form<'_>, proof: Proof<'_>) -> Result<Authenticated, Refusal> {
+        let Self { client_id, address, now } = *self;
+        if matches!(proof, Proof::Assertion(_)) {
+            // A signature is verified for nobody who fails too often.
+            service.failures.permit(address, now)?;
+        }
+        let claim = claim(service, form, proof, now).await?;
+        let checked = || check(&service.directory, client_id, &claim, now);
+        let authenticated = if let Ok(authenticated) = checked() {
+            authenticated
+        } else {
+            service.failures.permit_live_read(client_id, address, now)?;
+            service.live.read(client_id, || checked().is_ok()).await;
+            checked()?
+        };
+        // Last: an assertion that was refused has not been used.
+        if let Claim::Assertion(assertion) = &claim {
+            let (jti, exp) = assertion.identity();
+            if !service.used_assertions.first_use(client_id, jti, exp, now)? {
+                return Err(Refusal::AssertionReplayed);
+            }
+        }
+        Ok(authenticated)
+    }
+}
+
+/// Refuses what no client may present, and has a token of the cluster verified.
+async fn claim<'a>(service: &Service, form: &Form<'_>, proof: Proof<'a>, now: Timestamp) -> Result<Claim<'a>, Refusal> {
+    match proof {
+        Proof::ClientSecret(method, sha256) => Ok(Claim::ClientSecret(method, sha256)),
+        Proof::Certificate(sha256) => Ok(Claim::Certificate(sha256)),
+        Proof::Assertion(assertion) if assertion.is_self_issued() => {
+            assertion.check_form(form.client_id.as_deref(), &service.server.issuer, now)?;
+            Ok(Claim::Assertion(assertion))
+        }
+        Proof::Assertion(assertion) => {
+            service_account::verify(service, *assertion, now).await.map(Claim::ServiceAccount)
+        }
+    }
+}
+
+/// Holds a claim against the ledger.
+fn check(directory: &Directory, client_id: &str, claim: &Claim<'_>, now: Timestamp) -> Result<Authenticated, Refusal> {
+    let Some(client) = directory.client(client_id) else {
+        match claim {
+            Claim::ClientSecret(_, sha256) | Claim::Certificate(sha256) => compare_in_vain(*sha256),
+            Claim::Assertion(assertion) => assertion.verify_in_vain(),
+            // Its signature was verified before, whoever the client is.
+            Claim::ServiceAccount(_) => {}
+        }
         return Err(Refusal::UnknownClient);
     };
-    let (entry, not_after) = match presented.proof {
-        Proof::ClientSecret(sha256) => match client.match_client_secret(sha256, now) {
-            Match::Accepted(revision) => (revision.entry.clone(), revision.not_after),
-            Match::NotValidNow => return Err(Refusal::NotValidNow),
-            Match::Unknown => return Err(Refusal::WrongClientSecret),
-        },
+    let proved = match claim {
+        Claim::ClientSecret(method, sha256) => client_secret::check(&client, *method, *sha256, now),
+        Claim::Assertion(assertion) => assertion.check(&client, now),
+        Claim::ServiceAccount(verified) => verified.check(&client, now),
+        Claim::Certificate(sha256) => certificate::check(&client, *sha256, now),
     };
-    if !client.methods.contains(&presented.method) {
+    let Proved { method, entry, not_after, certificate } = proved?;
+    if !client.methods.contains(&method) {
         return Err(Refusal::UnregisteredMethod);
     }
-    Ok(Authenticated { client, entry, not_after, certificate: None })
+    Ok(Authenticated { client, entry, not_after, certificate })
 }
 
-/// Reads what the client presents. More than one way is refused (RFC 6749 §2.3).
-fn presented<'a>(headers: &HeaderMap, form: &'a Form<'_>) -> Result<Presented<'a>, Refusal> {
+/// Reads what the client presents. More than one way is refused (RFC 6749 §2.3). A certificate of the connection is one
+/// only where there is no other: whatever else speaks TLS for the client, such as a sidecar, may have its own.
+fn presented<'a>(
+    headers: &HeaderMap,
+    form: &'a Form<'_>,
+    certificate: Option<Digest>,
+) -> Result<Presented<'a>, Refusal> {
     let mut authorizations = headers.get_all(header::AUTHORIZATION).iter();
     let authorization = authorizations.next();
     let has_assertion = form.client_assertion.is_some() || form.client_assertion_type.is_some();
@@ -100,63 +185,60 @@ fn presented<'a>(headers: &HeaderMap, form: &'a Form<'_>) -> Result<Presented<'a
         return Err(Refusal::SeveralMethods);
     }
     if let Some(authorization) = authorization {
-        let (client_id, sha256) = basic(authorization.as_bytes())?;
+        let (client_id, sha256) = client_secret::basic(authorization.as_bytes())?;
         if form.client_id.as_ref().is_some_and(|other| *other != client_id) {
             return Err(Refusal::SeveralMethods);
         }
-        let method = TokenEndpointAuthMethod::ClientSecretBasic;
-        return Ok(Presented { client_id: Cow::Owned(client_id), method, proof: Proof::ClientSecret(sha256) });
+        let proof = Proof::ClientSecret(TokenEndpointAuthMethod::ClientSecretBasic, sha256);
+        return Ok(Presented { client_id: Cow::Owned(client_id), proof });
     }
     if has_assertion {
-        return Err(Refusal::UnsupportedMethod);
+        return asserted(form);
     }
-    match (&form.client_id, &form.client_secret) {
-        (Some(client_id), Some(client_secret)) => Ok(Presented {
-            client_id: Cow::Borrowed(client_id),
-            method: TokenEndpointAuthMethod::ClientSecretPost,
-            proof: Proof::ClientSecret(Digest::of(client_secret.as_bytes())),
-        }),
-        (None, _) | (_, None) => Err(Refusal::NoCredentials),
+    let Some(client_id) = form.client_id.as_deref().map(Cow::Borrowed) else { return Err(Refusal::NoCredentials) };
+    if let Some(client_secret) = &form.client_secret {
+        let sha256 = Digest::of(client_secret.as_bytes());
+        let proof = Proof::ClientSecret(TokenEndpointAuthMethod::ClientSecretPost, sha256);
+        return Ok(Presented { client_id, proof });
     }
+    let proof = Proof::Certificate(certificate.ok_or(Refusal::NoCertificate)?);
+    Ok(Presented { client_id, proof })
 }
 
-/// `Basic base64(encoded client ID ":" encoded client secret)`: RFC 7617, with both halves form-encoded before
-/// (RFC 6749 §2.3.1 and Appendix B).
-fn basic(authorization: &[u8]) -> Result<(String, Digest), Refusal> {
-    let Some((scheme, credentials)) = authorization.split_at_checked("Basic ".len()) else {
-        return Err(Refusal::UnsupportedMethod);
-    };
-    if !scheme.eq_ignore_ascii_case(b"Basic ") {
+/// A client assertion (RFC 7521 §4.2). The client is who the assertion is about, unless somebody else has made it: then the
+/// parameter says who.
+fn asserted<'a>(form: &'a Form<'_>) -> Result<Presented<'a>, Refusal> {
+    if form.client_assertion_type.as_deref() != Some(assertion::TYPE) {
         return Err(Refusal::UnsupportedMethod);
     }
-    let malformed = Refusal::AuthorizationMalformed;
-    let plain = Zeroizing::new(BASE64.decode(credentials.trim_ascii()).map_err(|_| malformed)?);
-    let colon = plain.iter().position(|byte| *byte == b':').ok_or(malformed)?;
-    let client_id = decode(&plain[..colon]).ok_or(malformed)?.into_owned();
-    let sha256 = match decode(&plain[colon + 1..]).ok_or(malformed)? {
-        Cow::Borrowed(client_secret) => Digest::of(client_secret.as_bytes()),
-        Cow::Owned(client_secret) => Digest::of(Zeroizing::new(client_secret).as_bytes()),
+    let text = form.client_assertion.as_deref().ok_or(Refusal::AssertionMalformed)?;
+    let assertion = Assertion::parse(text)?;
+    let client_id = match form.client_id.as_deref() {
+        _ if assertion.is_self_issued() => Cow::Owned(assertion.claims.sub.clone()),
+        Some(client_id) => Cow::Borrowed(client_id),
+        None => return Err(Refusal::AssertionIssuer),
     };
-    Ok((client_id, sha256))
+    Ok(Presented { client_id, proof: Proof::Assertion(Box::new(assertion)) })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use base64::Engine as _;
+    use base64::engine::general_purpose::STANDARD;
     use http::HeaderValue;
-    use proptest::prelude::*;
 
     fn header_of(text: &str) -> Vec<u8> {
-        format!("Basic {}", BASE64.encode(text)).into_bytes()
+        format!("Basic {}", STANDARD.encode(text)).into_bytes()
     }
 
     fn read(authorization: Option<&[u8]>, body: &[u8]) -> Result<(String, TokenEndpointAuthMethod, Digest), Refusal> {
         let mut headers = HeaderMap::new();
         headers.extend(authorization.map(|value| (header::AUTHORIZATION, HeaderValue::from_bytes(value).unwrap())));
         let form = Form::parse(body)?;
-        presented(&headers, &form).map(|p| {
-            let Proof::ClientSecret(sha256) = p.proof;
-            (p.client_id.into_owned(), p.method, sha256)
+        presented(&headers, &form, None).map(|p| {
+            let Proof::ClientSecret(method, sha256) = p.proof else { panic!("another proof") };
+            (p.client_id.into_owned(), method, sha256)
         })
     }
 
@@ -197,7 +279,7 @@ mod tests {
     #[test]
     fn what_is_no_way_of_ours_is_told_apart() {
         assert_eq!(read(None, b"").err(), Some(Refusal::NoCredentials));
-        assert_eq!(read(None, b"client_id=a").err(), Some(Refusal::NoCredentials));
+        assert_eq!(read(None, b"client_id=a").err(), Some(Refusal::NoCertificate));
         assert_eq!(read(None, b"client_secret=b").err(), Some(Refusal::NoCredentials));
         assert_eq!(read(None, b"client_assertion_type=x").err(), Some(Refusal::UnsupportedMethod));
         for authorization in [&b"Bearer x"[..], b"", b"Basic", b"Basically YTpi"] {
@@ -205,14 +287,6 @@ mod tests {
         }
         for authorization in [&b"Basic "[..], b"Basic ***", b"Basic YWI=", &header_of("a%zz:b"), &header_of("a:%ff")] {
             assert_eq!(read(Some(authorization), b"").err(), Some(Refusal::AuthorizationMalformed));
-        }
-    }
-
-    proptest! {
-        #[test]
-        fn no_header_makes_the_reader_panic(bytes in proptest::collection::vec(any::<u8>(), 0..100)) {
-            let _ = basic(&bytes);
-            let _ = basic(&[b"Basic ", &bytes[..]].concat());
         }
     }
 }

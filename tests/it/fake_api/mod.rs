@@ -61,6 +61,8 @@ type Place = (String, String);
 pub(crate) struct FakeApi {
     world: Arc<Mutex<World>>,
     rules: Arc<Mutex<Vec<Rule>>>,
+    /// What stands at URLs that are no resource's.
+    documents: Arc<Mutex<BTreeMap<String, String>>>,
     /// Told whenever watches may have something to say.
     stirred: watch::Sender<u64>,
 }
@@ -77,7 +79,12 @@ pub(crate) struct Backup {
 impl FakeApi {
     /// An empty server.
     pub(crate) fn new() -> Self {
-        Self { world: Arc::new(Mutex::new(World::new())), rules: Arc::default(), stirred: watch::channel(0).0 }
+        Self {
+            world: Arc::new(Mutex::new(World::new())),
+            rules: Arc::default(),
+            documents: Arc::default(),
+            stirred: watch::channel(0).0,
+        }
     }
 
     /// A client of this server. Must be called inside a tokio runtime.
@@ -145,6 +152,12 @@ impl FakeApi {
         }
         self.stir();
         true
+    }
+
+    /// Has a document stand at a URL that is no resource's, such as `/openid/v1/jwks`. Requests for it are recorded as
+    /// `get /openid/v1/jwks 200` and are subject to faults.
+    pub(crate) fn person_publishes(&self, path: &str, document: &Value) {
+        self.documents.lock().unwrap().insert(path.to_owned(), document.to_string());
     }
 
     /// The object as it is stored.
@@ -321,6 +334,12 @@ impl FakeApi {
     fn carry_out(&self, asked: &Asked) -> Answered {
         if asked.call.verb == "watch" {
             return self.watch(asked);
+        }
+        if asked.call.resource.starts_with('/') {
+            return match self.documents.lock().unwrap().get(&asked.call.resource) {
+                Some(document) => full(StatusCode::OK, document.clone().into_bytes()),
+                None => full(StatusCode::NOT_FOUND, b"404 page not found\n".to_vec()),
+            };
         }
         let answer = {
             let mut world = self.lock();

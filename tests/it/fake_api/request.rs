@@ -35,6 +35,13 @@ impl Asked {
         let (api_version, rest) = match path.as_slice() {
             ["api", version, rest @ ..] => ((*version).to_owned(), rest),
             ["apis", group, version, rest @ ..] => (format!("{group}/{version}"), rest),
+            // A URL that is no resource's, as RBAC calls it.
+            _ if parts.method == Method::GET => {
+                let resource = parts.uri.path().to_owned();
+                let call = Call { verb: "get", resource, namespace: String::new(), name: String::new() };
+                let (body, api_version) = (Value::Null, String::new());
+                return Ok(Self { call, query, body, api_version, metadata_only: false });
+            }
             _ => return Err(format!("the fake does not serve {}", parts.uri.path()).into()),
         };
         let (namespace, rest) = match rest {

@@ -6,6 +6,10 @@ use serde_json::json;
 use super::{FakeApi, Limits, TokenService};
 use crate::fake_api::{Fault, Nth};
 
+const METHODS: [&str; 5] =
+    ["client_secret_basic", "client_secret_post", "private_key_jwt", "tls_client_auth", "self_signed_tls_client_auth"];
+const ALGORITHMS: [&str; 5] = ["ES256", "ES384", "EdDSA", "RS256", "PS256"];
+
 #[tokio::test]
 async fn the_metadata_states_exactly_what_is_on() {
     let service = TokenService::start_with("/tenant", Limits::default()).await;
@@ -27,7 +31,15 @@ async fn the_metadata_states_exactly_what_is_on() {
                 "jwks_uri": format!("{}/jwks", service.issuer),
                 "response_types_supported": [],
                 "grant_types_supported": ["client_credentials"],
-                "token_endpoint_auth_methods_supported": ["client_secret_basic", "client_secret_post"],
+                "token_endpoint_auth_methods_supported": METHODS,
+                "token_endpoint_auth_signing_alg_values_supported": ALGORITHMS,
+                "introspection_endpoint": format!("{}/introspect", service.issuer),
+                "introspection_endpoint_auth_methods_supported": METHODS,
+                "introspection_endpoint_auth_signing_alg_values_supported": ALGORITHMS,
+                "revocation_endpoint": format!("{}/revoke", service.issuer),
+                "revocation_endpoint_auth_methods_supported": METHODS,
+                "revocation_endpoint_auth_signing_alg_values_supported": ALGORITHMS,
+                "tls_client_certificate_bound_access_tokens": true,
             })
         );
         let head = service.send(service.http().head(service.url(path))).await;

@@ -2,12 +2,17 @@
 
 #![expect(clippy::unwrap_used, reason = "tests")]
 
+mod abuse;
 mod connections;
 mod documents;
 mod follow;
+mod http2_abuse;
+mod introspection;
+mod lists;
 mod live;
 mod logs;
 mod overload;
+mod revocation;
 mod token_endpoint;
 
 use std::net::SocketAddr;
@@ -19,8 +24,10 @@ use appreg::clock::{Clock as _, ManualClock};
 use appreg::config::Config;
 use appreg::kubernetes::client::Clients;
 use appreg::ledger::{self, Digest};
-use appreg::mint::signing_key;
+use appreg::mint::signing_key::{self, MintedSigningKey};
+use appreg::shared_lists::{NAMES, REVOKED_FIELD, USED_FIELD};
 use appreg::signer::{Algorithm, INDEX_FIELD, Index};
+use appreg::token_service::failures::Rates;
 use appreg::token_service::server::Limits;
 use appreg::token_service::{self, Listeners, Settings, keys, tls};
 use base64::Engine as _;
@@ -75,6 +82,7 @@ impl TokenService {
         let api = FakeApi::new();
         let certificate = api.person_makes_a_certificate();
         api.person_makes_signing_keys();
+        api.person_makes_lists();
         api.person_applies(&Entry::new("shop.storefront").secret());
         let service = Self::start_on(api, certificate, issuer_path, limits).await;
         service.until("ready", async || service.readyz().await.status == StatusCode::OK).await;
@@ -83,15 +91,34 @@ impl TokenService {
 
     /// Starts one over whatever is in the API server.
     async fn start_on(api: FakeApi, certificate: CertificateDer<'static>, issuer_path: &str, limits: Limits) -> Self {
-        let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
         let clock = Arc::new(ManualClock::at(NOW.parse().unwrap()));
+        Self::start_as(api, certificate, |address| format!("https://{address}{issuer_path}"), limits, clock).await
+    }
+
+    /// Another replica: the same API server, issuer and clock, and an address of its own. Waits until it is ready.
+    async fn twin(&self) -> Self {
+        let issuer = self.issuer.clone();
+        let (api, clock) = (self.api.clone(), self.clock.clone());
+        let twin = Self::start_as(api, self.certificate.clone(), |_| issuer, Limits::default(), clock).await;
+        twin.until("ready", async || twin.readyz().await.status == StatusCode::OK).await;
+        twin
+    }
+
+    async fn start_as(
+        api: FakeApi,
+        certificate: CertificateDer<'static>,
+        issuer: impl FnOnce(SocketAddr) -> String,
+        limits: Limits,
+        clock: Arc<ManualClock>,
+    ) -> Self {
+        let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
         let free = "127.0.0.1:0".parse().unwrap();
         let listeners = Listeners::bind(free, free).await.unwrap();
         let (address, admin) = (listeners.clients.local_addr().unwrap(), listeners.admin.local_addr().unwrap());
-        let issuer = format!("https://{address}{issuer_path}");
+        let issuer = issuer(address);
         let config = format!("server: {{issuer: \"{issuer}\", defaultAudience: \"https://default.example\"}}");
         let server = Config::parse(&config).unwrap().server;
-        let settings = Settings { server, ledger_namespace: NAMESPACE.into(), limits };
+        let settings = Settings { server, ledger_namespace: NAMESPACE.into(), limits, failures: Rates::default() };
         let clients = Clients { watches: api.client(), requests: api.client() };
         let stop = CancellationToken::new();
         let mut running = JoinSet::new();
@@ -118,6 +145,12 @@ impl TokenService {
         let form = [("grant_type", "client_credentials")];
         let request = self.http().post(self.url("/token")).basic_auth(client_id, Some(client_secret));
         self.send(request.form(&form)).await
+    }
+
+    /// Posts a form to an endpoint with `client_secret_basic`.
+    async fn post(&self, path: &str, client_id: &str, form: &[(&str, &str)]) -> Answer {
+        let request = self.http().post(self.url(path)).basic_auth(client_id, Some(CLIENT_SECRET));
+        self.send(request.form(form)).await
     }
 
     async fn readyz(&self) -> Answer {
@@ -269,15 +302,32 @@ impl FakeApi {
         cert.der().clone()
     }
 
-    /// Writes a signing key that has signed for a day.
+    /// Publishes a signing key that has signed for a day.
     fn person_makes_signing_keys(&self) {
-        let since: Timestamp = NOW.parse::<Timestamp>().unwrap() - SignedDuration::from_hours(24);
-        let key = signing_key::mint(Algorithm::ES256, since, since).unwrap();
-        let index = Index::default().with(key.record.clone());
-        let pem = format!("{}.pem", key.record.kid);
-        let fields = [(INDEX_FIELD, &*index.to_json()), (&*pem, key.private_key_pem.expose())];
+        self.person_publishes_keys(&[&signing_key_since_yesterday()]);
+    }
+
+    /// Publishes these signing keys and no others.
+    fn person_publishes_keys(&self, keys: &[&MintedSigningKey]) {
+        let index = keys.iter().fold(Index::default(), |index, key| index.with(key.record.clone()));
+        let pems = keys.iter().map(|key| (format!("{}.pem", key.record.kid), key.private_key_pem.expose().to_vec()));
+        let fields: Vec<_> = pems.chain([(INDEX_FIELD.to_owned(), index.to_json())]).collect();
+        let fields: Vec<_> = fields.iter().map(|(name, bytes)| (name.as_str(), bytes.as_slice())).collect();
         self.person_applies(&secret(keys::SECRET, "Opaque", &fields));
     }
+
+    /// Makes the shared lists, empty, as the controller does.
+    fn person_makes_lists(&self) {
+        for name in NAMES {
+            self.person_applies(&secret(name, "Opaque", &[(REVOKED_FIELD, b"{}"), (USED_FIELD, b"{}")]));
+        }
+    }
+}
+
+/// A signing key that has signed for a day.
+fn signing_key_since_yesterday() -> MintedSigningKey {
+    let since: Timestamp = NOW.parse::<Timestamp>().unwrap() - SignedDuration::from_hours(24);
+    signing_key::mint(Algorithm::ES256, since, since).unwrap()
 }
 
 fn now_of(service: &TokenService) -> i64 {

@@ -167,7 +167,7 @@ async fn each_accepted_request_gets_a_token_of_rfc_9068() {
         assert_eq!((&claims["iat"], &claims["exp"]), (&json!(now_of(&service)), &json!(now_of(&service) + 3600)));
         assert!(claims["jti"].as_str().unwrap().starts_with("web~"), "{rule}: {claims}");
     }
-    assert_eq!(service.api.requests().iter().filter(|request| request.starts_with("get")).count(), 0);
+    assert_eq!(service.api.requests().iter().filter(|request| request.starts_with("get secrets")).count(), 0);
 }
 
 #[tokio::test]

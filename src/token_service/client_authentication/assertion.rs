@@ -1,0 +1,224 @@
+//! `private_key_jwt`: client assertions by RFC 7523 §2.2 and its revision (draft-ietf-oauth-rfc7523bis).
+//!
+//! Reading is pure. What can be refused without knowing the client is refused first, so it costs no signature and says
+//! nothing about clients; then the signature is verified, by a key of the client or by nobody's.
+
+use std::borrow::Cow;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use jiff::{SignedDuration, Timestamp};
+use serde::de::{Deserializer, IgnoredAny};
+use serde::{Deserialize, de::DeserializeOwned};
+
+use super::Proved;
+use crate::api::TokenEndpointAuthMethod;
+use crate::rotation::{CLOCK_SKEW, add};
+use crate::token_service::accepted::AcceptedKey;
+use crate::token_service::directory::Client;
+use crate::token_service::refusal::Refusal;
+use crate::token_service::verifying_key::{JwsAlgorithm, VerifyingKey, verify_in_vain};
+
+/// The `client_assertion_type` of a JWT (RFC 7523 §2.2).
+pub const TYPE: &str = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer";
+
+/// The longest assertion that is read, in bytes.
+pub const LONGEST_BYTES: usize = 8 * 1024;
+
+/// How far ahead `exp` may lie, the skew of clocks aside.
+pub const LONGEST_LIFETIME: SignedDuration = SignedDuration::from_mins(5);
+
+/// The longest `jti`, in bytes.
+pub const LONGEST_JTI_BYTES: usize = 256;
+
+/// The most keys that are tried. A client has at most eight live revisions an entry, and rarely more than two.
+const MOST_KEYS: usize = 16;
+
+/// A JWT (RFC 7519) in the compact form of a JWS (RFC 7515 §7.1), taken apart and not yet verified.
+#[derive(Debug)]
+pub struct Assertion<'a> {
+    alg: JwsAlgorithm,
+    kid: Option<String>,
+    message: &'a [u8],
+    signature: Vec<u8>,
+    pub(super) claims: Claims,
+}
+
+/// The header (RFC 7515 §4.1). Members that bring keys along (`jwk`, `jku`, `x5c`, `x5u`) are not looked at.
+#[derive(Deserialize)]
+struct Header<'a> {
+    #[serde(borrow)]
+    alg: Cow<'a, str>,
+    #[serde(default, borrow)]
+    typ: Option<Cow<'a, str>>,
+    #[serde(default)]
+    kid: Option<String>,
+    /// Whatever it lists, we have no extension (RFC 7515 §4.1.11).
+    #[serde(default, deserialize_with = "is_there")]
+    crit: bool,
+}
+
+/// The claims that matter (RFC 7519 §4.1). One that occurs twice makes the assertion malformed.
+#[derive(Debug, Deserialize)]
+pub(super) struct Claims {
+    pub(super) iss: String,
+    pub(super) sub: String,
+    aud: Audience,
+    pub(super) exp: NumericDate,
+    #[serde(default)]
+    pub(super) iat: Option<NumericDate>,
+    #[serde(default)]
+    pub(super) nbf: Option<NumericDate>,
+    #[serde(default)]
+    jti: Option<String>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(untagged)]
+enum Audience {
+    One(String),
+    Several(Vec<String>),
+}
+
+/// Seconds since 1970, with or without a fraction (RFC 7519 §2).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
+#[serde(try_from = "f64")]
+pub(super) struct NumericDate(pub(super) Timestamp);
+
+impl<'a> Assertion<'a> {
+    /// Takes a JWT apart.
+    pub fn parse(text: &'a str) -> Result<Self, Refusal> {
+        let malformed = Refusal::AssertionMalformed;
+        if text.len() > LONGEST_BYTES {
+            return Err(malformed);
+        }
+        let (message, signature) = text.rsplit_once('.').ok_or(malformed)?;
+        let (header, claims) = message.split_once('.').ok_or(malformed)?;
+        let header = URL_SAFE_NO_PAD.decode(header).map_err(|_| malformed)?;
+        let header: Header<'_> = serde_json::from_str(utf_8(&header)?).map_err(|_| malformed)?;
+        let alg = JwsAlgorithm::named(&header.alg).ok_or(Refusal::AssertionAlgorithm)?;
+        if header.crit || !header.typ.as_deref().is_none_or(is_type) {
+            return Err(malformed);
+        }
+        let signature = URL_SAFE_NO_PAD.decode(signature).map_err(|_| malformed)?;
+        Ok(Self { alg, kid: header.kid, message: message.as_bytes(), signature, claims: json(claims)? })
+    }
+
+    /// Whether it claims to be made by the client itself. Anything else is somebody's who speaks for the client.
+    pub(super) fn is_self_issued(&self) -> bool {
+        self.claims.iss == self.claims.sub
+    }
+
+    /// Whether it is for this audience and nobody else: a string, or an array of one.
+    pub(super) fn is_for(&self, audience: &str) -> bool {
+        match &self.claims.aud {
+            Audience::One(one) => one == audience,
+            Audience::Several(several) => matches!(several.as_slice(), [one] if one == audience),
+        }
+    }
+
+    /// Whether `iat` and `nbf` have come, but for the skew of clocks.
+    pub(super) fn has_begun(&self, now: Timestamp) -> bool {
+        let latest = add(now, CLOCK_SKEW);
+        [self.claims.iat, self.claims.nbf].into_iter().flatten().all(|NumericDate(at)| at <= latest)
+    }
+
+    /// `jti` and `exp` of an assertion that passed [`Self::check_form`].
+    pub(super) fn identity(&self) -> (&str, Timestamp) {
+        (self.claims.jti.as_deref().unwrap_or_default(), self.claims.exp.0)
+    }
+
+    /// What RFC 7523 §3 asks of every client's assertion, whoever the client is. `client_id` is the parameter.
+    pub(super) fn check_form(&self, client_id: Option<&str>, issuer: &str, now: Timestamp) -> Result<(), Refusal> {
+        let Claims { sub, exp, jti, .. } = &self.claims;
+        if sub.is_empty() || client_id.is_some_and(|client_id| client_id != sub) {
+            return Err(Refusal::AssertionMalformed);
+        }
+        if !jti.as_ref().is_some_and(|jti| (1..=LONGEST_JTI_BYTES).contains(&jti.len())) {
+            return Err(Refusal::AssertionMalformed);
+        }
+        if !self.is_for(issuer) {
+            return Err(Refusal::AssertionAudience);
+        }
+        let is_timely = now < add(exp.0, CLOCK_SKEW) && exp.0 <= add(now, LONGEST_LIFETIME + CLOCK_SKEW);
+        if is_timely && self.has_begun(now) { Ok(()) } else { Err(Refusal::AssertionTime) }
+    }
+
+    /// Whether this key has signed it.
+    fn is_signed_by(&self, key: &VerifyingKey) -> bool {
+        key.verifies(self.alg, self.message, &self.signature)
+    }
+
+    /// The first of these that has signed it: those with its `kid` if there is one, else all that its algorithm can be
+    /// of, sixteen at most. Where there is none to try, nobody's key is.
+    pub(super) fn signer<'k, T>(&self, candidates: &'k [T], key_of: impl Fn(&T) -> &VerifyingKey) -> Option<&'k T> {
+        let usable = |candidate: &&'k T| key_of(candidate).allows(self.alg);
+        let is_named = |candidate: &&'k T| self.kid.is_some() && key_of(candidate).kid() == self.kid.as_deref();
+        let names_one = candidates.iter().filter(usable).any(|candidate| is_named(&candidate));
+        let mut tried = 0;
+        for candidate in candidates.iter().filter(usable).filter(|c| !names_one || is_named(c)).take(MOST_KEYS) {
+            tried += 1;
+            if self.is_signed_by(key_of(candidate)) {
+                return Some(candidate);
+            }
+        }
+        if tried == 0 {
+            self.verify_in_vain();
+        }
+        None
+    }
+
+    /// The identifier of the key that has signed it, as it says.
+    pub(super) fn kid(&self) -> Option<&str> {
+        self.kid.as_deref()
+    }
+
+    /// The work of a signature, for a client that is not known.
+    pub(super) fn verify_in_vain(&self) {
+        verify_in_vain(self.alg, self.message, &self.signature);
+    }
+
+    /// Holds it against the client's keys: those of revisions that are valid now are tried, the old and the new alike.
+    pub(super) fn check(&self, client: &Client, now: Timestamp) -> Result<Proved, Refusal> {
+        let keys = client.proofs.as_deref().map_or(&[][..], |proofs| proofs.keys());
+        let live: Vec<&AcceptedKey> = keys.iter().filter(|accepted| accepted.term.is_valid(now)).collect();
+        let Some(accepted) = self.signer(&live, |accepted| &accepted.key) else {
+            let fits = live.iter().any(|accepted| accepted.key.allows(self.alg));
+            return Err(if fits { Refusal::AssertionSignature } else { Refusal::AssertionAlgorithm });
+        };
+        let term = &accepted.term;
+        let (method, entry) = (TokenEndpointAuthMethod::PrivateKeyJwt, term.entry.clone());
+        Ok(Proved { method, entry, not_after: term.not_after, certificate: None })
+    }
+}
+
+impl TryFrom<f64> for NumericDate {
+    type Error = &'static str;
+
+    fn try_from(seconds: f64) -> Result<Self, Self::Error> {
+        let since = SignedDuration::try_from_secs_f64(seconds).map_err(|_| "no date")?;
+        Timestamp::from_duration(since).map(Self).map_err(|_| "no date")
+    }
+}
+
+fn json<T: DeserializeOwned>(segment: &str) -> Result<T, Refusal> {
+    let bytes = URL_SAFE_NO_PAD.decode(segment).map_err(|_| Refusal::AssertionMalformed)?;
+    serde_json::from_str(utf_8(&bytes)?).map_err(|_| Refusal::AssertionMalformed)
+}
+
+/// RFC 7519 §7.2: UTF-8, also in the members that nobody here reads and serde passes over.
+fn utf_8(bytes: &[u8]) -> Result<&str, Refusal> {
+    std::str::from_utf8(bytes).map_err(|_| Refusal::AssertionMalformed)
+}
+
+/// `typ` of a client assertion: a plain JWT, or the explicit type of the revision of RFC 7523. What is typed as something
+/// else was made for something else (RFC 8725 §3.11).
+fn is_type(typ: &str) -> bool {
+    let plain = typ.get(.."application/".len()).filter(|start| start.eq_ignore_ascii_case("application/"));
+    let subtype = plain.map_or(typ, |start| &typ[start.len()..]);
+    subtype.eq_ignore_ascii_case("JWT") || subtype.eq_ignore_ascii_case("client-authentication+jwt")
+}
+
+fn is_there<'de, D: Deserializer<'de>>(deserializer: D) -> Result<bool, D::Error> {
+    IgnoredAny::deserialize(deserializer).map(|_| true)
+}

@@ -1,0 +1,60 @@
+//! `POST /introspect` (RFC 7662): whether a token is good now, for those whose API it is meant for.
+//!
+//! The caller authenticates as at the token endpoint and sees tokens for its own `resourceAudiences` alone. Of all
+//! others it learns `{"active":false}` and never why (§2.2); the reason is in a metric. A deleted client, a watermark
+//! and a removed entry count as soon as the watch has shown them, which is usually within milliseconds. Only a client
+//! that is not known at all is looked up live first: its token may have been had from another replica a moment ago.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::Response;
+use jiff::Timestamp;
+
+use super::client_authentication::authenticate;
+use super::directory::Client;
+use super::form::Form;
+use super::keys::Moment;
+use super::refusal::Refusal;
+use super::request::Received;
+use super::service::{Body, Service, never_cached};
+use super::verified::{Inactive, Token};
+
+const INACTIVE: Bytes = Bytes::from_static(b"{\"active\":false}");
+
+pub(super) async fn introspect(service: &Service, received: &Received) -> Result<Response<Body>, Refusal> {
+    let now = service.clock.now();
+    // Before the ledger and the lists have been read nothing can be said to be good.
+    let moment = service.keys.at(now).filter(|_| service.directory.is_complete()).ok_or(Refusal::NotReady)?;
+    let form = Form::parse(&received.body)?;
+    let caller = authenticate(service, received, &form, now).await?.client;
+    let token = form.token.as_deref().ok_or(Refusal::NoToken)?;
+    let result = active(service, &caller, token, &moment, now).await;
+    service.metrics.introspected(result.as_ref().err().copied());
+    let body = result.map_or(INACTIVE, |token| token.answer.clone());
+    Ok(never_cached(Response::new(Body::from(body))))
+}
+
+/// The token, if it is good now and for the caller.
+async fn active(
+    service: &Service,
+    caller: &Client,
+    token: &str,
+    moment: &Moment,
+    now: Timestamp,
+) -> Result<Arc<Token>, Inactive> {
+    if caller.resource_audiences.is_empty() {
+        return Err(Inactive::Audience);
+    }
+    let token = service.verified.verify(token, moment, &service.server.issuer).ok_or(Inactive::NotOurs)?;
+    if !token.audiences.iter().any(|audience| caller.resource_audiences.contains(audience)) {
+        return Err(Inactive::Audience);
+    }
+    let client = || service.directory.client(&token.client_id);
+    let result = token.is_active(client().as_deref(), &service.lists, now);
+    if result != Err(Inactive::Client) {
+        return result.map(|()| token);
+    }
+    service.live.read(&token.client_id, || client().is_some()).await;
+    token.is_active(client().as_deref(), &service.lists, now).map(|()| token)
+}

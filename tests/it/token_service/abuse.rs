@@ -1,0 +1,283 @@
+//! Floods and hostile requests: what fails too often, what is malformed on purpose, who never reads.
+
+use std::time::Duration;
+
+use appreg::token_service::server::Limits;
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use http::{StatusCode, header};
+use jiff::SignedDuration;
+use serde_json::json;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+use tokio::time::{Instant, timeout};
+use tokio_rustls::client::TlsStream;
+
+use super::{Answer, CLIENT_SECRET, Entry, PATIENCE, TokenService};
+
+const ID: &str = "shop.storefront";
+const GRANT: &str = "grant_type=client_credentials";
+const FORM: &str = "application/x-www-form-urlencoded";
+
+/// A client with one connection for all its requests.
+struct Flood<'a> {
+    service: &'a TokenService,
+    http: reqwest::Client,
+}
+
+impl<'a> Flood<'a> {
+    fn on(service: &'a TokenService) -> Self {
+        Self { service, http: service.http() }
+    }
+
+    async fn token(&self, client_id: &str, client_secret: &str) -> Answer {
+        let request = self.http.post(self.service.url("/token")).basic_auth(client_id, Some(client_secret));
+        self.service.send(request.form(&[("grant_type", "client_credentials")])).await
+    }
+
+    async fn body(&self, content_type: &str, body: impl Into<reqwest::Body>) -> Answer {
+        let request = self.http.post(self.service.url("/token")).header(header::CONTENT_TYPE, content_type);
+        self.service.send(request.body(body)).await
+    }
+}
+
+/// How often Secrets were read one by one.
+fn live_reads(service: &TokenService) -> usize {
+    service.api.requests().iter().filter(|request| request.starts_with("get ") && request.contains("/client-")).count()
+}
+
+#[tokio::test]
+async fn wrong_client_secrets_get_429_after_twenty_and_the_client_still_its_token() {
+    let service = TokenService::start().await;
+    service.api.person_applies(&Entry::new("shop.other").secret());
+    let flood = Flood::on(&service);
+    service.until("known", async || flood.token("shop.other", CLIENT_SECRET).await.status == StatusCode::OK).await;
+    for attempt in 0..20 {
+        assert_eq!(flood.token(ID, "wrong").await.error(), (401, "invalid_client".into()), "{attempt}");
+    }
+    let reads = live_reads(&service);
+    for attempt in 0..30 {
+        let answer = flood.token(ID, "wrong").await;
+        assert_eq!(answer.error(), (429, "invalid_client".into()), "{attempt}");
+        assert_eq!(answer.header("retry-after"), Some("1"), "RFC 9110 §10.2.3");
+        assert_eq!(answer.header("www-authenticate"), None, "RFC 9110 §11.6.1: it belongs to a 401");
+        assert_eq!(answer.header("cache-control"), Some("no-store"));
+    }
+    assert_eq!(live_reads(&service), reads, "nothing is read for what is beyond the limit");
+    assert_eq!(flood.token(ID, CLIENT_SECRET).await.status, StatusCode::OK, "nobody can lock a client out");
+    assert_eq!(flood.token("shop.other", "wrong").await.error().0, 401, "another client has a limit of its own");
+    let metrics = service.metrics().await;
+    assert!(metrics.contains(r#"failures_limited_total{by="client"} 30"#), "{metrics}");
+    assert!(metrics.contains(r#"requests_total{endpoint="token",outcome="too_many_failures"} 30"#), "{metrics}");
+    service.clock.advance(SignedDuration::from_secs(2));
+    let after: Vec<u16> = [flood.token(ID, "x").await, flood.token(ID, "x").await, flood.token(ID, "x").await]
+        .iter()
+        .map(|answer| answer.status.as_u16())
+        .collect();
+    assert_eq!(after, [401, 401, 429], "two seconds pay for two");
+}
+
+#[tokio::test]
+async fn an_address_gets_429_after_a_hundred_failures_whomever_it_names_and_who_is_right_still_a_token() {
+    let service = TokenService::start().await;
+    let flood = Flood::on(&service);
+    for attempt in 0..100 {
+        assert_eq!(flood.token(&format!("nobody-{attempt}"), "x").await.error().0, 401, "{attempt}");
+    }
+    let reads = live_reads(&service);
+    for attempt in 100..150 {
+        let answer = flood.token(&format!("nobody-{attempt}"), "x").await;
+        assert_eq!((answer.error().0, answer.header("retry-after")), (429, Some("1")), "{attempt}");
+    }
+    assert_eq!(flood.token(ID, "wrong").await.error().0, 429, "a known client is no different");
+    assert_eq!(live_reads(&service), reads);
+    assert_eq!(flood.token(ID, CLIENT_SECRET).await.status, StatusCode::OK, "the same address with what is right");
+    assert!(service.metrics().await.contains(r#"failures_limited_total{by="address"} 51"#));
+    service.clock.advance(SignedDuration::from_secs(1));
+    let mut answered = Vec::new();
+    for attempt in 200..212 {
+        answered.push(flood.token(&format!("nobody-{attempt}"), "x").await.error().0);
+    }
+    assert_eq!(answered, [&[401; 10][..], &[429; 2]].concat(), "a second pays for ten");
+}
+
+#[tokio::test]
+async fn an_unknown_client_and_a_wrong_client_secret_get_the_same_answer_for_the_same_work() {
+    let service = TokenService::start().await;
+    let flood = Flood::on(&service);
+    let mut seen = Vec::new();
+    for client_id in [ID, "shop.nobody99"] {
+        let before = live_reads(&service);
+        let mut answer = flood.token(client_id, "wrong").await;
+        answer.headers.remove(header::DATE);
+        seen.push((answer.status, answer.headers, answer.body, live_reads(&service) - before));
+    }
+    assert_eq!(seen[0], seen[1]);
+    assert_eq!(seen[0].3, 1, "each has its entry read");
+}
+
+/// Ten thousand on the wire; that a hundred thousand names take no more memory than none is shown where the memory is.
+#[tokio::test]
+async fn ten_thousand_unknown_client_ids_get_the_same_answers_and_few_reads_of_the_ledger() {
+    const AT_ONCE: usize = 100;
+    let service = TokenService::start().await;
+    let mut stream = service.connect("http/1.1").await;
+    let mut statuses = std::collections::BTreeMap::<String, usize>::new();
+    for batch in 0..100 {
+        service.clock.advance(SignedDuration::from_millis(10));
+        let mut requests = String::new();
+        for n in 0..AT_ONCE {
+            let body = format!("{GRANT}&client_id=nobody-{batch}-{n}&client_secret=x");
+            requests.push_str(&head(body.len()));
+            requests.push_str(&body);
+        }
+        stream.write_all(requests.as_bytes()).await.unwrap();
+        let mut answers = String::new();
+        while answers.matches("\"error\":\"invalid_client\"").count() < AT_ONCE {
+            let mut buffer = vec![0; 64 * 1024];
+            let length = timeout(PATIENCE, stream.read(&mut buffer)).await.unwrap().unwrap();
+            answers.push_str(std::str::from_utf8(&buffer[..length]).unwrap());
+        }
+        // A body has no line end: the next answer begins on its line.
+        for status in answers.split("HTTP/1.1 ").skip(1) {
+            *statuses.entry(status[..3].to_owned()).or_default() += 1;
+        }
+    }
+    // A hundred at once and ten in the second that passed.
+    let expected = [("401", 109), ("429", 9891)];
+    assert_eq!(statuses.into_iter().collect::<Vec<_>>(), expected.map(|(status, count)| (status.to_owned(), count)));
+    assert!(live_reads(&service) <= 21, "ten at once, ten a second: {}", live_reads(&service));
+    assert_eq!(service.token(ID, CLIENT_SECRET).await.status, StatusCode::OK);
+}
+
+fn head(body_bytes: usize) -> String {
+    format!("POST /token HTTP/1.1\r\nhost: a\r\ncontent-type: {FORM}\r\ncontent-length: {body_bytes}\r\n\r\n")
+}
+
+fn part(json: &str) -> String {
+    URL_SAFE_NO_PAD.encode(json)
+}
+
+/// JWTs that nobody may believe, or spend much on.
+fn hostile_jwts(service: &TokenService) -> Vec<(&'static str, String)> {
+    let claims = part(
+        &json!({"iss": ID, "sub": ID, "aud": service.issuer, "jti": "a", "iat": super::now_of(service),
+                "exp": super::now_of(service) + 60, "client_id": ID})
+        .to_string(),
+    );
+    let signature = URL_SAFE_NO_PAD.encode([1; 64]);
+    let deep = |depth: usize| "[".repeat(depth) + &"]".repeat(depth);
+    let nested = part(&format!(r#"{{"alg":"ES256","crit":{}}}"#, deep(2000)));
+    let inner = format!("{}.{claims}.", part(r#"{"alg":"none"}"#));
+    vec![
+        ("alg none without a signature", inner.clone()),
+        ("alg none with one", format!("{inner}{signature}")),
+        ("alg None", format!("{}.{claims}.", part(r#"{"alg":"None","typ":"JWT"}"#))),
+        ("no alg", format!("{}.{claims}.{signature}", part("{}"))),
+        ("HS256", format!("{}.{claims}.{signature}", part(r#"{"alg":"HS256","typ":"JWT"}"#))),
+        ("a header nested 2,000 deep", format!("{nested}.{claims}.{signature}")),
+        ("claims nested 5,000 deep", format!("{}.{}.{signature}", part(r#"{"alg":"ES256"}"#), part(&deep(5000)))),
+        ("a JWT in a JWT", format!("{}.{}.{signature}", part(r#"{"alg":"ES256","cty":"JWT"}"#), part(&inner))),
+        (
+            "nearly as large as a body may be",
+            format!("{}.{}.{signature}", part(r#"{"alg":"ES256"}"#), "A".repeat(15_000)),
+        ),
+        ("five parts: encrypted", format!("{0}.{0}.{0}.{0}.{0}", part(r#"{"alg":"dir","enc":"A256GCM"}"#))),
+        ("nothing but dots", ".".repeat(5000)),
+        ("two dots", "..".to_owned()),
+        ("a key in the header", format!("{}.{claims}.{signature}", part(r#"{"alg":"ES256","jwk":{"kty":"EC"}}"#))),
+        ("a key by URL", format!("{}.{claims}.{signature}", part(r#"{"alg":"ES256","jku":"https://evil.example"}"#))),
+    ]
+}
+
+#[tokio::test]
+async fn hostile_jwts_as_client_assertions_are_refused_like_every_failed_authentication() {
+    let service = TokenService::start().await;
+    let flood = Flood::on(&service);
+    for (what, jwt) in hostile_jwts(&service) {
+        let kind = "urn%3Aietf%3Aparams%3Aoauth%3Aclient-assertion-type%3Ajwt-bearer";
+        let body = format!("{GRANT}&client_assertion_type={kind}&client_assertion={jwt}");
+        let answer = flood.body(FORM, body).await;
+        assert_eq!(answer.error(), (401, "invalid_client".into()), "{what}");
+        assert_eq!(answer.json()["error_description"], "client authentication failed", "{what}: not why");
+    }
+    assert_eq!(service.token(ID, CLIENT_SECRET).await.status, StatusCode::OK);
+}
+
+#[tokio::test]
+async fn hostile_bodies_are_refused_and_told_which_rule_they_break() {
+    let service = TokenService::start().await;
+    let flood = Flood::on(&service);
+    let right = format!("{GRANT}&client_id={ID}&client_secret={CLIENT_SECRET}");
+    let malformed: &[(&str, Vec<u8>)] = &[
+        ("UTF-8 that ends too soon", [right.as_bytes(), b"&scope=\xc3"].concat()),
+        ("a surrogate in UTF-8", [right.as_bytes(), b"&scope=\xed\xa0\x80"].concat()),
+        ("UTF-8 longer than need be", [right.as_bytes(), b"&scope=%c0%af"].concat()),
+        ("an unknown parameter that is not UTF-8", [right.as_bytes(), b"&x=%ff"].concat()),
+        ("a name that is not UTF-8", [right.as_bytes(), b"&%ff=x"].concat()),
+        ("half an escape", [right.as_bytes(), b"&scope=%4"].concat()),
+        ("UTF-16", right.encode_utf16().flat_map(u16::to_be_bytes).chain(*b"&\xff=").collect()),
+    ];
+    for (what, body) in malformed {
+        assert_eq!(flood.body(FORM, body.clone()).await.error(), (400, "invalid_request".into()), "{what}");
+    }
+    for parameter in ["grant_type", "scope", "client_id", "client_secret", "client_assertion", "token"] {
+        for twice in [
+            format!("{parameter}=a&{parameter}=b"),
+            format!("{parameter}=a&%{:x}{}=a", parameter.as_bytes()[0], &parameter[1..]),
+        ] {
+            assert_eq!(flood.body(FORM, twice.clone()).await.error(), (400, "invalid_request".into()), "{twice}");
+        }
+    }
+    for kind in [
+        "application/json",
+        "multipart/form-data; boundary=x",
+        "text/plain",
+        "",
+        "application/x-www-form-urlencoded2",
+        "*/*",
+    ] {
+        assert_eq!(flood.body(kind, right.clone()).await.error(), (400, "invalid_request".into()), "{kind}");
+    }
+    // At the limit of a body, whatever it is full of.
+    for (what, filler) in [("&", "&"), ("=", "="), ("parameters", "&a"), ("escapes", "%41"), ("names", "&x=")] {
+        let mut body = format!("{right}&x=1&");
+        while body.len() + filler.len() <= 16 * 1024 {
+            body.push_str(filler);
+        }
+        assert_eq!(flood.body(FORM, body).await.status, StatusCode::OK, "{what}: much, and nothing wrong");
+    }
+    let nul = format!("{GRANT}&client_id=%00&client_secret=%00");
+    assert_eq!(flood.body(FORM, nul).await.error(), (401, "invalid_client".into()));
+    assert_eq!(flood.body(FORM, right).await.status, StatusCode::OK);
+}
+
+async fn write_for_ever(stream: &mut TlsStream<TcpStream>) -> usize {
+    let requests = "GET /jwks HTTP/1.1\r\nhost: a\r\n\r\n".repeat(100);
+    let mut written = 0;
+    while stream.write_all(requests.as_bytes()).await.is_ok() {
+        written += requests.len();
+    }
+    written
+}
+
+#[tokio::test]
+async fn who_never_reads_its_answers_holds_one_connection_and_loses_it_at_a_deadline() {
+    let limits = Limits { connections_per_address: 2, stall: Duration::from_millis(300), ..Limits::default() };
+    let service = TokenService::start_with("", limits).await;
+    let mut deaf = service.connect("http/1.1").await;
+    let start = Instant::now();
+    let (written, ()) = tokio::join!(write_for_ever(&mut deaf), async {
+        // Others are answered meanwhile.
+        let flood = Flood::on(&service);
+        assert_eq!(flood.token(ID, CLIENT_SECRET).await.status, StatusCode::OK);
+    });
+    assert!(start.elapsed() < Limits::default().header, "ended by its own deadline: {:?}", start.elapsed());
+    assert!(written < 64 << 20, "what the sockets hold and no more: {written} bytes");
+    service
+        .until("its seat is free", async || {
+            let two = (service.try_connect("h2").await, service.try_connect("h2").await);
+            two.0.is_ok() && two.1.is_ok()
+        })
+        .await;
+}

@@ -1,0 +1,370 @@
+//! What replicas share: two token services on one API server, restarts, other writers, people who edit.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use appreg::clock::ManualClock;
+use appreg::kubernetes::watch::{Change, Item};
+use appreg::kubernetes::{ObjectName, version_of};
+use appreg::shared_lists::{List, MOST_MARKS, Mark, NAMES, REVOKED_FIELD, USED_FIELD, index_of_client, seconds};
+use appreg::token_service::follow::{Follower, Seen, Served};
+use appreg::token_service::lists::{Lists, MOST_USED_OF_A_LIST, Writer};
+use appreg::token_service::metrics::Metrics;
+use appreg::token_service::refusal::Refusal;
+use http::StatusCode;
+use jiff::{SignedDuration, Timestamp};
+use k8s_openapi::api::core::v1::Secret;
+use serde_json::{Value, json};
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+use super::introspection::Stage;
+use super::{CLIENT_SECRET, NAMESPACE, NOW, TokenService, secret};
+use crate::fake_api::{FakeApi, Fault, Nth};
+
+const ID: &str = "shop.storefront";
+
+fn name() -> &'static str {
+    NAMES[index_of_client(ID)]
+}
+
+fn now() -> Timestamp {
+    NOW.parse().unwrap()
+}
+
+/// A field of the list of these tests' client.
+fn field(api: &FakeApi, field: &str) -> List {
+    let secret: Secret = api.object("secrets", NAMESPACE, name()).expect("the list");
+    List::parse(secret.data.unwrap_or_default().get(field).map(|bytes| &*bytes.0)).list
+}
+
+async fn is_active(service: &TokenService, token: &str) -> bool {
+    let answer = service.post("/introspect", "shop.api", &[("token", token)]).await;
+    answer.json()["active"].as_bool().unwrap_or_else(|| panic!("{answer:?}"))
+}
+
+async fn revoked(service: &TokenService, token: &str) {
+    let answer = service.post("/revoke", ID, &[("token", token)]).await;
+    assert_eq!(answer.status, StatusCode::OK, "{answer:?}");
+}
+
+#[tokio::test]
+async fn a_revocation_at_one_replica_holds_at_the_other_and_at_both_after_a_restart() {
+    let stage = Stage::start().await;
+    let mut other = stage.service.twin().await;
+    let (token, kept) = (stage.token().await, stage.token().await);
+    assert!(is_active(&other, &token).await, "verified, and remembered");
+    revoked(&stage.service, &token).await;
+    other.until("refused by the other", async || !is_active(&other, &token).await).await;
+    let again = stage.token().await;
+    revoked(&other, &again).await;
+    stage.service.until("and the other way round", async || !stage.is_active(&again).await).await;
+    other.end().await;
+    for _ in 0..2 {
+        let restarted = stage.service.twin().await;
+        assert!(!is_active(&restarted, &token).await && !is_active(&restarted, &again).await);
+        assert!(is_active(&restarted, &kept).await);
+    }
+}
+
+#[tokio::test]
+async fn two_replicas_that_write_at_once_lose_nothing() {
+    let stage = Stage::start().await;
+    let other = stage.service.twin().await;
+    stage.service.api.hold_watches();
+    let mut tokens = Vec::new();
+    for n in 0..10 {
+        let token = stage.token().await;
+        revoked(if n % 2 == 0 { &stage.service } else { &other }, &token).await;
+        tokens.push(token);
+    }
+    let list = field(&stage.service.api, REVOKED_FIELD);
+    assert_eq!(list.len(), 10, "each writes over exactly what is there");
+    let metrics = [stage.service.metrics().await, other.metrics().await].concat();
+    assert!(metrics.contains(r#"list_writes_total{outcome="conflict"}"#), "{metrics}");
+    stage.service.api.release_watches();
+    for service in [&stage.service, &other] {
+        for token in &tokens {
+            service.until("refused", async || !is_active(service, token).await).await;
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_list_that_a_person_empties_edits_breaks_or_deletes_takes_nothing_back_and_is_restored() {
+    let stage = Stage::start().await;
+    let api = &stage.service.api;
+    let (token, second) = (stage.token().await, stage.token().await);
+    revoked(&stage.service, &token).await;
+    revoked(&stage.service, &second).await;
+    let written = field(api, REVOKED_FIELD);
+    assert_eq!(written.len(), 2);
+    let restored = async |what: &str| {
+        stage.service.until(what, async || field(api, REVOKED_FIELD) == written).await;
+        assert!(!stage.is_active(&token).await && !stage.is_active(&second).await, "{what}");
+    };
+    let one = written.iter().next().map(|(mark, until)| [(*mark, until)].into_iter().collect::<List>()).unwrap();
+    let earlier: List = written.iter().map(|(mark, _)| (*mark, 1)).collect();
+    let text = |bytes: &[u8]| json!(base64::Engine::encode(&base64::engine::general_purpose::STANDARD, bytes));
+    for (what, value) in [
+        ("emptied", text(b"{}")),
+        ("without its field", Value::Null),
+        ("one taken out", text(&one.to_json())),
+        ("ended early", text(&earlier.to_json())),
+        ("broken", text(b"{\"canary\":")),
+        ("of another shape", text(b"[]")),
+    ] {
+        api.person_edits("secrets", NAMESPACE, name(), |secret| match value {
+            Value::Null => drop(secret["data"].as_object_mut().unwrap().remove(REVOKED_FIELD)),
+            value => secret["data"][REVOKED_FIELD] = value,
+        });
+        restored(what).await;
+    }
+    api.person_deletes("secrets", NAMESPACE, name());
+    stage.service.until("gone", async || stage.service.readyz().await.body.contains("there is no Secret")).await;
+    assert!(!stage.is_active(&token).await);
+    api.person_makes_lists();
+    restored("deleted and made again").await;
+    assert!(stage.service.readyz().await.body.contains("[+] shared-lists"));
+    assert!(stage.service.metrics().await.contains(r#"unreadable{object="shared_list"} 0"#));
+    let labels: Secret = api.object("secrets", NAMESPACE, name()).unwrap();
+    assert_eq!(labels.type_.as_deref(), Some("Opaque"));
+}
+
+#[tokio::test]
+async fn a_broken_list_is_told_and_stands_in_nobodys_way() {
+    let api = FakeApi::new();
+    let certificate = api.person_makes_a_certificate();
+    api.person_makes_signing_keys();
+    api.person_makes_lists();
+    api.person_applies(&super::Entry::new(ID).secret());
+    api.person_applies(&secret(name(), "Opaque", &[(REVOKED_FIELD, b"canary")]));
+    api.on(Nth::every("update", "secrets"), Fault::forbidden());
+    let service = TokenService::start_on(api, certificate, "", super::Limits::default()).await;
+    service.until("ready", async || service.readyz().await.status == StatusCode::OK).await;
+    assert!(service.metrics().await.contains(r#"unreadable{object="shared_list"} 1"#));
+    assert_eq!(service.token(ID, CLIENT_SECRET).await.status, StatusCode::OK);
+    service.api.heal();
+    let readable = r#"unreadable{object="shared_list"} 0"#;
+    service.until("written anew", async || service.metrics().await.contains(readable)).await;
+}
+
+/// The lists of one replica with its writer, and a watch that shows what the test says, when it says so.
+struct Replica {
+    api: FakeApi,
+    clock: Arc<ManualClock>,
+    follower: Arc<Follower>,
+    stop: CancellationToken,
+    writer: Option<JoinHandle<()>>,
+}
+
+impl Replica {
+    #[expect(clippy::disallowed_methods, reason = "the handle is held and awaited or aborted")]
+    fn start(api: &FakeApi) -> Self {
+        let clock = Arc::new(ManualClock::at(now()));
+        let served = Served::nothing("default");
+        let follower = Arc::new(Follower::new(served, clock.clone(), &mut appreg::metrics::registry()));
+        let stop = CancellationToken::new();
+        let writer = Writer::new(api.client(), NAMESPACE, follower.clone(), clock.clone(), Metrics::default());
+        let writer = Some(tokio::spawn(writer.run(stop.clone())));
+        let replica = Self { api: api.clone(), clock, follower, stop, writer };
+        replica.watch();
+        replica
+    }
+
+    fn lists(&self) -> &Lists {
+        &self.follower.served().lists
+    }
+
+    /// The watch shows all there is now.
+    fn watch(&self) {
+        let secrets: Vec<Secret> = self.api.objects("secrets");
+        let item = |secret: &Secret| Item {
+            object: ObjectName::of(secret),
+            version: version_of(secret),
+            value: Seen::at_the_door("default", secret),
+        };
+        let items = secrets.iter().map(item).collect();
+        self.follower.apply(Change::Listed { items, version: self.api.version() });
+    }
+
+    fn first_use(&self, jti: &str) -> Result<bool, Refusal> {
+        self.lists().first_use(ID, jti, now() + SignedDuration::from_mins(5), now())
+    }
+
+    /// Ends as a program that is told to.
+    async fn end(mut self) {
+        self.stop.cancel();
+        self.writer.take().unwrap().await.unwrap();
+    }
+}
+
+impl Drop for Replica {
+    fn drop(&mut self) {
+        self.writer.take().inspect(JoinHandle::abort);
+    }
+}
+
+fn api() -> FakeApi {
+    let api = FakeApi::new();
+    api.person_makes_lists();
+    api
+}
+
+async fn passes(time: Duration) {
+    tokio::time::sleep(time).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_assertion_used_at_one_replica_is_refused_at_the_other_once_it_is_shared_and_not_before() {
+    let api = api();
+    let (one, other) = (Replica::start(&api), Replica::start(&api));
+    assert_eq!(one.first_use("a"), Ok(true));
+    assert_eq!(one.first_use("a"), Ok(false), "at the same replica at once");
+    passes(Duration::from_secs(1)).await;
+    assert_eq!(
+        other.lists().first_use(ID, "a", now(), now()),
+        Ok(true),
+        "the honest limit: the watch has not shown it"
+    );
+    assert_eq!(one.first_use("b"), Ok(true));
+    assert_eq!(other.first_use("c"), Ok(true));
+    passes(Duration::from_secs(1)).await;
+    one.watch();
+    other.watch();
+    assert_eq!((one.first_use("c"), other.first_use("b")), (Ok(false), Ok(false)));
+    let another = Replica::start(&api);
+    for jti in ["a", "b", "c"] {
+        assert_eq!(another.first_use(jti), Ok(false), "{jti}, by one that was started later");
+    }
+    assert_eq!(another.first_use("d"), Ok(true));
+    another.end().await;
+    for replica in [Replica::start(&api), Replica::start(&api)] {
+        assert_eq!(replica.first_use("d"), Ok(false), "what was used last is written when the program is told to end");
+    }
+    assert_eq!(one.lists().first_use("shop.other", "a", now(), now()), Ok(true), "another client's");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_used_assertion_is_remembered_until_a_while_after_its_end() {
+    let (api, minute) = (api(), SignedDuration::from_mins(1));
+    let replica = Replica::start(&api);
+    let lists = replica.lists();
+    assert_eq!(lists.first_use(ID, "a", now() + minute, now()), Ok(true));
+    assert_eq!(lists.first_use(ID, "a", now() + minute, now() + 3 * minute - SignedDuration::from_secs(1)), Ok(false));
+    assert_eq!(lists.first_use(ID, "a", now() + 5 * minute, now() + 3 * minute), Ok(true));
+}
+
+#[tokio::test(start_paused = true)]
+async fn used_assertions_are_written_together_four_times_a_second_at_most() {
+    let api = api();
+    let replica = Replica::start(&api);
+    passes(Duration::from_secs(1)).await;
+    api.take_requests();
+    for n in 0..200 {
+        assert_eq!(replica.first_use(&n.to_string()), Ok(true));
+        passes(Duration::from_millis(10)).await;
+    }
+    let writes = api.take_requests();
+    assert!((7..=10).contains(&writes.len()), "{} requests in two seconds", writes.len());
+    passes(Duration::from_secs(1)).await;
+    assert_eq!(field(&api, USED_FIELD).len(), 200);
+    assert_eq!(replica.lists().counts().used_unwritten, 0);
+    api.take_requests();
+    passes(Duration::from_mins(10)).await;
+    assert_eq!(api.take_requests(), [""; 0], "nothing at rest");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_full_list_shares_no_more_and_the_replica_itself_still_remembers_up_to_its_own_limit() {
+    let api = api();
+    let replica = Replica::start(&api);
+    for n in 0..MOST_USED_OF_A_LIST {
+        assert_eq!(replica.first_use(&n.to_string()), Ok(true), "{n}");
+    }
+    assert_eq!(replica.first_use("one more"), Err(Refusal::NoRoom));
+    for n in [0, MOST_MARKS - 1, MOST_MARKS, MOST_USED_OF_A_LIST - 1] {
+        assert_eq!(replica.first_use(&n.to_string()), Ok(false), "{n}");
+    }
+    let other = (0..100).map(|n| n.to_string()).find(|id| index_of_client(id) != index_of_client(ID)).unwrap();
+    assert_eq!(replica.lists().first_use(&other, "a", now(), now()), Ok(true), "no client takes the room of all");
+    passes(Duration::from_mins(1)).await;
+    let counts = replica.lists().counts();
+    assert_eq!((counts.used, counts.used_unwritten), (MOST_USED_OF_A_LIST + 1, 0));
+    assert_eq!(counts.used_surplus, MOST_USED_OF_A_LIST - MOST_MARKS);
+    assert_eq!(field(&api, USED_FIELD).len(), MOST_MARKS);
+    let later = now() + SignedDuration::from_mins(8);
+    replica.clock.set(later);
+    assert_eq!(replica.lists().first_use(ID, "one more", later, later), Ok(true), "what has ended makes room");
+    passes(Duration::from_mins(1)).await;
+    assert_eq!(field(&api, USED_FIELD).len(), 1);
+    assert_eq!(replica.lists().counts().used, 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_full_list_takes_no_more_revocations_until_some_have_ended() {
+    let api = api();
+    let until = seconds(now() + SignedDuration::from_mins(10));
+    // Clients whose marks are all in one list, eight of which fill it.
+    let ids = (0..).map(|n| n.to_string()).filter(|id| index_of_client(id) == index_of_client(ID)).take(8);
+    let marks = ids.flat_map(|id| (0..1024).map(move |n| (Mark::of(&id, &n.to_string()), until)));
+    let full: List = marks.collect();
+    assert_eq!(full.len(), MOST_MARKS);
+    api.person_applies(&secret(name(), "Opaque", &[(REVOKED_FIELD, &full.to_json())]));
+    let replica = Replica::start(&api);
+    let (mark, hour) = (Mark::of(ID, "a"), SignedDuration::from_hours(1));
+    assert_eq!(replica.lists().revoke(mark, now() + hour, now()).await, Err(Refusal::NoRoom));
+    assert!(!replica.lists().is_revoked(&mark, now()));
+    let (known, _) = full.iter().next().unwrap();
+    assert_eq!(replica.lists().revoke(*known, now() + hour, now()).await, Ok(()), "what is revoked stays so");
+    let later = now() + SignedDuration::from_mins(10);
+    replica.clock.set(later);
+    assert_eq!(replica.lists().revoke(mark, later + hour, later).await, Ok(()));
+    assert_eq!(field(&api, REVOKED_FIELD).len(), 1, "what has ended is not written again");
+}
+
+#[tokio::test(start_paused = true)]
+async fn writes_are_paced_by_their_size() {
+    let api = api();
+    let until = seconds(now() + SignedDuration::from_hours(1));
+    let many: List = (0..8000).map(|n| (Mark::of(&format!("other-{n}"), "a"), until)).collect();
+    api.person_applies(&secret(name(), "Opaque", &[(REVOKED_FIELD, &many.to_json())]));
+    let replica = Replica::start(&api);
+    let start = tokio::time::Instant::now();
+    for n in 0..10 {
+        let mark = Mark::of(ID, &n.to_string());
+        assert_eq!(replica.lists().revoke(mark, now() + SignedDuration::from_hours(1), now()).await, Ok(()));
+    }
+    let bytes = 9 * field(&api, REVOKED_FIELD).to_json().len() as u64;
+    let most_per_second = bytes * 1000 / u64::try_from(start.elapsed().as_millis()).unwrap();
+    assert!(most_per_second < 520 * 1024, "{most_per_second} bytes a second");
+}
+
+#[tokio::test(start_paused = true)]
+async fn another_writer_at_every_turn_is_merged_with_and_one_that_never_rests_is_told() {
+    let api = api();
+    let replica = Replica::start(&api);
+    let edits = std::sync::atomic::AtomicU64::new(0);
+    let until = seconds(now() + SignedDuration::from_hours(1));
+    let edit = move |api: &FakeApi| {
+        let n = edits.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        let list = field(api, REVOKED_FIELD).merge(&[(Mark::of("other", &n.to_string()), until)].into_iter().collect());
+        api.person_applies(&secret(name(), "Opaque", &[(REVOKED_FIELD, &list.to_json())]));
+    };
+    api.before(Nth::every("update", "secrets").times(3), edit);
+    let hour = now() + SignedDuration::from_hours(1);
+    assert_eq!(replica.lists().revoke(Mark::of(ID, "a"), hour, now()).await, Ok(()));
+    assert_eq!(field(&api, REVOKED_FIELD).len(), 4);
+    api.heal();
+    let always = std::sync::atomic::AtomicU64::new(100);
+    api.before(Nth::every("update", "secrets"), move |api| {
+        let n = always.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        let list = field(api, REVOKED_FIELD).merge(&[(Mark::of("other", &n.to_string()), until)].into_iter().collect());
+        api.person_applies(&secret(name(), "Opaque", &[(REVOKED_FIELD, &list.to_json())]));
+    });
+    assert_eq!(replica.lists().revoke(Mark::of(ID, "b"), hour, now()).await, Err(Refusal::NotRecorded));
+    assert!(replica.lists().problem().unwrap().contains("other writers were faster 5 times"));
+    api.heal();
+    passes(Duration::from_secs(2)).await;
+    assert!(field(&api, REVOKED_FIELD).until(&Mark::of(ID, "b")).is_some(), "written as soon as it can be");
+}
