@@ -23,6 +23,7 @@ pub(crate) struct Connection {
 /// An answer that is complete.
 pub(crate) struct Answer {
     pub status: u16,
+    pub due: Instant,
     /// Since the request was due, in nanoseconds.
     pub latency: u64,
 }
@@ -75,7 +76,7 @@ impl Connection {
         self.write()?;
         let Some(status) = complete(&self.answer)? else { return Ok(None) };
         self.answer.clear();
-        Ok(Some(Answer { status, latency: u64::try_from(self.due.elapsed().as_nanos())? }))
+        Ok(Some(Answer { status, due: self.due, latency: u64::try_from(self.due.elapsed().as_nanos())? }))
     }
 
     /// Closes it without leaving its port in use for a minute.

@@ -25,6 +25,10 @@ use crate::slow::Slow;
 
 /// How long answers are not counted at first.
 const WARM_UP: Duration = Duration::from_secs(1);
+/// Longer than this between two looks at the clock, and something kept this generator from its core.
+pub(crate) const HELD_UP: Duration = Duration::from_micros(500);
+/// What a request or an answer costs this generator at most.
+const WORK: Duration = Duration::from_micros(20);
 /// Events of slow connections are told from those of honest ones by this.
 const SLOW: u64 = 1 << 32;
 
@@ -83,6 +87,11 @@ pub(crate) struct Outcome {
     pub p50: f64,
     pub p99: f64,
     pub p999: f64,
+    /// The 99th percentile of those answers during which this generator was never held up itself, and their share.
+    pub undisturbed_p99: f64,
+    pub undisturbed: f64,
+    /// The share of time in which it was.
+    pub held_up: f64,
     /// The same of those sent away.
     pub sent_away_p99: f64,
     /// The share of time in which this generator was not merely waiting.
@@ -104,6 +113,7 @@ pub(crate) fn run(load: &Load, server_cpu: impl Fn() -> Result<Duration>) -> Res
     let (seconds, cpu) = (started.elapsed().as_secs_f64(), server_cpu()?.saturating_sub(before));
     generator.latencies.sort_unstable();
     generator.sent_away.sort_unstable();
+    generator.undisturbed.sort_unstable();
     let at = |share: f64| quantile(&generator.latencies, share);
     Ok(Outcome {
         answers: generator.latencies.len() as u64,
@@ -113,6 +123,9 @@ pub(crate) fn run(load: &Load, server_cpu: impl Fn() -> Result<Duration>) -> Res
         p50: at(0.5),
         p99: at(0.99),
         p999: at(0.999),
+        undisturbed_p99: quantile(&generator.undisturbed, 0.99),
+        undisturbed: generator.undisturbed.len() as f64 / generator.latencies.len().max(1) as f64,
+        held_up: generator.held_up.as_secs_f64() / seconds,
         sent_away_p99: quantile(&generator.sent_away, 0.99),
         busy: 1.0 - generator.idle.as_secs_f64() / seconds,
         server_cpu: cpu.as_secs_f64(),
@@ -134,9 +147,13 @@ struct Generator {
     random: u64,
     /// In nanoseconds.
     latencies: Vec<u64>,
+    undisturbed: Vec<u64>,
     sent_away: Vec<u64>,
     refused: u64,
     idle: Duration,
+    held_up: Duration,
+    /// The end of the last time it was held up.
+    ran_since: Instant,
 }
 
 impl Generator {
@@ -151,6 +168,9 @@ impl Generator {
             next: 0,
             random: 0x9e37_79b9_7f4a_7c15,
             latencies: Vec::with_capacity(1 << 20),
+            undisturbed: Vec::with_capacity(1 << 20),
+            held_up: Duration::ZERO,
+            ran_since: Instant::now(),
             sent_away: Vec::new(),
             refused: 0,
             idle: Duration::ZERO,
@@ -174,6 +194,8 @@ impl Generator {
 
     fn forget(&mut self) {
         self.latencies.clear();
+        self.undisturbed.clear();
+        self.held_up = Duration::ZERO;
         self.sent_away.clear();
         self.refused = 0;
         self.idle = Duration::ZERO;
@@ -199,6 +221,10 @@ impl Generator {
             let now = Instant::now();
             if done == 0 {
                 self.idle += now - last;
+            }
+            if now - last > HELD_UP + WORK * u32::try_from(done)? {
+                self.held_up += now - last;
+                self.ran_since = now;
             }
             last = now;
         }
@@ -249,9 +275,14 @@ impl Generator {
 
     fn receive(&mut self, load: &Load, number: usize) -> Result<()> {
         let Some(connection) = &mut self.connections[number] else { return Ok(()) };
-        let Some(Answer { status, latency }) = connection.receive()? else { return Ok(()) };
+        let Some(Answer { status, due, latency }) = connection.receive()? else { return Ok(()) };
         match status {
-            200 | 304 => self.latencies.push(latency),
+            200 | 304 => {
+                self.latencies.push(latency);
+                if due > self.ran_since {
+                    self.undisturbed.push(latency);
+                }
+            }
             503 => self.sent_away.push(latency),
             _ => self.refused += 1,
         }

@@ -16,8 +16,9 @@ use aws_lc_rs::signature::{
 use rustls::client::Resumption;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
+use serde::{Deserialize, Serialize};
 
-use crate::generator::{self, Lives, Load, Order, Pace};
+use crate::generator::{self, HELD_UP, Lives, Load, Order, Pace};
 use crate::requests;
 use crate::rig::{self, Arguments};
 
@@ -96,7 +97,16 @@ fn tls(directory: &Path, is_mutual: bool) -> Result<rustls::ClientConfig> {
     Ok(config)
 }
 
-/// Prints the CPU time of one signature in microseconds.
+/// What a bare signature costs.
+#[derive(Serialize, Deserialize)]
+pub(crate) struct Bare {
+    /// CPU time, in microseconds.
+    pub micros: f64,
+    /// The share of time in which something kept this loop from its core.
+    pub held_up: f64,
+}
+
+/// Prints what one signature costs.
 pub(crate) fn sign(arguments: &Arguments) -> Result<()> {
     let (random, message) = (SystemRandom::new(), [b'x'; MESSAGE_BYTES]);
     let sign: Box<dyn Fn() -> Result<u8>> = match arguments.text("alg")? {
@@ -119,13 +129,18 @@ pub(crate) fn sign(arguments: &Arguments) -> Result<()> {
         alg => bail!("alg={alg}"),
     };
     let (started, before) = (Instant::now(), rig::cpu_of("self")?);
-    let mut count = 0_u32;
-    while started.elapsed() < SIGN_FOR {
-        for _ in 0..100 {
-            black_box(sign()?);
+    let (mut count, mut held_up, mut last) = (0_u32, Duration::ZERO, started);
+    while last - started < SIGN_FOR {
+        black_box(sign()?);
+        count += 1;
+        let now = Instant::now();
+        if now - last > HELD_UP {
+            held_up += now - last;
         }
-        count += 100;
+        last = now;
     }
-    println!("{}", rig::cpu_of("self")?.saturating_sub(before).as_secs_f64() * 1e6 / f64::from(count));
+    let micros = rig::cpu_of("self")?.saturating_sub(before).as_secs_f64() * 1e6 / f64::from(count);
+    let held_up = held_up.as_secs_f64() / (last - started).as_secs_f64();
+    println!("{}", serde_json::to_string(&Bare { micros, held_up })?);
     Ok(())
 }

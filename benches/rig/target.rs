@@ -23,6 +23,7 @@ use crate::harness::process::{free_ports, supervised};
 use crate::harness::{self, ControlPlane, Operator, Process, Program};
 use crate::requests::{client_id, client_secret};
 use crate::rig::{self, Machine};
+use crate::roles::Bare;
 use crate::stand_in;
 
 const BINARY: &str = env!("CARGO_BIN_EXE_appreg");
@@ -145,10 +146,10 @@ impl Target {
         Ok(Measured { outcome: serde_json::from_str(&said)?, strangers: machine.strangers_since(ours)? })
     }
 
-    /// The CPU time of one bare signature, in microseconds, on the token service's core now.
-    pub(crate) fn bare_signature(&self, alg: &str) -> Result<f64> {
+    /// What one bare signature costs on the token service's core now.
+    pub(crate) fn bare_signature(&self, alg: &str) -> Result<Bare> {
         let said = self.pin.child(SERVER_CORE, &["role=sign".to_owned(), format!("alg={alg}")])?;
-        Ok(said.trim().parse()?)
+        Ok(serde_json::from_str(&said)?)
     }
 }
 

@@ -43,11 +43,11 @@ async fn active(
     moment: &Moment,
     now: Timestamp,
 ) -> Result<Arc<Token>, Inactive> {
-    if caller.resource_audiences.is_empty() {
+    if caller.granted().resource_audiences.is_empty() {
         return Err(Inactive::Audience);
     }
     let token = service.verified.verify(token, moment, &service.server.issuer).ok_or(Inactive::NotOurs)?;
-    if !token.audiences.iter().any(|audience| caller.resource_audiences.contains(audience)) {
+    if !token.audiences.iter().any(|audience| caller.granted().resource_audiences.contains(audience)) {
         return Err(Inactive::Audience);
     }
     let client = || service.directory.client(&token.client_id);

@@ -21,7 +21,7 @@ pub(super) async fn revoke(service: &Service, received: &Received) -> Result<Res
     let token = form.token.as_deref().ok_or(Refusal::NoToken)?;
     let token = service.verified.verify(token, &moment, &service.server.issuer);
     if let Some(token) = token.filter(|token| now < token.expires_at) {
-        if token.client_id != caller.id {
+        if *token.client_id != *caller.id {
             return Err(Refusal::ForeignToken);
         }
         // What a watermark has ended needs no mark of its own.

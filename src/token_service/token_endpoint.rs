@@ -65,8 +65,8 @@ fn answer(
         expires_at,
         not_before: None,
         entry: Some(entry),
-        customers: some(&client.customers),
-        customer_groups: some(&client.customer_groups),
+        customers: some(&client.granted().customers),
+        customer_groups: some(&client.granted().customer_groups),
         certificate: *certificate,
     };
     let mut out = Vec::with_capacity(TYPICAL_ANSWER_BYTES);
@@ -104,10 +104,9 @@ fn narrowed_audiences<'a>(
     client: &'a Client,
     asked: &[Cow<'_, str>],
 ) -> Result<Cow<'a, [String]>, Refusal> {
-    let granted = if client.audiences.is_empty() {
-        Cow::Owned(vec![service.server.default_audience().to_owned()])
-    } else {
-        Cow::Borrowed(client.audiences.as_slice())
+    let granted = match client.granted().audiences.as_slice() {
+        [] => Cow::Owned(vec![service.server.default_audience().to_owned()]),
+        audiences => Cow::Borrowed(audiences),
     };
     if asked.is_empty() {
         return Ok(granted);
