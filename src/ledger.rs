@@ -103,7 +103,8 @@ pub struct Credential {
     /// The number that the next mint takes; it never goes back. Access tokens have no revisions and stay at 1.
     #[serde(default = "first_revision", skip_serializing_if = "is_first_revision")]
     pub next_revision: u64,
-    /// Access tokens of this entry issued before this time are not accepted, nor are `ServiceAccount` tokens.
+    /// Access tokens of this entry, or had with it, that were issued before this time are not accepted, nor are
+    /// `ServiceAccount` tokens.
     #[serde(default)]
     pub revoked_before: Option<Timestamp>,
     /// Of a `ServiceAccount`: the `sub` of its tokens, `system:serviceaccount:<namespace>:<name>`.
@@ -120,9 +121,9 @@ pub struct Credential {
 pub struct Revision {
     /// The counter from 1.
     pub revision: u64,
-    /// When it was minted.
+    /// When it was minted, or taken up.
     pub minted_at: Timestamp,
-    /// From when on it is not accepted.
+    /// From when on it is not accepted; [`rotation::NO_END`] where it has no end.
     pub not_after: Timestamp,
     /// The first characters of a client secret, for people to tell one from another. Never enough to guess the rest.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -442,12 +442,13 @@ pub(crate) mod tests {
         let rsa = |bits: usize, exponent: u8| {
             let mut modulus = vec![0xff; bits / 8];
             modulus.insert(0, 0);
-            let integer = |bytes: &[u8]| [&[0x02, 0x82, (bytes.len() >> 8) as u8, bytes.len() as u8], bytes].concat();
-            let sequence =
-                |tag: u8, bytes: Vec<u8>| [&[tag, 0x82, (bytes.len() >> 8) as u8, bytes.len() as u8], &*bytes].concat();
-            let key = sequence(0x30, [integer(&modulus), vec![0x02, 0x01, exponent]].concat());
+            let element = |tag: u8, bytes: &[u8]| {
+                let [high, low] = u16::try_from(bytes.len()).unwrap().to_be_bytes();
+                [&[tag, 0x82, high, low], bytes].concat()
+            };
+            let key = element(0x30, &[element(0x02, &modulus), vec![0x02, 0x01, exponent]].concat());
             let algorithm = [0x30, 0x0d, 0x06, 0x09, 0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 0x01, 0x01, 0x01, 0x05, 0x00];
-            sequence(0x30, [algorithm.to_vec(), sequence(0x03, [vec![0], key].concat())].concat())
+            element(0x30, &[algorithm.to_vec(), element(0x03, &[vec![0], key].concat())].concat())
         };
         assert!(of_der(&rsa(2048, 3)).is_ok(), "what is refused below is refused for its size or exponent");
         for (bits, exponent) in [(1024, 3), (2040, 3), (4104, 3), (8192, 3), (2048, 1), (2048, 4)] {

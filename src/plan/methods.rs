@@ -1,7 +1,7 @@
 //! How a client may authenticate, and by which grants it gets tokens: as the spec says, else by what its credentials can
 //! do.
 
-use crate::api::{AppRegistrationSpec, GrantType, Kind, Reason, TokenEndpointAuthMethod as Method};
+use crate::api::{self, AppRegistrationSpec, GrantType, Kind, Reason, TokenEndpointAuthMethod as Method};
 use crate::ledger::{Entry, Verifier};
 
 use super::Problem;
@@ -28,7 +28,7 @@ pub(super) fn allowed(
     let entries = spec.effective_credentials();
     let has_unknown = entries.iter().any(|entry| entry.kind().is_none());
     let mut possible: Vec<Method> =
-        entries.iter().filter_map(|entry| entry.kind()).flat_map(|kind| of_kind(kind).iter().copied()).collect();
+        entries.iter().filter_map(api::Entry::kind).flat_map(|kind| of_kind(kind).iter().copied()).collect();
     if given.iter().any(|(_, verdict)| has_certificate(verdict)) {
         possible.push(Method::SelfSignedTlsClientAuth);
     }

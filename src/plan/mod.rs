@@ -14,6 +14,7 @@ mod entry;
 mod given;
 mod ledger;
 mod methods;
+mod obstacle;
 mod secret;
 mod status;
 
@@ -28,9 +29,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::{SignedDuration, Timestamp};
 
-use crate::api::{AppRegistrationStatus, KeyType, Kind, Reason};
+use crate::api::{AppRegistrationStatus, KeyType, Reason};
 use crate::ledger::Entry;
-use crate::rotation::{self, CLOCK_TOLERANCE};
+use crate::rotation;
 
 pub use connection::Connection;
 pub use given::Change;
@@ -303,7 +304,7 @@ impl Draft {
         let resolved = desired::resolve(registration, &facts.environment, &decision.grant, now);
         let customers: Vec<_> = decision.grant.customers.keys().cloned().collect();
         let customer_groups: Vec<_> = decision.grant.customer_groups.keys().cloned().collect();
-        let clock = clock_is_behind(client, now);
+        let clock = obstacle::clock_is_behind(client, now);
         let mut verdicts = Vec::new();
         let mut problems = resolved.problems.clone();
         for desired in &resolved.entries {
@@ -333,8 +334,8 @@ impl Draft {
             let obstacle = unwritable
                 .clone()
                 .or_else(|| clock.clone())
-                .or_else(|| kind_is_denied(&desired.name, kind, view.ledger.is_some(), facts))
-                .or_else(|| authority_is_missing(&view, facts));
+                .or_else(|| obstacle::kind_is_denied(&desired.name, kind, view.ledger.is_some(), facts))
+                .or_else(|| obstacle::authority_is_missing(&view, facts));
             let mut verdict = entry::decide(&view, obstacle);
             // Said even while nothing is due: a person has time to mend it before something is.
             verdict.is_obstructed = unwritable.is_some();
@@ -355,9 +356,9 @@ impl Draft {
     fn given(given: &Given, facts: &Facts, client: &Client, now: Timestamp) -> given::Verdict {
         let kind = given.kind();
         let ledger = client.credential(&given.name, kind);
-        let denied = || kind_is_denied(&given.name, kind, ledger.is_some(), facts);
+        let denied = || obstacle::kind_is_denied(&given.name, kind, ledger.is_some(), facts);
         let obstacle = match given.settings {
-            given::Settings::PublicKey(_) => clock_is_behind(client, now).or_else(denied),
+            given::Settings::PublicKey(_) => obstacle::clock_is_behind(client, now).or_else(denied),
             // It has no revisions, and with them no time that a clock could be behind.
             given::Settings::ServiceAccount { .. } => denied(),
         };
@@ -380,7 +381,10 @@ impl Draft {
             .chain(self.given.iter().filter_map(|(_, verdict)| verdict.wake))
             .chain(self.watermarks_to_come())
             .chain(
-                self.problems.iter().filter(|p| needs_another_look(p.reason)).map(|_| rotation::add(now, LOOK_AGAIN)),
+                self.problems
+                    .iter()
+                    .filter(|p| obstacle::needs_another_look(p.reason))
+                    .map(|_| rotation::add(now, LOOK_AGAIN)),
             )
             .min()
             .map(rotation::whole_seconds_up);
@@ -499,34 +503,4 @@ fn tokens_from(client: &Client, desired: &Desired) -> Option<Timestamp> {
     let entry = client.entry()?;
     let of_entry = entry.credentials.get(&desired.name).and_then(|credential| credential.revoked_before);
     Some(entry.created_at).max(entry.revoked_before).max(of_entry)
-}
-
-/// The clock is over five minutes behind the newest mint: it cannot be believed.
-fn clock_is_behind(client: &Client, now: Timestamp) -> Option<Problem> {
-    let newest = client.entry()?.newest_mint()?;
-    (now < rotation::add(newest, -CLOCK_TOLERANCE)).then(|| {
-        // Without the time of this pass: a report that says it would be another one at every pass.
-        let message = format!("the operator's clock is behind: the ledger has a credential minted at {newest}");
-        Problem::new(Reason::ClockBehind, message)
-    })
-}
-
-/// A policy does not stop what exists, but nothing new of the kind begins.
-fn kind_is_denied(name: &str, kind: Kind, exists: bool, facts: &Facts) -> Option<Problem> {
-    let policy = &facts.environment.policy;
-    (!exists && !crate::policy::allows_kind(policy, kind)).then(|| {
-        let message = format!("spec.credentials[{name}]: the kind {kind} is not allowed by policy/{}", policy.name);
-        Problem::new(Reason::PolicyDenied, message)
-    })
-}
-
-fn authority_is_missing(view: &View<'_>, facts: &Facts) -> Option<Problem> {
-    let needs = matches!(view.desired.settings, desired::Settings::Certificate { .. });
-    (needs && facts.environment.authorities.all().is_empty())
-        .then(|| Problem::new(Reason::ServerUnavailable, "there is no certificate authority yet".to_owned()))
-}
-
-/// Problems whose end no watch tells of.
-const fn needs_another_look(reason: Reason) -> bool {
-    matches!(reason, Reason::SecretConflict | Reason::SecretImmutable | Reason::ServerUnavailable | Reason::ClockBehind)
 }

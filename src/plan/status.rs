@@ -82,7 +82,7 @@ pub(super) fn blocked(facts: &Facts, problem: &Problem, now: Timestamp) -> AppRe
             let is_valid = |end: Option<StatusTime>| end.is_none_or(|end| now < end.timestamp());
             // Of these two the status has no times.
             matches!(credential.kind, Some(Kind::AccessToken | Kind::ServiceAccount))
-                || credential.current.as_ref().is_some_and(|current| is_valid(current.not_after.clone()))
+                || credential.current.as_ref().is_some_and(|current| is_valid(current.not_after))
         });
     let ready = Ready { is_ready: was_ready, problem: Some(problem.clone()) };
     let approval = Approval {

@@ -181,6 +181,7 @@ const VALUES: &[(&str, &str)] = &[
     ("server.clusterDomain=cluster.example", "zebra-token-service.default.svc.cluster.example"),
     ("policy.scopes={scope-1}", "- scope-1"),
     ("policy.audiences={audience-1}", "- audience-1"),
+    ("policy.resourceAudiences={served-1}", "- served-1"),
     ("policy.customers={customer-1}", "- customer-1"),
     ("policy.customerGroups={group-1}", "- group-1"),
     ("policy.redirectURIs={https://redirect.example}", "- https://redirect.example"),

@@ -33,8 +33,8 @@ const CLIENT_SECRET: &[&str] = &["client_secret", "token_endpoint_auth_method"];
 const CERTIFICATE: &[&str] = &["ca.crt", "tls.crt", "tls.key", "token_endpoint_auth_method"];
 const ACCESS_TOKEN: &[&str] = &["access_token", "expires_at", "scope", "token_type"];
 
-/// One for each precedent of the product's first table, with the default policy.
-pub(crate) const EXPECTATIONS: [Expectation; 5] = [
+/// One for each precedent of the product's first table, and what none of them has, with the default policy.
+pub(crate) const EXPECTATIONS: [Expectation; 7] = [
     // ePages: a name is enough.
     Expectation {
         file: "name-only.yaml",
@@ -98,6 +98,26 @@ pub(crate) const EXPECTATIONS: [Expectation; 5] = [
         scopes: &["backups:read", "backups:restore"],
         redirect_uris: &[],
         customer_groups: &["emea-retail", "emea-wholesale"],
+    },
+    // AvePoint Elements once more: the upload of a .cer file.
+    Expectation {
+        file: "uploaded-certificate.yaml",
+        client_id: None,
+        secrets: &[],
+        credentials: &[("tape-robot-2026", "publicKey", "")],
+        scopes: &["backups:read"],
+        redirect_uris: &[],
+        customer_groups: &["emea-retail"],
+    },
+    // A pod's own identity.
+    Expectation {
+        file: "service-account.yaml",
+        client_id: None,
+        secrets: &[],
+        credentials: &[("workload", "serviceAccount", "")],
+        scopes: &["prices:read"],
+        redirect_uris: &[],
+        customer_groups: &[],
     },
 ];
 

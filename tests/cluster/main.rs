@@ -24,6 +24,7 @@ mod crashes;
 mod deletion;
 mod examples;
 mod foreign;
+mod given;
 mod hand_edits;
 mod hostile;
 mod needles;

@@ -240,6 +240,74 @@ async fn a_restart_lists_and_watches_and_nothing_else() {
     assert!(!requests.is_empty() && requests.iter().all(|r| r.starts_with("list ")), "{requests:#?}");
 }
 
+/// The public half of an Ed25519 key, in PEM: RFC 8410 section 10.1.
+const PUBLIC_KEY: &str = "-----BEGIN PUBLIC KEY-----\nMCowBQYDK2VwAyEAGb9ECWmEzf6FQbrBZ9w7lshQhqowtrbLDFw4rXAxZuE=\n-----END PUBLIC KEY-----\n";
+
+fn given() -> Value {
+    json!([{"name": "partner", "publicKey": {"pem": PUBLIC_KEY}}, {"name": "pod", "serviceAccount": {"name": "app"}}])
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_given_costs_a_ledger_write_and_a_status_write_and_a_restart_nothing() {
+    let stage = Stage::new();
+    let controller = stage.controller().await;
+    stage.requests();
+    stage.apply("storefront", &given());
+    stage.until_ready("storefront").await;
+    assert_eq!(
+        stage.requests(),
+        ["create secrets appreg-ledger 201", "update appregistrations/status shop/storefront 200"]
+    );
+    let entry = stage.entry();
+    assert!(entry.credentials["partner"].revisions[0].verifier.jwk().is_some());
+    assert_eq!(entry.credentials["pod"].subject.as_deref(), Some("system:serviceaccount:shop:app"));
+    assert_eq!(stage.quiet().await, Vec::<String>::new());
+    drop(controller);
+    let _controller = stage.start();
+    assert_eq!(stage.quiet().await, Vec::<String>::new());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_controller_that_is_killed_at_any_write_takes_up_what_is_given_once() {
+    for fault in [Fault::LoseRequest, Fault::LoseReply] {
+        for write in 1..=2 {
+            let stage = Stage::new();
+            let controller = stage.controller().await;
+            stage.server.on(Nth::write(write), fault.clone());
+            stage.apply("storefront", &given());
+            stage.pass(SignedDuration::from_secs(1)).await;
+            drop(controller);
+            let _controller = stage.controller().await;
+            stage.until_ready("storefront").await;
+            let entry = stage.entry();
+            let revisions: Vec<_> = entry.credentials["partner"].revisions.iter().map(|r| r.revision).collect();
+            assert_eq!(revisions, [1], "write {write}");
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_key_that_was_revoked_is_told_as_an_event_and_the_file_is_in_none() {
+    let stage = Stage::new();
+    let _controller = stage.controller().await;
+    stage.apply("storefront", &given());
+    stage.until_ready("storefront").await;
+    revoke(&stage);
+    stage.until("an Event", |server| !events(server).is_empty()).await;
+    stage.until("both Events", |server| events(server).len() >= 3).await;
+    let said = events(&stage.server).join("\n");
+    for part in ["partner: revision 1 of its key", "pod: its ServiceAccount", "was revoked by revokeMintedBefore"] {
+        assert!(said.contains(part), "{part}: {said}");
+    }
+    assert!(!said.contains("MCowBQYDK2VwAyEA"), "{said}");
+    assert!(stage.entry().credentials["partner"].revisions[0].is_expired(stage.clock.now()));
+}
+
+fn events(server: &FakeApi) -> Vec<String> {
+    let events: Vec<Event> = server.objects("events");
+    events.into_iter().filter_map(|event| event.note).collect()
+}
+
 /// What is done to a registration that is in order, and how to know that it is done.
 struct Workload {
     name: &'static str,

@@ -61,7 +61,9 @@ fn sources() -> Vec<Source> {
         .filter(|path| is_rust(path) && !is_test(path))
         .map(|path| {
             let text = read(&path);
-            let before_tests = text.split("#[cfg(test)]\nmod tests").next().unwrap();
+            let at_tests =
+                ["mod tests", "pub(crate) mod tests"].map(|start| text.find(&format!("#[cfg(test)]\n{start}")));
+            let before_tests = at_tests.into_iter().flatten().min().map_or(text.as_str(), |at| &text[..at]);
             let code = before_tests.lines().filter(|line| !line.trim_start().starts_with("//"));
             let module = path.split('/').nth(1).unwrap().trim_end_matches(".rs").to_owned();
             Source {

@@ -1,4 +1,4 @@
-//! Credentials that are given and not minted: public keys, certificates from elsewhere, ServiceAccounts; and clients that
+//! Credentials that are given and not minted: public keys, certificates from elsewhere, `ServiceAccount`s; and clients that
 //! have no credential at all.
 
 use serde_json::json;
@@ -409,6 +409,62 @@ fn a_removed_entry_leaves_the_ledger() {
         Approved=True Granted
         wake 2026-02-26T03:22:44Z
         = PUT ledger, PUT ledger, PUT status
+    "#]],
+    );
+}
+
+#[test]
+fn a_given_credential_under_the_name_of_a_minted_one_takes_its_place_and_the_secret_goes() {
+    let case = issued_with("billing", "2026-01-02", vec![client_secret("a")]);
+    check(
+        case.edited(|spec| entries(spec)[0] = service_account("a", "storefront")),
+        "2026-01-03",
+        expect![[r#"
+        accept 0c1e4b6e-6d8a-4f6e-9a55-1d3c0e6f7a10 (replace)  TakenUp
+          given `a` TakenUp
+        remove Secret billing
+        Ready=True Issued
+        Approved=True Granted
+        wake never
+        = PUT ledger, DELETE Secret billing, PUT status
+    "#]],
+    );
+}
+
+#[test]
+fn a_minted_credential_under_the_name_of_a_given_one_takes_its_place() {
+    let case = issued_with("billing", "2026-01-02", vec![uploaded_key("a", 1)]);
+    check(
+        case.edited(|spec| entries(spec)[0] = client_secret("a")),
+        "2026-01-03",
+        expect![[r#"
+        look at Secret billing
+        --
+        mint clientSecret `a` revision 1  2026-01-03T00:00:00Z … 2026-04-03T00:00:00Z  FirstMint
+        accept 0c1e4b6e-6d8a-4f6e-9a55-1d3c0e6f7a10 (replace)  FirstMint
+        publish billing (create)  FirstMint
+          client_secret ← minted for `a`
+        Ready=True Issued
+        Approved=True Granted
+        wake 2026-02-27T17:48:35Z
+        = GET Secret billing, PUT ledger, POST Secret billing, PUT status
+    "#]],
+    );
+}
+
+#[test]
+fn what_another_kind_had_under_the_name_goes_even_where_nothing_is_taken_up() {
+    let case = issued_with("billing", "2026-01-02", vec![service_account("a", "storefront")]);
+    check(
+        case.edited(|spec| entries(spec)[0] = upload("a", "nothing".into())),
+        "2026-01-03",
+        expect![[r#"
+        retire `a` EntryRemoved
+        Ready=False InvalidSpec: spec.credentials[a].publicKey cannot be read as PEM: write the whole block from -----BEGIN CERTIFICATE----- or -----BEGIN PUBLIC KEY----- to its -----END line
+        Approved=True Granted
+        Stalled=True InvalidSpec: spec.credentials[a].publicKey cannot be read as PEM: write the whole block from -----BEGIN CERTIFICATE----- or -----BEGIN PUBLIC KEY----- to its -----END line
+        wake never
+        = PUT ledger, PUT status
     "#]],
     );
 }

@@ -1,0 +1,45 @@
+//! What stands in the way of minting or taking up anything, whatever the reason to do so.
+
+use jiff::Timestamp;
+
+use crate::api::{Kind, Reason};
+use crate::policy;
+use crate::rotation::{self, CLOCK_TOLERANCE};
+
+use super::Problem;
+use super::checks::View;
+use super::desired::Settings;
+use super::facts::Facts;
+use super::ledger::Client;
+
+/// The clock is over five minutes behind the newest mint: it cannot be believed.
+pub(super) fn clock_is_behind(client: &Client, now: Timestamp) -> Option<Problem> {
+    let newest = client.entry()?.newest_mint()?;
+    (now < rotation::add(newest, -CLOCK_TOLERANCE)).then(|| {
+        // Without the time of this pass: a report that says it would be another one at every pass.
+        let message = format!("the operator's clock is behind: the ledger has a credential minted at {newest}");
+        Problem::new(Reason::ClockBehind, message)
+    })
+}
+
+/// A policy does not stop what exists, but nothing new of the kind begins.
+pub(super) fn kind_is_denied(name: &str, kind: Kind, exists: bool, facts: &Facts) -> Option<Problem> {
+    let allowed_by = &facts.environment.policy;
+    (!exists && !policy::allows_kind(allowed_by, kind)).then(|| {
+        let message = format!("spec.credentials[{name}]: the kind {kind} is not allowed by policy/{}", allowed_by.name);
+        Problem::new(Reason::PolicyDenied, message)
+    })
+}
+
+/// Whatever the policy says, a certificate needs somebody to sign it.
+#[must_use]
+pub(super) fn authority_is_missing(view: &View<'_>, facts: &Facts) -> Option<Problem> {
+    let needs = matches!(view.desired.settings, Settings::Certificate { .. });
+    (needs && facts.environment.authorities.all().is_empty())
+        .then(|| Problem::new(Reason::ServerUnavailable, "there is no certificate authority yet".to_owned()))
+}
+
+/// Problems whose end no watch tells of.
+pub(super) const fn needs_another_look(reason: Reason) -> bool {
+    matches!(reason, Reason::SecretConflict | Reason::SecretImmutable | Reason::ServerUnavailable | Reason::ClockBehind)
+}
