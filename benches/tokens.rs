@@ -204,7 +204,7 @@ async fn introspection(options: &Options) -> Result<()> {
         ("introspection", "every token for the first time: its signature is verified", "≥ 15,000/s verified"),
         ("introspection-again", "1,000 tokens again and again", "≥ 80,000/s from the cache"),
     ] {
-        let target = Target::on_stand_in(&options.setup, options.clients, "ES256", "clientSecret").await?;
+        let target = Target::on_stand_in(&options.setup, options.clients, "ES256", "resourceServer").await?;
         let figures = saturations(options, &target, &[format!("what={what}"), format!("clients={}", options.clients)])?;
         figures.print(&format!("`introspection`: ES256, {title}"));
         aim(least, figures.median(RATE));

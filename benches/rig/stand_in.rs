@@ -52,6 +52,8 @@ const P256_SPKI: [u8; 26] = [
 #[derive(Clone, Copy)]
 enum Kind {
     ClientSecret,
+    /// The same, and each serves the audience that all tokens are for.
+    ResourceServer,
     PublicKey,
     Certificate,
 }
@@ -80,6 +82,7 @@ pub(crate) async fn serve(arguments: &Arguments) -> Result<()> {
     let address: SocketAddr = arguments.text("address")?.parse()?;
     let kind = match arguments.text("kind")? {
         "clientSecret" => Kind::ClientSecret,
+        "resourceServer" => Kind::ResourceServer,
         "publicKey" => Kind::PublicKey,
         "certificate" => Kind::Certificate,
         kind => bail!("kind={kind}"),
@@ -153,7 +156,7 @@ impl StandIn {
         let (id, end) = (client_id(number), self.now + SignedDuration::from_hours(24));
         let ClientKey { jwk, spki, certificate } = &self.key;
         let (kind, methods, verifier) = match self.kind {
-            Kind::ClientSecret => {
+            Kind::ClientSecret | Kind::ResourceServer => {
                 let sha256 = Digest::of(client_secret(number).as_bytes()).to_base64url();
                 ("clientSecret", json!(["client_secret_basic"]), json!({"sha256": sha256}))
             }
@@ -167,11 +170,15 @@ impl StandIn {
                 ("certificate", json!(["tls_client_auth"]), verifier)
             }
         };
+        let serves = match self.kind {
+            Kind::ResourceServer => json!({&self.issuer: "policy/default"}),
+            Kind::ClientSecret | Kind::PublicKey | Kind::Certificate => json!({}),
+        };
         let entry = json!({
             "version": ledger::VERSION, "server": "default", "clientID": id, "createdAt": self.now,
             "owner": {"namespace": "shop", "name": format!("client-{number}"), "uid": id},
             "grant": {"scopes": {"orders:read": "policy/default", "orders:write": "policy/default"},
-                      "resourceAudiences": {&self.issuer: "policy/default"}, "authMethods": methods},
+                      "resourceAudiences": serves, "authMethods": methods},
             "credentials": {"web": {"kind": kind, "nextRevision": 2, "revisions": [
                 {"revision": 1, "mintedAt": self.now, "notAfter": end, "verifier": verifier}]}},
         });
