@@ -1,12 +1,16 @@
-//! How many access tokens one core signs at `/token`, and how far that is from the bare signature:
-//! `make bench-tokens`.
+//! What the token service answers on one core, and how far that is from the bare signature: `make bench-token`.
 //!
-//! The token service is the program as it is shipped, with the chart's rights, on a real control plane; one core is
-//! its own, a load generator has another. ES256, `client_secret_basic`, TLS 1.3 on connections that stay, 1,000 clients
-//! drawn uniformly. The bare signature is measured on the same core in the same minute: rates differ between machines
-//! and hours, the ratio of the two does much less.
+//! ```text
+//! core 0: the token service as shipped      core 1: the load generator (a child: role=load)
+//! scenario `token`: a real control plane, the chart, its rights
+//! all others: a stand-in for the API server (a child: role=stand-in), which can list 100,000 clients in seconds
+//! ```
 //!
-//! Arguments: `clients=1000 connections=64 seconds=10 rounds=3`.
+//! TLS 1.3 on connections that stay, unless a scenario says otherwise. The bare signature is measured on the same core in
+//! the same minute: rates differ between machines and hours, the ratio of the two does much less.
+//!
+//! Arguments: `only=token,algorithms,clients,documents,introspection,assertion,handshakes,overload,slow seconds=5
+//! rounds=2 connections=64 binary=<another appreg>`.
 
 #![allow(
     clippy::cast_possible_truncation,
@@ -19,324 +23,311 @@
     reason = "a broken expectation ends the benchmark; it measures time, counts in floats and prints"
 )]
 
+#[path = "rig/connection.rs"]
+mod connection;
 #[path = "rig/generator.rs"]
 mod generator;
 #[path = "../tests/harness/mod.rs"]
 mod harness;
+#[path = "rig/requests.rs"]
+mod requests;
 mod rig;
+#[path = "rig/roles.rs"]
+mod roles;
+#[path = "rig/slow.rs"]
+mod slow;
+#[path = "rig/stand_in.rs"]
+mod stand_in;
+#[path = "rig/target.rs"]
+mod target;
 
-use std::os::unix::fs::PermissionsExt as _;
-use std::path::{Path, PathBuf};
-use std::process::Stdio;
-use std::sync::Arc;
-use std::time::{Duration, Instant};
+use anyhow::{Result, bail, ensure};
 
-use anyhow::{Context as _, Result, bail, ensure};
-use appreg::clock::{Clock as _, SystemClock};
-use appreg::ledger::{self, Digest};
-use aws_lc_rs::rand::SystemRandom;
-use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair};
-use base64::Engine as _;
-use base64::prelude::BASE64_STANDARD;
-use futures::{StreamExt as _, TryStreamExt as _};
-use jiff::SignedDuration;
-use k8s_openapi::ByteString;
-use k8s_openapi::api::core::v1::Secret;
-use kube::Api;
-use kube::api::PostParams;
-use rustls::pki_types::CertificateDer;
-use rustls::pki_types::pem::PemObject as _;
-use serde_json::json;
-
-use generator::{Load, Outcome, Pace};
-use harness::operator::LEDGER;
-use harness::process::supervised;
-use harness::{ControlPlane, Operator, Process};
-use rig::{Arguments, Figures, Machine};
-
-const BINARY: &str = env!("CARGO_BIN_EXE_appreg");
-/// The core of the token service, and of the bare signature.
-const SERVER_CORE: &str = "0";
-/// The core of the load generator.
-const CLIENT_CORE: &str = "1";
-/// How long bare signatures are made.
-const SIGN_FOR: Duration = Duration::from_secs(2);
-/// As long as what is signed in a token.
-const MESSAGE_BYTES: usize = 420;
-const BODY: &str = "grant_type=client_credentials&scope=orders%3Aread";
+use rig::{Arguments, Figures};
+use target::{Measured, Pin, Setup, Target};
 
 fn main() -> Result<()> {
     let Some(arguments) = Arguments::of_process()? else { return Ok(()) };
     rustls::crypto::aws_lc_rs::default_provider().install_default().ok();
     match arguments.role() {
         None => tokio::runtime::Runtime::new()?.block_on(measure(&arguments)),
-        Some("load") => load(&arguments),
-        Some("sign") => sign(),
+        Some("load") => roles::load(&arguments),
+        Some("sign") => roles::sign(&arguments),
+        Some("stand-in") => tokio::runtime::Runtime::new()?.block_on(stand_in::serve(&arguments)),
         Some(role) => bail!("role={role} is none of this benchmark's"),
     }
 }
 
+/// What was said on the command line.
+struct Options {
+    seconds: f64,
+    rounds: usize,
+    connections: usize,
+    clients: usize,
+    setup: Setup,
+}
+
+const SCENARIOS: [&str; 9] =
+    ["token", "algorithms", "clients", "documents", "introspection", "assertion", "handshakes", "overload", "slow"];
+
 async fn measure(arguments: &Arguments) -> Result<()> {
-    let clients: usize = arguments.or("clients", 1000)?;
-    let connections: usize = arguments.or("connections", 64)?;
-    let seconds: f64 = arguments.or("seconds", 10.0)?;
-    let rounds: usize = arguments.or("rounds", 3)?;
-    let pin = Pin::find();
-    let command = format!(
-        "make bench-tokens ARGS='clients={clients} connections={connections} seconds={seconds} rounds={rounds}'"
-    );
-    rig::print_environment(&command, &[pin.told()])?;
-
-    let plane = ControlPlane::start().await?;
-    let binary = pin.script(plane.directory(), SERVER_CORE)?;
-    let mut operator = Operator::install(&plane, &binary.to_string_lossy(), &[]).await?;
-    operator.log("warn");
-    // It makes the keys and the certificate; the clients have no registrations, so it must not stay to sweep them.
-    let controller = operator.controller(&plane).await?;
-    let ca = certificate_authority(&plane).await?;
-    controller.process.terminate(Duration::from_secs(20)).await?;
-    create_clients(&plane, clients).await?;
-    let service = operator.token_service(&plane).await?;
-    let target = Target { address: operator.address(), ca, service: service.process, clients, connections, seconds };
-
-    let mut figures = Figures::default();
-    for round in 1..=rounds {
-        let sign = pin.child(SERVER_CORE, &["role=sign".to_owned()])?;
-        let sign: f64 = sign.trim().parse()?;
-        let saturation = target.load(&plane, &pin, 0.0)?;
-        let rate = record(&saturation, sign, &mut figures)?;
-        let open = target.load(&plane, &pin, rate / 2.0)?;
-        record_open(&open, rate / 2.0, &mut figures)?;
-        figures.add("memory (VmRSS), MB", 1, target.service.usage()?.memory as f64 / 1e6);
-        figures.add("cores that others used meanwhile", 2, saturation.strangers.max(open.strangers));
-        println!("round {round}: {rate:.0} tokens/s, bare signature {sign:.1} µs");
+    let only: String = arguments.or("only", SCENARIOS.join(","))?;
+    let options = Options {
+        seconds: arguments.or("seconds", 5.0)?,
+        rounds: arguments.or("rounds", 2)?,
+        connections: arguments.or("connections", 64)?,
+        clients: arguments.or("clients", 1000)?,
+        setup: Setup::new(arguments.or("binary", String::new())?),
+    };
+    let Options { seconds, rounds, connections, .. } = &options;
+    let command =
+        format!("make bench-token ARGS='only={only} seconds={seconds} rounds={rounds} connections={connections}'");
+    rig::print_environment(&command, &[Pin::find().told()])?;
+    println!("void: a generator that was busy above 0.8, or strangers that used above 0.2 cores");
+    for scenario in only.split(',') {
+        match scenario {
+            "token" => token(&options).await?,
+            "algorithms" => algorithms(&options).await?,
+            "clients" => clients(&options).await?,
+            "documents" => documents(&options).await?,
+            "introspection" => introspection(&options).await?,
+            "assertion" => assertion(&options).await?,
+            "handshakes" => handshakes(&options).await?,
+            "overload" => overload(&options).await?,
+            "slow" => slow_connections(&options).await?,
+            other => bail!("only={other} is none of {}", SCENARIOS.join(", ")),
+        }
     }
-    figures.print(&format!("ES256, client_secret_basic, {clients} clients, {connections} TLS connections"));
-    println!("\n| Aim | Measured (medians) |\n|---|---|");
-    println!("| ≥ 15,000 tokens/s on one core | {:.0} |", figures.median(RATE));
-    println!("| CPU per request ≤ 2.5 × the bare signature | {:.2} |", figures.median(RATIO));
     Ok(())
 }
 
-const RATE: &str = "tokens/s on one core, closed loop";
-const RATIO: &str = "CPU per request / bare signature";
+const RATE: &str = "answers/s, closed loop";
+const CPU: &str = "CPU per answer (user and system), µs";
+const SIGN: &str = "bare signature, same minute and core, µs";
+const RATIO: &str = "CPU per answer / bare signature";
+const MEMORY: &str = "memory (VmRSS), MB";
 
-struct Measured {
-    outcome: Outcome,
-    strangers: f64,
+/// Tokens as most clients get them, in front of a real control plane.
+async fn token(options: &Options) -> Result<()> {
+    let target = Target::on_control_plane(&options.setup, options.clients).await?;
+    let figures = tokens(options, &target, "ES256", &[0.5, 0.7])?;
+    figures.print(&format!("`token`: ES256, client_secret_basic, {} clients, a real control plane", options.clients));
+    aim("≥ 30,000 tokens/s", figures.median(RATE));
+    aim("CPU ≤ 2.2 × the bare signature", figures.median(RATIO));
+    aim("p99 ≤ 1 ms at half load", figures.median(LATENCIES[0][2]));
+    Ok(())
 }
 
-fn record(measured: &Measured, sign: f64, figures: &mut Figures) -> Result<f64> {
+async fn algorithms(options: &Options) -> Result<()> {
+    for alg in ["EdDSA", "RS256"] {
+        let target = Target::on_stand_in(&options.setup, options.clients, alg, "clientSecret").await?;
+        let figures = tokens(options, &target, alg, &[0.5, 0.7])?;
+        figures.print(&format!("`algorithms`: {alg}, client_secret_basic, {} clients, stand-in", options.clients));
+    }
+    Ok(())
+}
+
+async fn clients(options: &Options) -> Result<()> {
+    for clients in [1, 100_000] {
+        let target = Target::on_stand_in(&options.setup, clients, "ES256", "clientSecret").await?;
+        let options = Options { clients, setup: options.setup.clone(), ..*options };
+        let figures = tokens(&options, &target, "ES256", &[0.5])?;
+        figures.print(&format!("`clients`: ES256, client_secret_basic, {clients} clients, stand-in"));
+        if clients > 1 {
+            aim("≤ 60 MB with 100,000 clients", figures.median(MEMORY));
+        }
+    }
+    Ok(())
+}
+
+/// Offered load as a share of saturation: the names of its figures.
+const LATENCIES: [[&str; 5]; 2] = [
+    [
+        "half of that, open loop: answered/s",
+        "half: p50, ms",
+        "half: p99, ms",
+        "half: p99.9, ms",
+        "half: p99 of what no stall of the generator's core has touched, ms",
+    ],
+    [
+        "70 % of that, open loop: answered/s",
+        "70 %: p50, ms",
+        "70 %: p99, ms",
+        "70 %: p99.9, ms",
+        "70 %: p99 of what no stall of the generator's core has touched, ms",
+    ],
+];
+const HELD_UP: &str = "share of time in which the machine kept a mere loop from the server's core, same minute";
+const GENERATOR_HELD_UP: &str = "the same of the generator's core, meanwhile";
+
+/// Saturation, and latency at these shares of it.
+fn tokens(options: &Options, target: &Target, alg: &str, shares: &[f64]) -> Result<Figures> {
+    let mut figures = Figures::default();
+    let what = ["what=token".to_owned(), format!("clients={}", options.clients)];
+    for _ in 0..options.rounds {
+        let sign = target.bare_signature(alg)?;
+        let saturation = load(options, target, &what, 0.0)?;
+        let rate = record(&saturation, &mut figures)?;
+        let cpu = saturation.outcome.server_cpu * 1e6 / saturation.outcome.answers as f64;
+        figures.add(SIGN, 1, sign.micros);
+        figures.add(RATIO, 2, cpu / sign.micros);
+        figures.add(HELD_UP, 4, sign.held_up);
+        for (share, [answered, p50, p99, p999, undisturbed]) in shares.iter().zip(LATENCIES) {
+            let open = load(options, target, &what, rate * share)?;
+            ensure!(open.outcome.refused == 0, "{} answers were no tokens", open.outcome.refused);
+            figures.add(answered, 0, open.outcome.answers as f64 / open.outcome.seconds);
+            figures.add(p50, 3, open.outcome.p50);
+            figures.add(p99, 2, open.outcome.p99);
+            figures.add(p999, 2, open.outcome.p999);
+            figures.add(undisturbed, 2, open.outcome.undisturbed_p99);
+            figures.add(GENERATOR_HELD_UP, 4, open.outcome.held_up);
+            figures.add("sent away at less than saturation", 0, open.outcome.sent_away as f64);
+            figures.add(STRANGERS, 2, open.strangers);
+        }
+        figures.add(MEMORY, 1, target.service.usage()?.memory as f64 / 1e6);
+    }
+    Ok(figures)
+}
+
+async fn documents(options: &Options) -> Result<()> {
+    for (what, title) in [("jwks", "GET /jwks, 200"), ("jwks-304", "GET /jwks, 304")] {
+        let target = Target::on_stand_in(&options.setup, 1, "ES256", "clientSecret").await?;
+        let figures = saturations(options, &target, &[format!("what={what}")])?;
+        figures.print(&format!("`documents`: {title}"));
+        aim("JWKS ≥ 150,000/s", figures.median(RATE));
+    }
+    Ok(())
+}
+
+async fn introspection(options: &Options) -> Result<()> {
+    for (what, title, least) in [
+        ("introspection", "every token for the first time: its signature is verified", "≥ 15,000/s verified"),
+        ("introspection-again", "1,000 tokens again and again", "≥ 80,000/s from the cache"),
+    ] {
+        let target = Target::on_stand_in(&options.setup, options.clients, "ES256", "resourceServer").await?;
+        let figures = saturations(options, &target, &[format!("what={what}"), format!("clients={}", options.clients)])?;
+        figures.print(&format!("`introspection`: ES256, {title}"));
+        aim(least, figures.median(RATE));
+    }
+    Ok(())
+}
+
+async fn assertion(options: &Options) -> Result<()> {
+    let target = Target::on_stand_in(&options.setup, options.clients, "ES256", "publicKey").await?;
+    let figures =
+        saturations(options, &target, &["what=assertion".to_owned(), format!("clients={}", options.clients)])?;
+    figures.print(&format!("`assertion`: private_key_jwt ES256, {} clients", options.clients));
+    aim("private_key_jwt ≥ 12,000/s", figures.median(RATE));
+    Ok(())
+}
+
+/// A new connection and a whole handshake for every request.
+async fn handshakes(options: &Options) -> Result<()> {
+    for (kind, what, title) in [
+        ("clientSecret", "handshake", "TLS 1.3, client_secret_basic"),
+        ("certificate", "mutual-handshake", "mutual TLS 1.3, tls_client_auth"),
+    ] {
+        let target = Target::on_stand_in(&options.setup, options.clients, "ES256", kind).await?;
+        let figures = saturations(options, &target, &[format!("what={what}"), format!("clients={}", options.clients)])?;
+        figures.print(&format!("`handshakes`: {title}, a new handshake for every token"));
+    }
+    Ok(())
+}
+
+/// Twice as much as can be answered.
+async fn overload(options: &Options) -> Result<()> {
+    let target = Target::on_stand_in(&options.setup, options.clients, "ES256", "clientSecret").await?;
+    let mut figures = Figures::default();
+    let what = ["what=token".to_owned(), format!("clients={}", options.clients)];
+    for _ in 0..options.rounds {
+        let rate = record(&load(options, &target, &what, 0.0)?, &mut figures)?;
+        let crowd = Options { connections: 512, setup: options.setup.clone(), ..*options };
+        let Measured { outcome, strangers } = load(&crowd, &target, &what, 2.0 * rate)?;
+        ensure!(outcome.refused == 0, "{} answers were neither tokens nor 503", outcome.refused);
+        figures.add("twice that on 512 connections: tokens/s", 0, outcome.answers as f64 / outcome.seconds);
+        figures.add("tokens: p50, ms", 2, outcome.p50);
+        figures.add("tokens: p99, ms", 2, outcome.p99);
+        figures.add("503 with Retry-After, per second", 0, outcome.sent_away as f64 / outcome.seconds);
+        figures.add("503: p99, ms", 2, outcome.sent_away_p99);
+        figures.add(BUSY, 2, outcome.busy);
+        figures.add(STRANGERS, 2, strangers);
+    }
+    figures.print("`overload`: ES256, client_secret_basic, an open loop at twice saturation");
+    aim("p99 of the accepted ≤ 10 ms", figures.median("tokens: p99, ms"));
+    Ok(())
+}
+
+/// 10,000 connections of another address that stop in the middle of the handshake.
+async fn slow_connections(options: &Options) -> Result<()> {
+    let target = Target::on_stand_in(&options.setup, options.clients, "ES256", "clientSecret").await?;
+    let mut figures = Figures::default();
+    let what = ["what=token".to_owned(), format!("clients={}", options.clients)];
+    for _ in 0..options.rounds {
+        let rate = record(&load(options, &target, &what, 0.0)?, &mut figures)? / 2.0;
+        let peace = load(options, &target, &what, rate)?;
+        let attacked = [&what[..], &["slow=10000".to_owned()]].concat();
+        // Longer than the handshake's deadline, so that those which are held expire.
+        let siege = Options { seconds: options.seconds.max(10.0), setup: options.setup.clone(), ..*options };
+        let Measured { outcome, strangers } = load(&siege, &target, &attacked, rate)?;
+        ensure!(outcome.refused == 0, "{} answers were no tokens", outcome.refused);
+        figures.add("half of that, in peace: p99, ms", 2, peace.outcome.p99);
+        figures.add("the same beside 10,000 slow connections: p50, ms", 3, outcome.p50);
+        figures.add(SIEGE, 2, outcome.p99);
+        figures.add("the same: p99.9, ms", 2, outcome.p999);
+        figures.add("slow connections that the generator sees open at the end", 0, outcome.slow_open as f64);
+        figures.add(
+            "slow connections closed by the server, per second",
+            0,
+            outcome.slow_closed as f64 / outcome.seconds,
+        );
+        figures.add(MEMORY, 1, target.service.usage()?.memory as f64 / 1e6);
+        figures.add(BUSY, 2, outcome.busy);
+        figures.add(STRANGERS, 2, strangers);
+    }
+    figures.print("`slow`: ES256, client_secret_basic, 64 honest connections");
+    aim("honest p99 ≤ 3 ms", figures.median(SIEGE));
+    Ok(())
+}
+
+const SIEGE: &str = "the same beside 10,000 slow connections: p99, ms";
+const BUSY: &str = "share of its time that the generator was busy";
+const STRANGERS: &str = "cores that others used meanwhile";
+
+fn saturations(options: &Options, target: &Target, what: &[String]) -> Result<Figures> {
+    let mut figures = Figures::default();
+    for _ in 0..options.rounds {
+        let sign = target.bare_signature("ES256")?;
+        record(&load(options, target, what, 0.0)?, &mut figures)?;
+        figures.add(SIGN, 1, sign.micros);
+        figures.add(MEMORY, 1, target.service.usage()?.memory as f64 / 1e6);
+    }
+    Ok(figures)
+}
+
+/// `rate` 0 is a closed loop.
+fn load(options: &Options, target: &Target, what: &[String], rate: f64) -> Result<Measured> {
+    let Options { seconds, connections, .. } = options;
+    let pace = [format!("connections={connections}"), format!("seconds={seconds}"), format!("rate={rate}")];
+    target.load(&[what, &pace].concat())
+}
+
+/// A closed loop; returns the rate.
+fn record(measured: &Measured, figures: &mut Figures) -> Result<f64> {
     let outcome = &measured.outcome;
-    ensure!(outcome.refused == 0, "{} answers were no tokens", outcome.refused);
+    let (refused, sent_away) = (outcome.refused, outcome.sent_away);
+    ensure!(refused + sent_away == 0, "{refused} answers were refusals, {sent_away} were 503");
     let rate = outcome.answers as f64 / outcome.seconds;
-    let cpu = outcome.server_cpu * 1e6 / outcome.answers as f64;
     figures.add(RATE, 0, rate);
-    figures.add("CPU per request (user and system), µs", 1, cpu);
-    figures.add("bare ES256 signature, same minute and core, µs", 1, sign);
-    figures.add(RATIO, 2, cpu / sign);
-    figures.add("tokens per second of the server's CPU time", 0, outcome.answers as f64 / outcome.server_cpu);
+    figures.add(CPU, 1, outcome.server_cpu * 1e6 / outcome.answers as f64);
     figures.add("share of its core that the server used", 2, outcome.server_cpu / outcome.seconds);
-    figures.add("share of its time that the generator was busy (void above 0.8)", 2, outcome.busy);
+    figures.add(BUSY, 2, outcome.busy);
+    figures.add(STRANGERS, 2, measured.strangers);
+    if outcome.busy > 0.8 || measured.strangers > 0.2 {
+        println!("void: generator busy {:.2}, strangers {:.2} cores", outcome.busy, measured.strangers);
+    }
     Ok(rate)
 }
 
-fn record_open(measured: &Measured, rate: f64, figures: &mut Figures) -> Result<()> {
-    let outcome = &measured.outcome;
-    ensure!(outcome.refused == 0, "{} answers were no tokens", outcome.refused);
-    figures.add("open loop at half of that: offered/s", 0, rate);
-    figures.add("open loop: answered/s", 0, outcome.answers as f64 / outcome.seconds);
-    figures.add("open loop: p50, ms", 3, outcome.p50);
-    figures.add("open loop: p99, ms", 2, outcome.p99);
-    figures.add("open loop: p99.9, ms", 2, outcome.p999);
-    Ok(())
-}
-
-/// What is measured.
-struct Target {
-    address: String,
-    ca: PathBuf,
-    service: Process,
-    clients: usize,
-    connections: usize,
-    seconds: f64,
-}
-
-impl Target {
-    /// Loads the token service from another process; `rate` 0 is a closed loop.
-    fn load(&self, plane: &ControlPlane, pin: &Pin, rate: f64) -> Result<Measured> {
-        let used = || -> Result<Duration> {
-            let mut used = rig::cpu_of("self")? + self.service.usage()?.cpu;
-            for process in plane.processes() {
-                used += process.usage()?.cpu;
-            }
-            Ok(used)
-        };
-        let (machine, before) = (Machine::now()?, used()?);
-        let started = Instant::now();
-        let said = pin.child(
-            CLIENT_CORE,
-            &[
-                "role=load".to_owned(),
-                format!("address={}", self.address),
-                format!("ca={}", self.ca.display()),
-                format!("pid={}", self.service.pid()),
-                format!("clients={}", self.clients),
-                format!("connections={}", self.connections),
-                format!("seconds={}", self.seconds),
-                format!("rate={rate}"),
-            ],
-        )?;
-        // The generator spins: it used a core for as long as it ran.
-        let ours = used()?.saturating_sub(before) + started.elapsed();
-        Ok(Measured { outcome: serde_json::from_str(&said)?, strangers: machine.strangers_since(ours)? })
-    }
-}
-
-// The rig.
-
-/// How programs are kept on one core.
-enum Pin {
-    Taskset,
-    Nothing,
-}
-
-impl Pin {
-    fn find() -> Self {
-        let found = std::process::Command::new("taskset").arg("--version").stdout(Stdio::null()).status();
-        if found.is_ok_and(|status| status.success()) { Self::Taskset } else { Self::Nothing }
-    }
-
-    fn told(&self) -> String {
-        match self {
-            Self::Taskset => format!("token service on core {SERVER_CORE}, generator on core {CLIENT_CORE} (taskset)"),
-            Self::Nothing => "no taskset: nothing is pinned, and these are not figures of one core".to_owned(),
-        }
-    }
-
-    /// A program that is the operator's on this core, from its first thread on.
-    fn script(&self, directory: &Path, core: &str) -> Result<PathBuf> {
-        let Self::Taskset = self else { return Ok(BINARY.into()) };
-        let path = directory.join("appreg-on-one-core");
-        std::fs::write(&path, format!("#!/bin/sh\nexec taskset -c {core} '{BINARY}' \"$@\"\n"))?;
-        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o700))?;
-        Ok(path)
-    }
-
-    /// Runs this benchmark in another role on this core, and returns what it printed.
-    fn child(&self, core: &str, args: &[String]) -> Result<String> {
-        let ourselves = std::env::current_exe()?;
-        let mut command = match self {
-            Self::Taskset => {
-                let mut command = supervised("taskset");
-                command.args(["-c", core]).arg(ourselves);
-                command
-            }
-            Self::Nothing => supervised(ourselves),
-        };
-        let mut child = command.args(args).stdout(Stdio::piped()).stderr(Stdio::inherit()).spawn()?;
-        let lives = child.stdin.take(); // the watchdog's sign of life: kept until the child has ended
-        let output = child.wait_with_output()?;
-        drop(lives);
-        ensure!(output.status.success(), "{args:?} failed");
-        Ok(String::from_utf8(output.stdout)?)
-    }
-}
-
-async fn certificate_authority(plane: &ControlPlane) -> Result<PathBuf> {
-    let api: Api<Secret> = Api::namespaced(plane.client("admin"), LEDGER);
-    let bundle = harness::eventually("there is a ca-bundle", async || api.get("ca-bundle").await).await;
-    let pem = bundle.data.as_ref().and_then(|data| data.get("ca.crt")).context("ca.crt")?;
-    let path = plane.directory().join("token-service-ca.crt");
-    std::fs::write(&path, &pem.0)?;
-    harness::eventually("there is a serving certificate", async || api.get("token-service-tls").await).await;
-    Ok(path)
-}
-
-fn client_id(number: usize) -> String {
-    format!("00000000-0000-4000-8000-{number:012}")
-}
-
-/// Nobody's but this benchmark's, which makes a new ledger for every run.
-fn client_secret(number: usize) -> String {
-    format!("apr_{number:046}")
-}
-
-async fn create_clients(plane: &ControlPlane, clients: usize) -> Result<()> {
-    let api: Api<Secret> = Api::namespaced(plane.client("admin"), LEDGER);
-    let now = SystemClock.now();
-    let end = now + SignedDuration::from_hours(24);
-    let create = |number: usize| {
-        let (api, id) = (&api, client_id(number));
-        let entry = json!({
-            "version": ledger::VERSION, "server": "default", "clientID": id, "createdAt": now,
-            "owner": {"namespace": "shop", "name": format!("client-{number}"), "uid": id},
-            "grant": {"scopes": {"orders:read": "policy/default", "orders:write": "policy/default"},
-                      "authMethods": ["client_secret_basic"]},
-            "credentials": {"web": {"kind": "clientSecret", "nextRevision": 2, "revisions": [{
-                "revision": 1, "mintedAt": now, "notAfter": end,
-                "verifier": {"sha256": Digest::of(client_secret(number).as_bytes()).to_base64url()},
-            }]}},
-        });
-        async move {
-            let mut secret = Secret {
-                type_: Some("appreg.dev/ledger".to_owned()),
-                data: Some([(ledger::FIELD.to_owned(), ByteString(entry.to_string().into_bytes()))].into()),
-                ..Secret::default()
-            };
-            secret.metadata.name = Some(ledger::name("default", &id));
-            api.create(&PostParams::default(), &secret).await?;
-            anyhow::Ok(())
-        }
-    };
-    futures::stream::iter(0..clients).map(create).buffer_unordered(16).try_collect::<()>().await
-}
-
-// The children.
-
-fn load(arguments: &Arguments) -> Result<()> {
-    let address = arguments.text("address")?;
-    let mut roots = rustls::RootCertStore::empty();
-    for certificate in CertificateDer::pem_file_iter(arguments.text("ca")?)? {
-        roots.add(certificate?)?;
-    }
-    let requests = (0..arguments.or("clients", 1000)?).map(|number| request(address, number)).collect();
-    let rate: f64 = arguments.or("rate", 0.0)?;
-    let load = Load {
-        address: address.parse()?,
-        tls: Arc::new(rustls::ClientConfig::builder().with_root_certificates(roots).with_no_client_auth()),
-        connections: arguments.or("connections", 64)?,
-        requests,
-        pace: if rate > 0.0 { Pace::Open(rate) } else { Pace::Closed },
-        seconds: arguments.or("seconds", 10.0)?,
-    };
-    let pid = arguments.text("pid")?;
-    println!("{}", serde_json::to_string(&generator::run(&load, || rig::cpu_of(pid))?)?);
-    Ok(())
-}
-
-fn request(host: &str, number: usize) -> Vec<u8> {
-    let credentials = BASE64_STANDARD.encode(format!("{}:{}", client_id(number), client_secret(number)));
-    format!(
-        "POST /token HTTP/1.1\r\nHost: {host}\r\nAuthorization: Basic {credentials}\r\n\
-         Content-Type: application/x-www-form-urlencoded\r\nContent-Length: {}\r\n\r\n{BODY}",
-        BODY.len()
-    )
-    .into_bytes()
-}
-
-/// Prints the CPU time of one signature in microseconds.
-fn sign() -> Result<()> {
-    let key = EcdsaKeyPair::generate(&ECDSA_P256_SHA256_FIXED_SIGNING)?;
-    let (random, message) = (SystemRandom::new(), [b'x'; MESSAGE_BYTES]);
-    let (started, before) = (Instant::now(), rig::cpu_of("self")?);
-    let mut count = 0_u32;
-    while started.elapsed() < SIGN_FOR {
-        for _ in 0..100 {
-            std::hint::black_box(key.sign(&random, &message)?);
-        }
-        count += 100;
-    }
-    println!("{}", rig::cpu_of("self")?.saturating_sub(before).as_secs_f64() * 1e6 / f64::from(count));
-    Ok(())
+fn aim(aim: &str, measured: f64) {
+    println!("\naim: {aim}; measured (median): {measured:.2}");
 }

@@ -87,7 +87,18 @@ fn run(program: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result<()> 
     if rustls::crypto::aws_lc_rs::default_provider().install_default().is_err() {
         anyhow::bail!("another crypto provider was installed before ours");
     }
-    tokio::runtime::Runtime::new().context("cannot start the runtime")?.block_on(program)
+    runtime().context("cannot start the runtime")?.block_on(program)
+}
+
+/// On one core a second thread only takes turns with the first: the slowest of a hundred requests waits longer then.
+fn runtime() -> std::io::Result<tokio::runtime::Runtime> {
+    let is_alone = std::thread::available_parallelism().is_ok_and(|cores| cores.get() == 1);
+    let mut builder = if is_alone {
+        tokio::runtime::Builder::new_current_thread()
+    } else {
+        tokio::runtime::Builder::new_multi_thread()
+    };
+    builder.enable_all().build()
 }
 
 fn configuration(path: &Path) -> anyhow::Result<Config> {

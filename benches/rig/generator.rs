@@ -1,4 +1,4 @@
-//! A load generator for the token endpoint: one thread that spins, TLS connections that stay, prebuilt requests.
+//! A load generator for the token service: one thread that spins, TLS connections, prebuilt requests.
 //!
 //! Closed loop: every connection sends its next request as soon as it has an answer; that is saturation. Open loop:
 //! requests are due at Poisson times whether or not the last ones were answered, and latency counts from the time a
@@ -8,31 +8,60 @@
 //! A run is void where [`Outcome::busy`] is above 0.8: then this is what was measured.
 
 use std::collections::VecDeque;
-use std::io::{ErrorKind, Read as _, Write as _};
-use std::net::{SocketAddr, TcpStream};
+use std::io::ErrorKind;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result, bail, ensure};
+use anyhow::{Context as _, Result, ensure};
 use rustix::buffer::spare_capacity;
 use rustix::event::{Timespec, epoll};
 use rustix::fd::OwnedFd;
-use rustls::pki_types::ServerName;
-use rustls::{ClientConfig, ClientConnection};
+use rustls::ClientConfig;
 use serde::{Deserialize, Serialize};
+
+use crate::connection::{Answer, Connection};
+use crate::slow::Slow;
 
 /// How long answers are not counted at first.
 const WARM_UP: Duration = Duration::from_secs(1);
+/// Longer than this between two looks at the clock, and something kept this generator from its core.
+pub(crate) const HELD_UP: Duration = Duration::from_micros(500);
+/// What a request or an answer costs this generator at most.
+const WORK: Duration = Duration::from_micros(20);
+/// Events of slow connections are told from those of honest ones by this.
+const SLOW: u64 = 1 << 32;
 
 /// What to send, and where.
 pub(crate) struct Load {
     pub address: SocketAddr,
     pub tls: Arc<ClientConfig>,
     pub connections: usize,
-    /// Whole HTTP/1.1 requests; each time one of them at random.
+    pub lives: Lives,
     pub requests: Vec<Vec<u8>>,
+    pub order: Order,
     pub pace: Pace,
     pub seconds: f64,
+    /// Connections from another address that send half of something and then nothing.
+    pub slow: usize,
+}
+
+/// How long a connection lives.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Lives {
+    /// Through all requests.
+    On,
+    /// For one request: each has a handshake of its own.
+    Once,
+}
+
+/// Which request is the next.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Order {
+    /// One of them at random.
+    Random,
+    /// Each once: it may not be repeated.
+    Once,
 }
 
 /// When requests are sent.
@@ -47,19 +76,31 @@ pub(crate) enum Pace {
 /// What came of it.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Outcome {
-    /// Answers with 200 within the window.
+    /// Answers with what was asked for (200, 304) within the window.
     pub answers: u64,
+    /// Answers with 503 and Retry-After.
+    pub sent_away: u64,
     /// Other answers.
     pub refused: u64,
     pub seconds: f64,
-    /// Latency in milliseconds, of all answers within the window.
+    /// Latency in milliseconds, of the answers with what was asked for.
     pub p50: f64,
     pub p99: f64,
     pub p999: f64,
+    /// The 99th percentile of those answers during which this generator was never held up itself, and their share.
+    pub undisturbed_p99: f64,
+    pub undisturbed: f64,
+    /// The share of time in which it was.
+    pub held_up: f64,
+    /// The same of those sent away.
+    pub sent_away_p99: f64,
     /// The share of time in which this generator was not merely waiting.
     pub busy: f64,
     /// CPU time of the server within the window.
     pub server_cpu: f64,
+    /// Slow connections that were open at the end, and how often the server closed one.
+    pub slow_open: usize,
+    pub slow_closed: u64,
 }
 
 /// Runs the load; `server_cpu` is read at both ends of the window.
@@ -71,81 +112,119 @@ pub(crate) fn run(load: &Load, server_cpu: impl Fn() -> Result<Duration>) -> Res
     generator.until(load, started + Duration::from_secs_f64(load.seconds))?;
     let (seconds, cpu) = (started.elapsed().as_secs_f64(), server_cpu()?.saturating_sub(before));
     generator.latencies.sort_unstable();
+    generator.sent_away.sort_unstable();
+    generator.undisturbed.sort_unstable();
     let at = |share: f64| quantile(&generator.latencies, share);
     Ok(Outcome {
-        answers: generator.latencies.len() as u64 - generator.refused,
+        answers: generator.latencies.len() as u64,
+        sent_away: generator.sent_away.len() as u64,
         refused: generator.refused,
         seconds,
         p50: at(0.5),
         p99: at(0.99),
         p999: at(0.999),
+        undisturbed_p99: quantile(&generator.undisturbed, 0.99),
+        undisturbed: generator.undisturbed.len() as f64 / generator.latencies.len().max(1) as f64,
+        held_up: generator.held_up.as_secs_f64() / seconds,
+        sent_away_p99: quantile(&generator.sent_away, 0.99),
         busy: 1.0 - generator.idle.as_secs_f64() / seconds,
         server_cpu: cpu.as_secs_f64(),
+        slow_open: generator.slow.as_ref().map_or(0, Slow::open),
+        slow_closed: generator.slow.as_ref().map_or(0, Slow::closed),
     })
 }
 
 struct Generator {
     epoll: OwnedFd,
-    connections: Vec<Connection>,
+    /// `None` where the next request opens it.
+    connections: Vec<Option<Connection>>,
     free: Vec<usize>,
+    slow: Option<Slow>,
     /// Requests that are due and have no connection yet, by the time they were due.
     due: VecDeque<Instant>,
     next_due: Instant,
+    next: usize,
     random: u64,
     /// In nanoseconds.
     latencies: Vec<u64>,
+    undisturbed: Vec<u64>,
+    sent_away: Vec<u64>,
     refused: u64,
     idle: Duration,
-}
-
-struct Connection {
-    tcp: TcpStream,
-    tls: ClientConnection,
-    due: Instant,
-    answer: Vec<u8>,
+    held_up: Duration,
+    /// The end of the last time it was held up.
+    ran_since: Instant,
 }
 
 impl Generator {
     fn connect(load: &Load) -> Result<Self> {
-        let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
-        let mut connections = Vec::new();
-        for number in 0..load.connections {
-            let connection = Connection::open(load)?;
-            epoll::add(&epoll, &connection.tcp, epoll::EventData::new_u64(number as u64), epoll::EventFlags::IN)?;
-            connections.push(connection);
-        }
-        Ok(Self {
-            epoll,
-            free: (0..connections.len()).collect(),
-            connections,
+        let mut generator = Self {
+            epoll: epoll::create(epoll::CreateFlags::CLOEXEC)?,
+            connections: (0..load.connections).map(|_| None).collect(),
+            free: (0..load.connections).collect(),
+            slow: (load.slow > 0).then(|| Slow::new(load.slow)),
             due: VecDeque::new(),
             next_due: Instant::now(),
+            next: 0,
             random: 0x9e37_79b9_7f4a_7c15,
             latencies: Vec::with_capacity(1 << 20),
+            undisturbed: Vec::with_capacity(1 << 20),
+            held_up: Duration::ZERO,
+            ran_since: Instant::now(),
+            sent_away: Vec::new(),
             refused: 0,
             idle: Duration::ZERO,
-        })
+        };
+        if load.lives == Lives::On {
+            for number in 0..load.connections {
+                generator.open(load, number)?.finish_handshake()?;
+            }
+        }
+        // What was due while they were opened is not.
+        generator.next_due = Instant::now();
+        Ok(generator)
+    }
+
+    fn open(&mut self, load: &Load, number: usize) -> Result<&mut Connection> {
+        let connection = Connection::open(load.address, &load.tls)?;
+        let data = epoll::EventData::new_u64(number as u64);
+        epoll::add(&self.epoll, connection.socket(), data, epoll::EventFlags::IN)?;
+        Ok(self.connections[number].insert(connection))
     }
 
     fn forget(&mut self) {
         self.latencies.clear();
+        self.undisturbed.clear();
+        self.held_up = Duration::ZERO;
+        self.sent_away.clear();
         self.refused = 0;
         self.idle = Duration::ZERO;
     }
 
     fn until(&mut self, load: &Load, end: Instant) -> Result<()> {
-        let mut events = Vec::with_capacity(self.connections.len());
+        let mut events = Vec::with_capacity(1024);
         let mut last = Instant::now();
         while last < end {
-            let sent = self.send_due(load, last)?;
+            let mut done = self.send_due(load, last)?;
+            if let Some(slow) = &mut self.slow {
+                done += slow.open_due(load.address, &self.epoll, SLOW, last)?;
+            }
             epoll::wait(&self.epoll, spare_capacity(&mut events), Some(&Timespec { tv_sec: 0, tv_nsec: 0 }))?;
-            let received = events.len();
+            done += events.len();
             for event in events.drain(..) {
-                self.receive(usize::try_from(event.data.u64())?)?;
+                let number = event.data.u64();
+                match (&mut self.slow, number.checked_sub(SLOW)) {
+                    (Some(slow), Some(number)) => slow.happened(usize::try_from(number)?),
+                    _ => self.receive(load, usize::try_from(number)?)?,
+                }
             }
             let now = Instant::now();
-            if sent + received == 0 {
+            if done == 0 {
                 self.idle += now - last;
+            }
+            if now - last > HELD_UP + WORK * u32::try_from(done)? {
+                self.held_up += now - last;
+                self.ran_since = now;
             }
             last = now;
         }
@@ -173,18 +252,43 @@ impl Generator {
                     due
                 }
             };
-            let request = &load.requests[self.next_random() as usize % load.requests.len()];
-            self.connections[number].send(request, due)?;
+            let request = &load.requests[self.choose(load)?];
+            if self.connections[number].is_none() {
+                self.open(load, number)?;
+            }
+            self.connections[number].as_mut().context("a connection")?.send(request, due)?;
             sent += 1;
         }
         Ok(sent)
     }
 
-    fn receive(&mut self, number: usize) -> Result<()> {
-        let connection = &mut self.connections[number];
-        let Some(status) = connection.receive()? else { return Ok(()) };
-        self.latencies.push(u64::try_from(connection.due.elapsed().as_nanos())?);
-        self.refused += u64::from(status != 200);
+    fn choose(&mut self, load: &Load) -> Result<usize> {
+        match load.order {
+            Order::Random => Ok(self.next_random() as usize % load.requests.len()),
+            Order::Once => {
+                self.next += 1;
+                ensure!(self.next <= load.requests.len(), "too few requests were prepared: the server is faster");
+                Ok(self.next - 1)
+            }
+        }
+    }
+
+    fn receive(&mut self, load: &Load, number: usize) -> Result<()> {
+        let Some(connection) = &mut self.connections[number] else { return Ok(()) };
+        let Some(Answer { status, due, latency }) = connection.receive()? else { return Ok(()) };
+        match status {
+            200 | 304 => {
+                self.latencies.push(latency);
+                if due > self.ran_since {
+                    self.undisturbed.push(latency);
+                }
+            }
+            503 => self.sent_away.push(latency),
+            _ => self.refused += 1,
+        }
+        if load.lives == Lives::Once {
+            self.connections[number].take().context("a connection")?.reset()?;
+        }
         self.free.push(number);
         Ok(())
     }
@@ -203,64 +307,17 @@ impl Generator {
     }
 }
 
-impl Connection {
-    fn open(load: &Load) -> Result<Self> {
-        let mut tcp = TcpStream::connect(load.address)?;
-        tcp.set_nodelay(true)?;
-        let mut tls = ClientConnection::new(load.tls.clone(), ServerName::IpAddress(load.address.ip().into()))?;
-        while tls.is_handshaking() {
-            tls.complete_io(&mut tcp).context("the TLS handshake")?;
-        }
-        tcp.set_nonblocking(true)?;
-        Ok(Self { tcp, tls, due: Instant::now(), answer: Vec::with_capacity(2048) })
+/// Whether a read or a write has to be tried later.
+pub(crate) fn later<T>(result: std::io::Result<T>) -> Result<Option<T>> {
+    match result {
+        Ok(value) => Ok(Some(value)),
+        Err(error) if error.kind() == ErrorKind::WouldBlock => Ok(None),
+        Err(error) => Err(error.into()),
     }
-
-    fn send(&mut self, request: &[u8], due: Instant) -> Result<()> {
-        self.due = due;
-        self.tls.writer().write_all(request)?;
-        while self.tls.wants_write() {
-            self.tls.write_tls(&mut self.tcp).context("a request does not fit into the socket")?;
-        }
-        Ok(())
-    }
-
-    /// The status of an answer that is complete now.
-    fn receive(&mut self) -> Result<Option<u16>> {
-        match self.tls.read_tls(&mut self.tcp) {
-            Ok(0) => bail!("the server closed a connection"),
-            Ok(_) => {}
-            Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(None),
-            Err(error) => return Err(error.into()),
-        }
-        let state = self.tls.process_new_packets()?;
-        let (begin, plain) = (self.answer.len(), state.plaintext_bytes_to_read());
-        self.answer.resize(begin + plain, 0);
-        self.tls.reader().read_exact(&mut self.answer[begin..])?;
-        let status = complete(&self.answer)?;
-        if status.is_some() {
-            self.answer.clear();
-        }
-        Ok(status)
-    }
-}
-
-/// The status of an answer with a `Content-Length`, if it is complete.
-fn complete(answer: &[u8]) -> Result<Option<u16>> {
-    let Some(head) = answer.windows(4).position(|bytes| bytes == b"\r\n\r\n") else { return Ok(None) };
-    let text = std::str::from_utf8(&answer[..head])?;
-    let mut lines = text.split("\r\n");
-    let status = lines.next().and_then(|line| line.split(' ').nth(1)).context("a status line")?.parse()?;
-    let field = lines.find_map(|line| {
-        let (name, value) = line.split_once(':')?;
-        name.eq_ignore_ascii_case("content-length").then_some(value)
-    });
-    let body: usize = field.context("a Content-Length")?.trim().parse()?;
-    ensure!(answer.len() <= head + 4 + body, "more than one answer to one request");
-    Ok((answer.len() == head + 4 + body).then_some(status))
 }
 
 /// In milliseconds.
 fn quantile(sorted: &[u64], share: f64) -> f64 {
     let rank = (sorted.len() as f64 * share) as usize;
-    sorted.get(rank.min(sorted.len().saturating_sub(1))).map_or(f64::NAN, |nanos| *nanos as f64 / 1e6)
+    sorted.get(rank.min(sorted.len().saturating_sub(1))).map_or(0.0, |nanos| *nanos as f64 / 1e6)
 }

@@ -14,12 +14,12 @@ use super::{
     watch::{Change, Item},
 };
 
-/// The objects of one kind, each reduced to a `T`.
+/// The objects of one kind, each reduced to a `T` and named by an `N`.
 #[derive(Clone, Debug)]
-pub struct Store<T> {
-    objects: BTreeMap<ObjectName, Held<T>>,
+pub struct Store<T, N = ObjectName> {
+    objects: BTreeMap<N, Held<T>>,
     /// Objects that we deleted, with the version they had, until the watch shows that they are gone.
-    removed: BTreeMap<ObjectName, u64>,
+    removed: BTreeMap<N, u64>,
     /// The newest version that the server has shown by list or watch; own writes do not count.
     shown: u64,
 }
@@ -42,20 +42,20 @@ enum Source {
 
 /// One object that is different now.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Changed<T> {
+pub struct Changed<T, N = ObjectName> {
     /// Which object.
-    pub object: ObjectName,
+    pub object: N,
     /// What was held before; what is held now is [`Store::value`].
     pub before: Option<T>,
 }
 
-impl<T> Default for Store<T> {
+impl<T, N> Default for Store<T, N> {
     fn default() -> Self {
         Self { objects: BTreeMap::new(), removed: BTreeMap::new(), shown: 0 }
     }
 }
 
-impl<T> Store<T> {
+impl<T, N: Clone + Ord> Store<T, N> {
     /// An empty store.
     #[must_use]
     pub fn new() -> Self {
@@ -64,18 +64,18 @@ impl<T> Store<T> {
 
     /// What is known of `object`; `None` if it does not exist.
     #[must_use]
-    pub fn value(&self, object: &ObjectName) -> Option<&T> {
+    pub fn value(&self, object: &N) -> Option<&T> {
         self.objects.get(object).map(|held| &held.value)
     }
 
     /// The resourceVersion that [`value`](Self::value) has.
     #[must_use]
-    pub fn version(&self, object: &ObjectName) -> Option<u64> {
+    pub fn version(&self, object: &N) -> Option<u64> {
         self.objects.get(object).map(|held| held.version)
     }
 
     /// All objects, ordered by namespace and name.
-    pub fn iter(&self) -> impl Iterator<Item = (&ObjectName, &T)> {
+    pub fn iter(&self) -> impl Iterator<Item = (&N, &T)> {
         self.objects.iter().map(|(object, held)| (object, &held.value))
     }
 
@@ -98,7 +98,7 @@ impl<T> Store<T> {
     }
 
     /// Takes what the watch says, and returns what is different: after a list also what vanished.
-    pub fn apply(&mut self, change: Change<T>) -> Vec<Changed<T>> {
+    pub fn apply(&mut self, change: Change<T, N>) -> Vec<Changed<T, N>> {
         match change {
             Change::Listed { items, version } => self.listed(items, version),
             Change::Applied(item) => {
@@ -120,7 +120,7 @@ impl<T> Store<T> {
 
     /// Takes the answer to an own write (POST, PUT or PATCH). `None` if nothing is different, or if the watch has
     /// already gone past it.
-    pub fn wrote(&mut self, item: Item<T>) -> Option<Changed<T>> {
+    pub fn wrote(&mut self, item: Item<T, N>) -> Option<Changed<T, N>> {
         if item.version <= self.shown {
             return None;
         }
@@ -128,7 +128,7 @@ impl<T> Store<T> {
     }
 
     /// Takes a successful own DELETE of `object`, which had `version` (a DELETE's answer does not say its own).
-    pub fn removed(&mut self, object: &ObjectName, version: u64) -> Option<Changed<T>> {
+    pub fn removed(&mut self, object: &N, version: u64) -> Option<Changed<T, N>> {
         match self.version(object) {
             Some(held) if held > version => return None,  // created again
             None if version <= self.shown => return None, // the watch was faster
@@ -142,7 +142,7 @@ impl<T> Store<T> {
     /// Takes the answer to a live GET that was begun when no own write of `object` was under way: `None` is a genuine
     /// 404. It counts if it is newer; and if it is older than an own write that the watch has never shown, then the
     /// server went back, and what it says now is the truth.
-    pub fn found(&mut self, object: &ObjectName, live: Option<(u64, T)>) -> Option<Changed<T>> {
+    pub fn found(&mut self, object: &N, live: Option<(u64, T)>) -> Option<Changed<T, N>> {
         let unshown = self.objects.get(object).filter(|held| held.source == Source::Own).map(|held| held.version);
         let Some((version, value)) = live else {
             return unshown.and_then(|_| self.drop_object(object));
@@ -159,20 +159,23 @@ impl<T> Store<T> {
         self.wrote(item)
     }
 
-    fn listed(&mut self, items: Vec<Item<T>>, version: u64) -> Vec<Changed<T>> {
+    fn listed(&mut self, items: Vec<Item<T, N>>, version: u64) -> Vec<Changed<T, N>> {
         let went_back = version < self.shown;
         self.shown = version;
         // What we wrote while the list was under way stands against it.
         let stands = |own: u64| own > version && !went_back;
-        let listed: BTreeSet<ObjectName> = items.iter().map(|item| item.object.clone()).collect();
+        if self.objects.is_empty() && self.removed.is_empty() {
+            return self.first_list(items);
+        }
+        let listed: BTreeSet<N> = items.iter().map(|item| item.object.clone()).collect();
         self.removed.retain(|object, removed| stands(*removed) || (listed.contains(object) && !went_back));
-        let vanished: Vec<ObjectName> = self
+        let vanished: Vec<N> = self
             .objects
             .iter()
             .filter(|(object, held)| !stands(held.version) && !listed.contains(*object))
             .map(|(object, _)| object.clone())
             .collect();
-        let mut changed: Vec<Changed<T>> = vanished.iter().filter_map(|object| self.drop_object(object)).collect();
+        let mut changed: Vec<Changed<T, N>> = vanished.iter().filter_map(|object| self.drop_object(object)).collect();
         for item in items {
             let held = self.version(&item.object);
             let hidden = self.removed.get(&item.object).is_some_and(|removed| *removed >= item.version);
@@ -187,8 +190,15 @@ impl<T> Store<T> {
         changed
     }
 
+    /// There is nothing to hold it against. Made at once, the map has no gaps: of very many objects that is much.
+    fn first_list(&mut self, items: Vec<Item<T, N>>) -> Vec<Changed<T, N>> {
+        let held = |Item { object, version, value }| (object, Held { version, value, source: Source::Shown });
+        self.objects = items.into_iter().map(held).collect();
+        self.objects.keys().map(|object| Changed { object: object.clone(), before: None }).collect()
+    }
+
     /// Takes `item` unless something at least as new is known.
-    fn newer(&mut self, item: Item<T>, source: Source) -> Option<Changed<T>> {
+    fn newer(&mut self, item: Item<T, N>, source: Source) -> Option<Changed<T, N>> {
         if let Some(held) = self.objects.get_mut(&item.object)
             && held.version >= item.version
         {
@@ -204,13 +214,13 @@ impl<T> Store<T> {
         Some(self.put(item, source))
     }
 
-    fn put(&mut self, item: Item<T>, source: Source) -> Changed<T> {
+    fn put(&mut self, item: Item<T, N>, source: Source) -> Changed<T, N> {
         let Item { object, version, value } = item;
         let before = self.objects.insert(object.clone(), Held { version, value, source }).map(|held| held.value);
         Changed { object, before }
     }
 
-    fn drop_object(&mut self, object: &ObjectName) -> Option<Changed<T>> {
+    fn drop_object(&mut self, object: &N) -> Option<Changed<T, N>> {
         let held = self.objects.remove(object)?;
         Some(Changed { object: object.clone(), before: Some(held.value) })
     }

@@ -105,11 +105,12 @@ impl Health {
     }
 }
 
-/// An object as the watch's consumer wants it.
+/// An object as the watch's consumer wants it. `N` is what names it: where there are very many, something smaller than
+/// its name.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Item<T> {
+pub struct Item<T, N = ObjectName> {
     /// Which object.
-    pub object: ObjectName,
+    pub object: N,
     /// Its resourceVersion.
     pub version: u64,
     /// What the consumer keeps of it.
@@ -118,23 +119,35 @@ pub struct Item<T> {
 
 /// What happened to the objects watched.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Change<T> {
+pub enum Change<T, N = ObjectName> {
     /// All that exists, as of `version`. What is not in it does not exist.
     Listed {
         /// The objects, in the server's order.
-        items: Vec<Item<T>>,
+        items: Vec<Item<T, N>>,
         /// The list's resourceVersion.
         version: u64,
     },
     /// An object came into being or changed.
-    Applied(Item<T>),
+    Applied(Item<T, N>),
     /// An object is gone, or is no longer selected.
     Deleted {
         /// Which object.
-        object: ObjectName,
+        object: N,
         /// The resourceVersion of its deletion.
         version: u64,
     },
+}
+
+impl<T, N> Change<T, N> {
+    /// The same of objects that are named otherwise.
+    pub fn renamed<M>(self, rename: impl Fn(N) -> M) -> Change<T, M> {
+        let item = |Item { object, version, value }| Item { object: rename(object), version, value };
+        match self {
+            Self::Listed { items, version } => Change::Listed { items: items.into_iter().map(item).collect(), version },
+            Self::Applied(applied) => Change::Applied(item(applied)),
+            Self::Deleted { object, version } => Change::Deleted { object: rename(object), version },
+        }
+    }
 }
 
 /// One kind to be watched.

@@ -30,17 +30,32 @@ pub struct Directory {
 type Shard = RwLock<HashMap<Key, Arc<Client>>>;
 
 /// The first 20 bytes of SHA-256 over server and client ID: what names the ledger entry.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Key([u8; 20]);
 
-/// One client, as its ledger entry has it.
+/// One client, as its ledger entry has it. There may be a hundred thousand: what most do not have costs a pointer.
 #[derive(Debug)]
 pub struct Client {
     /// The client identifier.
-    pub id: String,
+    pub id: Box<str>,
     /// All that is granted, in the order of their names, separated by spaces.
-    pub scope: String,
-    /// The audiences granted; empty if the server's default applies.
+    pub scope: Box<str>,
+    /// The ways in which it may authenticate.
+    pub methods: Methods,
+    /// Whether it may use the client credentials grant (RFC 6749 §4.4).
+    pub has_client_credentials: bool,
+    /// What it may prove itself with besides client secrets.
+    pub proofs: Option<Box<Proofs>>,
+    granted: Option<Box<Granted>>,
+    /// Its credential entries by name, in their order, each with the first `iat` that its tokens may have.
+    tokens_from: Box<[(Arc<str>, i64)]>,
+    accepted: Box<[AcceptedClientSecret]>,
+}
+
+/// What is granted besides scopes.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Granted {
+    /// The audiences; empty if the server's default applies.
     pub audiences: Vec<String>,
     /// The customers it may act for, `*` for all.
     pub customers: Vec<String>,
@@ -48,16 +63,11 @@ pub struct Client {
     pub customer_groups: Vec<String>,
     /// The audiences that it serves: tokens for them it may introspect.
     pub resource_audiences: Vec<String>,
-    /// The ways in which it may authenticate.
-    pub methods: Vec<TokenEndpointAuthMethod>,
-    /// Whether it may use the client credentials grant (RFC 6749 §4.4).
-    pub has_client_credentials: bool,
-    /// What it may prove itself with besides client secrets.
-    pub proofs: Option<Box<Proofs>>,
-    /// Its credential entries by name, in their order, each with the first `iat` that its tokens may have.
-    tokens_from: Box<[(Arc<str>, i64)]>,
-    accepted: Box<[AcceptedClientSecret]>,
 }
+
+/// A set of ways to authenticate.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Methods(u8);
 
 /// One revision of a client secret.
 #[derive(Debug)]
@@ -103,7 +113,7 @@ impl Directory {
     pub fn client(&self, client_id: &str) -> Option<Arc<Client>> {
         let key = Key::of(&self.server, client_id);
         let shard = self.shard(key).read().unwrap_or_else(PoisonError::into_inner);
-        shard.get(&key).filter(|client| client.id == client_id).cloned()
+        shard.get(&key).filter(|client| &*client.id == client_id).cloned()
     }
 
     /// Accepts this client as it is.
@@ -169,6 +179,42 @@ impl Key {
         }
         Some(Self(key))
     }
+
+    /// The name that [`of_secret`](Self::of_secret) reads.
+    #[must_use]
+    pub fn secret_name(self) -> String {
+        self.0.iter().fold("client-".to_owned(), |mut name, byte| {
+            name.extend([byte >> 4, byte & 15].map(|digit| char::from_digit(digit.into(), 16).unwrap_or('0')));
+            name
+        })
+    }
+}
+
+impl Granted {
+    const NOTHING: Self = Self {
+        audiences: Vec::new(),
+        customers: Vec::new(),
+        customer_groups: Vec::new(),
+        resource_audiences: Vec::new(),
+    };
+}
+
+impl Methods {
+    /// Whether this is one of them.
+    #[must_use]
+    pub fn contains(self, method: TokenEndpointAuthMethod) -> bool {
+        self.0 & Self::bit(method) != 0
+    }
+
+    const fn bit(method: TokenEndpointAuthMethod) -> u8 {
+        1 << method as u8
+    }
+}
+
+impl FromIterator<TokenEndpointAuthMethod> for Methods {
+    fn from_iter<I: IntoIterator<Item = TokenEndpointAuthMethod>>(methods: I) -> Self {
+        Self(methods.into_iter().fold(0, |set, method| set | Self::bit(method)))
+    }
 }
 
 impl Client {
@@ -198,20 +244,29 @@ impl Client {
                 });
             }
         }
-        Self {
-            id: entry.client_id,
-            scope: scopes(grant.scopes),
+        let granted = Granted {
             audiences: names(grant.audiences),
             customers: names(grant.customers),
             customer_groups: names(grant.customer_groups),
             resource_audiences: names(grant.resource_audiences),
-            methods: grant.auth_methods,
+        };
+        Self {
+            id: entry.client_id.into(),
+            scope: scopes(grant.scopes).into(),
+            granted: (granted != Granted::NOTHING).then(|| Box::new(granted)),
+            methods: grant.auth_methods.into_iter().collect(),
             has_client_credentials: grant.grant_types.is_empty()
                 || grant.grant_types.contains(&GrantType::ClientCredentials),
             proofs: Proofs::of(&entry.credentials),
             tokens_from: tokens_from.into(),
             accepted: accepted.into(),
         }
+    }
+
+    /// What it is granted besides scopes.
+    #[must_use]
+    pub fn granted(&self) -> &Granted {
+        self.granted.as_deref().unwrap_or(const { &Granted::NOTHING })
     }
 
     /// Whether a token of a credential entry that was issued at this time is still good: the entry is in the ledger, and
@@ -308,7 +363,7 @@ mod tests {
         assert!(matches!(worth(&client, "old", "2026-02-01T00:00:00Z"), Match::NotValidNow));
         assert!(matches!(worth(&client, "new", "2026-01-19T23:58:59Z"), Match::NotValidNow));
         assert!(matches!(worth(&client, "new", "2026-01-19T23:59:00Z"), Match::Accepted(_)));
-        assert_eq!(client.scope, "a b");
+        assert_eq!(&*client.scope, "a b");
     }
 
     #[test]
@@ -351,7 +406,7 @@ mod tests {
     fn a_client_is_found_by_its_identifier_and_removed_by_its_secrets_name() {
         let directory = Directory::new("default");
         directory.put(Arc::new(Client::of(entry(&[]))));
-        assert_eq!(directory.client("shop.storefront").unwrap().id, "shop.storefront");
+        assert_eq!(directory.client("shop.storefront").unwrap().id.as_ref(), "shop.storefront");
         assert!(directory.client("shop.other").is_none());
         assert_eq!(directory.len(), 1);
         let name = ledger::name("default", "shop.storefront");

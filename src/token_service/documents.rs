@@ -1,9 +1,5 @@
 //! What anyone may read: the server's metadata (RFC 8414) and the JWKS (RFC 7517). Bytes that are made beforehand.
 
-use std::sync::Arc;
-
-use axum::body::Body;
-use axum::extract::State;
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Response, StatusCode, header};
 use serde_json::json;
@@ -11,7 +7,7 @@ use serde_json::json;
 use super::client_authentication::METHODS;
 use super::metrics::{Endpoint, Outcome};
 use super::refusal::Refusal;
-use super::service::Service;
+use super::service::{Body, Service};
 use super::verifying_key::JwsAlgorithm;
 use crate::api::TokenEndpointAuthMethod;
 use crate::config::Server;
@@ -64,7 +60,7 @@ pub(super) fn metadata_paths(issuer_path: &str) -> Vec<String> {
     paths
 }
 
-pub(super) async fn metadata(State(service): State<Arc<Service>>) -> Response<Body> {
+pub(super) fn metadata(service: &Service) -> Response<Body> {
     service.answered(Endpoint::Metadata, Outcome::Ok);
     let mut response = Response::new(Body::from(service.metadata.clone()));
     response.headers_mut().insert(header::CONTENT_TYPE, JSON);
@@ -72,13 +68,13 @@ pub(super) async fn metadata(State(service): State<Arc<Service>>) -> Response<Bo
     response
 }
 
-pub(super) async fn jwks(State(service): State<Arc<Service>>, headers: HeaderMap) -> Response<Body> {
+pub(super) fn jwks(service: &Service, headers: &HeaderMap) -> Response<Body> {
     let Some(moment) = service.keys.at(service.clock.now()) else {
         return service.refuse(Endpoint::Jwks, Refusal::NotReady);
     };
     let is_known = headers.get_all(header::IF_NONE_MATCH).iter().any(|tags| names_tag(tags, &moment.etag));
     let (mut response, outcome) = if is_known {
-        let mut response = Response::new(Body::empty());
+        let mut response = Response::new(Body::default());
         *response.status_mut() = StatusCode::NOT_MODIFIED;
         (response, Outcome::NotModified)
     } else {

@@ -24,15 +24,25 @@ use crate::kubernetes::{ObjectName, version_of};
 use crate::ledger::{self, Entry};
 use crate::shared_lists;
 
+/// Which Secret of the ledger namespace. There may be a hundred thousand of clients: a name costs more than all the rest
+/// that must be remembered of what was seen.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Place {
+    /// The entry of a client.
+    Client(Key),
+    /// Any other, by its name.
+    Other(Box<str>),
+}
+
 /// What a Secret of the ledger namespace is to us.
 #[derive(Clone, Debug)]
 pub enum Seen {
     /// The entry of one of our clients.
     Client(Arc<Client>),
     /// An entry that cannot be read.
-    UnreadableEntry(ledger::Unreadable),
+    UnreadableEntry(Box<ledger::Unreadable>),
     /// The signing keys.
-    SigningKeys(Result<Arc<LoadedKeys>, keys::Unusable>),
+    SigningKeys(Result<Arc<LoadedKeys>, Box<keys::Unusable>>),
     /// The serving certificate.
     Certificate(Result<Arc<Serving>, tls::Unusable>),
     /// One of the shared lists, by its index.
@@ -58,7 +68,7 @@ pub struct Served {
 pub struct Follower {
     served: Served,
     clock: Arc<dyn Clock>,
-    seen: Mutex<Store<Seen>>,
+    seen: Mutex<Store<Seen, Place>>,
     unreadable: Family<UnreadableLabels, Gauge>,
 }
 
@@ -105,7 +115,7 @@ impl Seen {
         let field = |name: &str| secret.data.as_ref().and_then(|data| data.get(name)).map(|bytes| bytes.0.as_slice());
         let name = secret.metadata.name.as_deref().unwrap_or_default();
         match name {
-            keys::SECRET => Self::SigningKeys(LoadedKeys::parse(field).map(Arc::new)),
+            keys::SECRET => Self::SigningKeys(LoadedKeys::parse(field).map(Arc::new).map_err(Box::new)),
             tls::SECRET => Self::Certificate(Serving::parse(field(tls::CHAIN), field(tls::KEY)).map(Arc::new)),
             _ if let Some(index) = shared_lists::index_of_secret(name) => {
                 Self::List(index, Arc::new(Shown::of(secret)))
@@ -115,7 +125,7 @@ impl Seen {
                 match Entry::parse(name, field(ledger::FIELD)) {
                     Ok(entry) if entry.server == server => Self::Client(Arc::new(Client::of(entry))),
                     Ok(_) => Self::Other,
-                    Err(problem) => Self::UnreadableEntry(problem),
+                    Err(problem) => Self::UnreadableEntry(Box::new(problem)),
                 }
             }
             _ => Self::Other,
@@ -159,7 +169,7 @@ impl Follower {
     pub fn apply(&self, change: Change<Seen>) {
         let is_list = matches!(change, Change::Listed { .. });
         let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
-        for changed in seen.apply(change) {
+        for changed in seen.apply(change.renamed(|object| Place::of(&object.name))) {
             self.take(&seen, &changed);
         }
         drop(seen);
@@ -170,22 +180,20 @@ impl Follower {
 
     /// Takes a Secret that was just read live.
     pub fn found(&self, secret: &Secret) -> Found {
-        let item = Item {
-            object: ObjectName::of(secret),
-            version: version_of(secret),
-            value: Seen::at_the_door(self.served.directory.server(), secret),
-        };
+        let value = Seen::at_the_door(self.served.directory.server(), secret);
+        let place = Place::of(secret.metadata.name.as_deref().unwrap_or_default());
         let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
-        let Some(changed) = seen.found(&item.object, Some((item.version, item.value))) else { return Found::Same };
+        let Some(changed) = seen.found(&place, Some((version_of(secret), value))) else { return Found::Same };
         self.take(&seen, &changed);
         Found::Newer
     }
 
     /// Takes a list that was just written.
     pub(super) fn wrote_list(&self, shown: Shown) {
-        let object = ObjectName::of(shown.secret());
-        let Some(index) = shared_lists::index_of_secret(&object.name) else { return };
-        let item = Item { object, version: version_of(shown.secret()), value: Seen::List(index, Arc::new(shown)) };
+        let name = shown.secret().metadata.name.as_deref().unwrap_or_default();
+        let Some(index) = shared_lists::index_of_secret(name) else { return };
+        let (object, version) = (Place::of(name), version_of(shown.secret()));
+        let item = Item { object, version, value: Seen::List(index, Arc::new(shown)) };
         let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(changed) = seen.wrote(item) {
             self.take(&seen, &changed);
@@ -195,12 +203,12 @@ impl Follower {
     /// Takes a genuine 404 of a live read. It ends what only a live read has shown; all else waits for the watch.
     pub fn absent(&self, object: &ObjectName) {
         let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(changed) = seen.found(object, None) {
+        if let Some(changed) = seen.found(&Place::of(&object.name), None) {
             self.take(&seen, &changed);
         }
     }
 
-    fn take(&self, seen: &Store<Seen>, changed: &Changed<Seen>) {
+    fn take(&self, seen: &Store<Seen, Place>, changed: &Changed<Seen, Place>) {
         let now = seen.value(&changed.object);
         if let Some(object) = changed.before.as_ref().and_then(Seen::unreadable) {
             self.unreadable.get_or_create(&UnreadableLabels { object }).dec();
@@ -208,29 +216,51 @@ impl Follower {
         if let Some(object) = now.and_then(Seen::unreadable) {
             self.unreadable.get_or_create(&UnreadableLabels { object }).inc();
         }
-        let secret = &*changed.object.name;
+        let place = &changed.object;
         match now {
             Some(Seen::Client(client)) => self.served.directory.put(client.clone()),
             Some(Seen::SigningKeys(Ok(loaded))) => self.served.keys.replace(loaded.clone(), self.clock.now()),
             Some(Seen::Certificate(Ok(serving))) => self.served.certificate.replace(serving.clone()),
             Some(Seen::List(index, shown)) => {
                 if let Some(damage) = &shown.damage {
-                    keep(secret, damage);
+                    keep(place, damage);
                 }
                 self.served.lists.shown(*index, shown.clone(), self.clock.now());
             }
-            Some(Seen::UnreadableEntry(problem)) => keep(secret, problem),
-            Some(Seen::SigningKeys(Err(problem))) => keep(secret, problem),
-            Some(Seen::Certificate(Err(problem))) => keep(secret, problem),
+            Some(Seen::UnreadableEntry(problem)) => keep(place, problem),
+            Some(Seen::SigningKeys(Err(problem))) => keep(place, problem),
+            Some(Seen::Certificate(Err(problem))) => keep(place, problem),
             Some(Seen::Other) => {}
-            None if matches!(secret, keys::SECRET | tls::SECRET) => keep(secret, &"the Secret was deleted"),
-            None => {
-                if let Some(key) = Key::of_secret(secret) {
-                    self.served.directory.remove(key);
-                } else if let Some(index) = shared_lists::index_of_secret(secret) {
+            None => self.gone(place),
+        }
+    }
+
+    fn gone(&self, place: &Place) {
+        match place {
+            Place::Client(key) => self.served.directory.remove(*key),
+            Place::Other(name) if matches!(&**name, keys::SECRET | tls::SECRET) => {
+                keep(place, &"the Secret was deleted");
+            }
+            Place::Other(name) => {
+                if let Some(index) = shared_lists::index_of_secret(name) {
                     self.served.lists.gone(index, self.clock.now());
                 }
             }
+        }
+    }
+}
+
+impl Place {
+    fn of(name: &str) -> Self {
+        Key::of_secret(name).map_or_else(|| Self::Other(name.into()), Self::Client)
+    }
+}
+
+impl std::fmt::Display for Place {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Client(key) => f.write_str(&key.secret_name()),
+            Self::Other(name) => f.write_str(name),
         }
     }
 }
@@ -241,8 +271,8 @@ pub(super) fn door(server: String) -> impl Fn(Secret) -> Seen {
 }
 
 /// Tells that something is kept as it was. Once per version of the object: nothing comes here twice.
-fn keep(secret: &str, problem: &dyn std::fmt::Display) {
-    tracing::error!(secret, %problem, "cannot be read; what was understood before is served on");
+fn keep(secret: &Place, problem: &dyn std::fmt::Display) {
+    tracing::error!(%secret, %problem, "cannot be read; what was understood before is served on");
 }
 
 impl std::fmt::Debug for Follower {
@@ -307,7 +337,7 @@ mod tests {
         }
 
         fn scope(&self) -> Option<String> {
-            self.follower.served.directory.client("shop.a").map(|client| client.scope.clone())
+            self.follower.served.directory.client("shop.a").map(|client| client.scope.to_string())
         }
 
         fn unreadable(&self) -> String {

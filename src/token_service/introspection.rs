@@ -7,8 +7,6 @@
 
 use std::sync::Arc;
 
-use axum::body::Body;
-use axum::extract::{Request, State};
 use bytes::Bytes;
 use http::Response;
 use jiff::Timestamp;
@@ -17,19 +15,14 @@ use super::client_authentication::authenticate;
 use super::directory::Client;
 use super::form::Form;
 use super::keys::Moment;
-use super::metrics::Endpoint;
 use super::refusal::Refusal;
 use super::request::Received;
-use super::service::{Service, never_cached};
+use super::service::{Body, Service, never_cached};
 use super::verified::{Inactive, Token};
 
 const INACTIVE: Bytes = Bytes::from_static(b"{\"active\":false}");
 
-pub(super) async fn introspect(State(service): State<Arc<Service>>, request: Request) -> Response<Body> {
-    service.answer(Endpoint::Introspection, request, answer).await
-}
-
-async fn answer(service: &Service, received: &Received) -> Result<Response<Body>, Refusal> {
+pub(super) async fn introspect(service: &Service, received: &Received) -> Result<Response<Body>, Refusal> {
     let now = service.clock.now();
     // Before the ledger and the lists have been read nothing can be said to be good.
     let moment = service.keys.at(now).filter(|_| service.directory.is_complete()).ok_or(Refusal::NotReady)?;
@@ -50,11 +43,11 @@ async fn active(
     moment: &Moment,
     now: Timestamp,
 ) -> Result<Arc<Token>, Inactive> {
-    if caller.resource_audiences.is_empty() {
+    if caller.granted().resource_audiences.is_empty() {
         return Err(Inactive::Audience);
     }
     let token = service.verified.verify(token, moment, &service.server.issuer).ok_or(Inactive::NotOurs)?;
-    if !token.audiences.iter().any(|audience| caller.resource_audiences.contains(audience)) {
+    if !token.audiences.iter().any(|audience| caller.granted().resource_audiences.contains(audience)) {
         return Err(Inactive::Audience);
     }
     let client = || service.directory.client(&token.client_id);

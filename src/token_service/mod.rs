@@ -27,6 +27,7 @@ pub mod lists;
 pub mod live;
 pub mod metrics;
 pub mod peer;
+pub mod queue;
 pub mod refusal;
 pub mod request;
 mod revocation;
@@ -47,6 +48,7 @@ use std::sync::Arc;
 use k8s_openapi::api::core::v1::Secret;
 use kube::Api;
 use tokio::net::TcpListener;
+use tokio::runtime::Handle;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
@@ -104,9 +106,12 @@ pub enum Error {
 }
 
 impl Listeners {
-    /// Takes both ports. Port 0 takes a free one; the logs say which.
+    /// Takes both ports. Port 0 takes a free one; the logs say which. Must be called inside a tokio runtime.
     pub async fn bind(clients: SocketAddr, admin: SocketAddr) -> Result<Self, Error> {
-        Ok(Self { clients: bind(clients).await?, admin: bind(admin).await? })
+        let failed = |source| Error::Listen { address: clients, source };
+        let clients = server::listen(clients).map_err(failed)?;
+        let admin = TcpListener::bind(admin).await.map_err(|source| Error::Listen { address: admin, source })?;
+        Ok(Self { clients, admin })
     }
 }
 
@@ -139,9 +144,9 @@ pub async fn run(
     let live = LiveReader::new(requests, namespace, follower.clone(), clock.clone(), metrics.clone());
     let certificate = served.certificate.clone();
     let failures = Failures::new(failures, metrics.clone());
-    let body_within = limits.body;
+    let (body_within, queue) = (limits.body, limits.queue.for_threads(Handle::current().metrics().num_workers()));
     let proxies = server.forwarded_certificates.clone().map(Arc::new);
-    let parts = Parts {
+    let service = Arc::new(Service::new(Parts {
         server,
         served,
         live,
@@ -150,8 +155,13 @@ pub async fn run(
         clock,
         metrics: metrics.clone(),
         body_within,
+        queue,
+    }));
+    let answer = move |request| {
+        let service = service.clone();
+        async move { service.respond(request).await }
     };
-    let server = Server { certificate, router: Service::new(parts).router(), limits, metrics, proxies };
+    let server = Server { certificate, answer, limits, metrics, proxies };
 
     let mut tasks = JoinSet::new();
     let watch_stop = stop.clone();
@@ -179,8 +189,4 @@ pub async fn run(
         }
     }
     ended
-}
-
-async fn bind(address: SocketAddr) -> Result<TcpListener, Error> {
-    TcpListener::bind(address).await.map_err(|source| Error::Listen { address, source })
 }

@@ -1,19 +1,19 @@
 //! What every endpoint with client authentication begins with: the body, read within its limits.
 
 use std::net::{IpAddr, Ipv6Addr};
+use std::pin::pin;
 
-use axum::body::Body;
-use axum::extract::Request;
 use bytes::Bytes;
+use futures::FutureExt as _;
 use http::{HeaderMap, header, request};
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
-use hyper::body::Body as _;
+use hyper::body::{Body as _, Incoming};
 use tokio::time::timeout;
 
 use super::form::query_has_credentials;
 use super::peer::Peer;
 use super::refusal::Refusal;
-use super::service::Service;
+use super::service::{Request, Service};
 
 /// The largest body of a request.
 pub const LARGEST_BODY_BYTES: usize = 16 * 1024;
@@ -47,7 +47,7 @@ pub(super) async fn receive(service: &Service, request: Request) -> (request::Pa
     (parts, body)
 }
 
-async fn body_of(service: &Service, parts: &request::Parts, body: Body) -> Result<Bytes, Refusal> {
+async fn body_of(service: &Service, parts: &request::Parts, body: Incoming) -> Result<Bytes, Refusal> {
     if parts.uri.query().is_some_and(query_has_credentials) {
         return Err(Refusal::CredentialsInQuery);
     }
@@ -57,12 +57,16 @@ async fn body_of(service: &Service, parts: &request::Parts, body: Body) -> Resul
     if body.size_hint().lower() > LARGEST_BODY_BYTES as u64 {
         return Err(Refusal::BodyTooLarge);
     }
-    let body = timeout(service.body_within, Limited::new(body, LARGEST_BODY_BYTES).collect());
-    match body.await {
-        Ok(Ok(body)) => Ok(body.to_bytes()),
-        Ok(Err(error)) if error.is::<LengthLimitError>() => Err(Refusal::BodyTooLarge),
-        Ok(Err(_)) => Err(Refusal::BodyMalformed),
-        Err(_) => Err(Refusal::BodyTimeout),
+    let mut body = pin!(Limited::new(body, LARGEST_BODY_BYTES).collect());
+    // Nearly every body has come with its header: then there is nothing to time.
+    let result = match body.as_mut().now_or_never() {
+        Some(result) => result,
+        None => timeout(service.body_within, body).await.map_err(|_| Refusal::BodyTimeout)?,
+    };
+    match result {
+        Ok(body) => Ok(body.to_bytes()),
+        Err(error) if error.is::<LengthLimitError>() => Err(Refusal::BodyTooLarge),
+        Err(_) => Err(Refusal::BodyMalformed),
     }
 }
 

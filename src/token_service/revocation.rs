@@ -5,24 +5,15 @@
 //! do. `token_type_hint` is ignored, as §2.1 allows: there is one type of token. Whoever checks tokens offline
 //! cannot know of a revocation before their end; introspection does.
 
-use std::sync::Arc;
-
-use axum::body::Body;
-use axum::extract::{Request, State};
 use http::{Response, header};
 
 use super::client_authentication::authenticate;
 use super::form::Form;
-use super::metrics::Endpoint;
 use super::refusal::Refusal;
 use super::request::Received;
-use super::service::{Service, never_cached};
+use super::service::{Body, Service, never_cached};
 
-pub(super) async fn revoke(State(service): State<Arc<Service>>, request: Request) -> Response<Body> {
-    service.answer(Endpoint::Revocation, request, answer).await
-}
-
-async fn answer(service: &Service, received: &Received) -> Result<Response<Body>, Refusal> {
+pub(super) async fn revoke(service: &Service, received: &Received) -> Result<Response<Body>, Refusal> {
     let now = service.clock.now();
     let moment = service.keys.at(now).filter(|_| service.directory.is_complete()).ok_or(Refusal::NotReady)?;
     let form = Form::parse(&received.body)?;
@@ -30,7 +21,7 @@ async fn answer(service: &Service, received: &Received) -> Result<Response<Body>
     let token = form.token.as_deref().ok_or(Refusal::NoToken)?;
     let token = service.verified.verify(token, &moment, &service.server.issuer);
     if let Some(token) = token.filter(|token| now < token.expires_at) {
-        if token.client_id != caller.id {
+        if *token.client_id != *caller.id {
             return Err(Refusal::ForeignToken);
         }
         // What a watermark has ended needs no mark of its own.
@@ -38,7 +29,7 @@ async fn answer(service: &Service, received: &Received) -> Result<Response<Body>
             service.lists.revoke(token.mark, token.expires_at, now).await?;
         }
     }
-    let mut response = never_cached(Response::new(Body::empty()));
+    let mut response = never_cached(Response::new(Body::default()));
     response.headers_mut().remove(header::CONTENT_TYPE);
     Ok(response)
 }

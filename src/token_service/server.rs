@@ -1,36 +1,34 @@
 //! The accept loop: TLS connections under limits, HTTP/1.1 or HTTP/2 by ALPN, and a graceful end.
 //!
-//! It knows nothing of OAuth: what is answered is the router's business. There is no plain HTTP here.
+//! It knows nothing of OAuth: what is answered is its caller's business. There is no plain HTTP here.
 
 use std::collections::HashMap;
 use std::io;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::panic::AssertUnwindSafe;
 use std::pin::pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use axum::Router;
-use axum::body::Body;
 use futures::FutureExt as _;
-use http::{Request, Response, StatusCode};
-use hyper::body::Incoming;
+use http::{Response, StatusCode};
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulConnection;
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::Semaphore;
 use tokio::time::{sleep, timeout};
 use tokio_rustls::{TlsAcceptor, server::TlsStream};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use tower::ServiceExt as _;
 
 use super::forwarded::sender;
 use super::impatient::Impatient;
 use super::metrics::{ConnectionRefusal, Metrics};
 use super::peer::{Peer, network};
+use super::queue::Depths;
+use super::service::{Body, Request};
 use super::tls::{HTTP_2, ServingCertificate};
 use crate::config::forwarded::ForwardedCertificates;
 use crate::ledger::Digest;
@@ -56,6 +54,8 @@ pub struct Limits {
     pub connection_age: Duration,
     /// How long open requests may take once their connection or the program stops.
     pub drain: Duration,
+    /// How many requests may wait for a thread, for each that there is.
+    pub queue: Depths,
 }
 
 impl Default for Limits {
@@ -69,6 +69,7 @@ impl Default for Limits {
             write: Duration::from_secs(20),
             connection_age: Duration::from_mins(10),
             drain: Duration::from_secs(10),
+            queue: Depths { standing: 16, burst: 256 },
         }
     }
 }
@@ -79,6 +80,12 @@ const LARGEST_HEADER_BYTES: u32 = 16 * 1024;
 const MOST_HEADERS: usize = 64;
 /// The most requests at a time on one HTTP/2 connection.
 const MOST_STREAMS: u32 = 128;
+/// What the kernel keeps of a connection that the peer has not taken. Left to itself it would keep megabytes.
+const UNSENT_BYTES: u32 = 32 * 1024;
+/// What TLS keeps beyond that.
+const UNSENT_TLS_BYTES: usize = 16 * 1024;
+/// Connections that wait to be accepted.
+const BACKLOG: u32 = 1024;
 /// With how many bytes an HTTP/2 client begins, before anything of hyper's watches over it (RFC 9113 §3.4).
 const PREFACE_BYTES: usize = 24;
 /// The most HTTP/2 streams that a client may have reset before they were looked at (CVE-2023-44487, "rapid reset"): one
@@ -90,13 +97,23 @@ const MOST_BROKEN_STREAMS: usize = 128;
 /// A failed accept (too many open files) is tried again after this long.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(20);
 
+/// Takes a port for [`Server::run`]. Must be called inside a tokio runtime.
+pub(super) fn listen(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+    socket.set_reuseaddr(true)?;
+    // Every accepted connection inherits it.
+    socket.set_send_buffer_size(UNSENT_BYTES)?;
+    socket.bind(address)?;
+    socket.listen(BACKLOG)
+}
+
 /// A TLS server.
 #[derive(Debug)]
-pub struct Server {
+pub struct Server<A> {
     /// What connections are served with.
     pub certificate: Arc<ServingCertificate>,
     /// What requests are answered with. A panic in it is answered with 500.
-    pub router: Router,
+    pub answer: A,
     /// What a client may take up.
     pub limits: Limits,
     /// Where refused connections are counted.
@@ -105,7 +122,11 @@ pub struct Server {
     pub proxies: Option<Arc<ForwardedCertificates>>,
 }
 
-impl Server {
+impl<A, F> Server<A>
+where
+    A: Fn(Request) -> F + Clone + Send + Sync + 'static,
+    F: Future<Output = Response<Body>> + Send + 'static,
+{
     /// Answers until `stop` is cancelled. Then no more connections are accepted, open requests are finished within
     /// `limits.drain`, and what is left is closed.
     pub async fn run(self, listener: TcpListener, stop: CancellationToken) {
@@ -131,14 +152,18 @@ impl Server {
     }
 }
 
-struct Shared {
-    server: Server,
+struct Shared<A> {
+    server: Server<A>,
     permits: Arc<Semaphore>,
     addresses: Arc<Addresses>,
     stop: CancellationToken,
 }
 
-async fn accept(shared: &Arc<Shared>, listener: &TcpListener, connections: &TaskTracker) {
+async fn accept<A, F>(shared: &Arc<Shared<A>>, listener: &TcpListener, connections: &TaskTracker)
+where
+    A: Fn(Request) -> F + Clone + Send + Sync + 'static,
+    F: Future<Output = Response<Body>> + Send + 'static,
+{
     let Ok((stream, peer)) = listener.accept().await else { return sleep(ACCEPT_PAUSE).await };
     let refused = |refusal| shared.server.metrics.connection_refused(refusal);
     let Ok(permit) = shared.permits.clone().try_acquire_owned() else {
@@ -157,33 +182,38 @@ async fn accept(shared: &Arc<Shared>, listener: &TcpListener, connections: &Task
     });
 }
 
-impl Shared {
+impl<A, F> Shared<A>
+where
+    A: Fn(Request) -> F + Clone + Send + Sync + 'static,
+    F: Future<Output = Response<Body>> + Send + 'static,
+{
     async fn connection(&self, stream: TcpStream, address: IpAddr) {
-        let Server { certificate, router, limits, metrics, proxies: _ } = &self.server;
+        let Server { certificate, answer: _, limits, metrics, proxies: _ } = &self.server;
         let Some(config) = certificate.config() else {
             return metrics.connection_refused(ConnectionRefusal::NoCertificate);
         };
         // Without it answers wait for the peer's delayed acknowledgement; a socket that refuses it still works.
         let _ = stream.set_nodelay(true);
-        let stream = match timeout(limits.handshake, TlsAcceptor::from(config).accept(stream)).await {
+        let accept = TlsAcceptor::from(config).accept_with(stream, |tls| tls.set_buffer_limit(Some(UNSENT_TLS_BYTES)));
+        let stream = match timeout(limits.handshake, accept).await {
             Ok(Ok(stream)) => stream,
             Ok(Err(error)) => return metrics.connection_refused(refusal_of(&error)),
             Err(_) => return metrics.connection_refused(ConnectionRefusal::HandshakeTimeout),
         };
         let leaf = stream.get_ref().1.peer_certificates().and_then(<[_]>::first);
         let certificate = leaf.map(|leaf| Digest::of(leaf));
-        self.serve(stream, Peer { address: address.to_canonical(), certificate }, router).await;
+        self.serve(stream, Peer { address: address.to_canonical(), certificate }).await;
     }
 
-    async fn serve(&self, stream: TlsStream<TcpStream>, peer: Peer, router: &Router) {
+    async fn serve(&self, stream: TlsStream<TcpStream>, peer: Peer) {
         let limits = &self.server.limits;
         let is_http_2 = stream.get_ref().1.alpn_protocol() == Some(HTTP_2);
         let stream = Impatient::new(stream, limits.write);
-        let (router, proxies) = (router.clone(), self.server.proxies.clone());
-        let service = service_fn(move |mut request: Request<Incoming>| {
+        let (answer, proxies) = (self.server.answer.clone(), self.server.proxies.clone());
+        let service = service_fn(move |mut request: Request| {
             let sender = sender(proxies.as_deref(), peer, request.headers());
             request.extensions_mut().insert(sender);
-            answer(router.clone(), request)
+            contained(answer(request))
         });
         if is_http_2 {
             let io = TokioIo::new(stream.begins_with(PREFACE_BYTES, limits.header));
@@ -225,13 +255,13 @@ impl Shared {
     }
 }
 
-/// Answers one request. A panic ends that request alone; the panic hook has told where it was.
-async fn answer(router: Router, request: Request<Incoming>) -> Result<Response<Body>, std::convert::Infallible> {
-    AssertUnwindSafe(router.oneshot(request)).catch_unwind().await.unwrap_or_else(|_| {
-        let mut answer = Response::new(Body::empty());
+/// A panic ends its request alone; the panic hook has told where it was.
+async fn contained(answer: impl Future<Output = Response<Body>>) -> Result<Response<Body>, std::convert::Infallible> {
+    Ok(AssertUnwindSafe(answer).catch_unwind().await.unwrap_or_else(|_| {
+        let mut answer = Response::new(Body::default());
         *answer.status_mut() = StatusCode::INTERNAL_SERVER_ERROR;
-        Ok(answer)
-    })
+        answer
+    }))
 }
 
 fn refusal_of(error: &io::Error) -> ConnectionRefusal {

@@ -1,15 +1,12 @@
-//! What all endpoints share, and their routes.
+//! What all endpoints share, and which path leads to which.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::Router;
-use axum::body::Body;
-use axum::extract::Request;
-use axum::routing::{get, post};
 use bytes::Bytes;
-use http::{HeaderValue, Response, header};
-use serde_json::json;
+use http::{HeaderValue, Method, Response, StatusCode, header};
+use http_body_util::Full;
+use hyper::body::{Body as _, Incoming};
 
 use super::cluster_keys::ClusterKeys;
 use super::directory::Directory;
@@ -21,10 +18,11 @@ use super::keys::SigningKeys;
 use super::lists::Lists;
 use super::live::LiveReader;
 use super::metrics::{Endpoint, Metrics, Outcome};
+use super::queue::{Depths, Queue};
 use super::refusal::Refusal;
 use super::request::{Received, receive};
 use super::revocation::revoke;
-use super::token_endpoint::token;
+use super::token_endpoint::issue;
 use super::verified::Verified;
 use crate::clock::Clock;
 use crate::config::Server;
@@ -35,6 +33,11 @@ const NO_CACHE: HeaderValue = HeaderValue::from_static("no-cache");
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
 
 const CHALLENGE: HeaderValue = HeaderValue::from_static("Basic realm=\"token\", charset=\"UTF-8\"");
+
+/// A request whose header has arrived; its body may be on its way.
+pub type Request = http::Request<Incoming>;
+/// The body of an answer: it is there as a whole.
+pub type Body = Full<Bytes>;
 
 /// The authorization server behind its endpoints.
 pub struct Service {
@@ -50,6 +53,8 @@ pub struct Service {
     pub(super) metadata: Bytes,
     pub(super) body_within: Duration,
     pub(super) metrics: Metrics,
+    queue: Queue,
+    paths: Vec<(String, Endpoint)>,
 }
 
 /// What a service is made of.
@@ -70,43 +75,47 @@ pub struct Parts {
     pub metrics: Metrics,
     /// How long a request's body may take.
     pub body_within: Duration,
+    /// How many requests may wait for a thread.
+    pub queue: Depths,
 }
 
 impl Service {
     /// A service.
     #[must_use]
     pub fn new(parts: Parts) -> Self {
-        let Parts { server, served, live, failures, cluster_keys, clock, metrics, body_within } = parts;
+        let Parts { server, served, live, failures, cluster_keys, clock, metrics, body_within, queue } = parts;
         let Served { directory, keys, certificate: _, lists } = served;
-        let (metadata, verified) = (metadata_of(&server), Verified::default());
         Self {
+            metadata: metadata_of(&server),
+            paths: paths_of(server.path()),
+            queue: Queue::new(queue),
+            verified: Verified::default(),
             server,
             directory,
             keys,
             lists,
-            verified,
             live,
             failures,
             cluster_keys,
             clock,
-            metadata,
             body_within,
             metrics,
         }
     }
 
-    /// The routes, all below the issuer's path except the well-known ones.
-    pub fn router(self) -> Router {
-        let path = self.server.path().to_owned();
-        let mut router = Router::new()
-            .route(&literal(&format!("{path}/token")), post(token))
-            .route(&literal(&format!("{path}/introspect")), post(introspect))
-            .route(&literal(&format!("{path}/revoke")), post(revoke))
-            .route(&literal(&format!("{path}/jwks")), get(jwks));
-        for path in metadata_paths(&path) {
-            router = router.route(&literal(&path), get(metadata));
+    /// Answers a request.
+    pub async fn respond(&self, request: Request) -> Response<Body> {
+        let path = request.uri().path();
+        let Some((_, endpoint)) = self.paths.iter().find(|(known, _)| known == path) else {
+            return bare(StatusCode::NOT_FOUND);
+        };
+        match endpoint {
+            Endpoint::Token => self.post(Endpoint::Token, request, issue).await,
+            Endpoint::Introspection => self.post(Endpoint::Introspection, request, introspect).await,
+            Endpoint::Revocation => self.post(Endpoint::Revocation, request, revoke).await,
+            Endpoint::Jwks => get(&request, |request| jwks(self, request.headers())),
+            Endpoint::Metadata => get(&request, |_| metadata(self)),
         }
-        router.with_state(Arc::new(self))
     }
 
     pub(super) fn answered(&self, endpoint: Endpoint, outcome: Outcome) {
@@ -114,20 +123,24 @@ impl Service {
     }
 
     /// Answers a request of an endpoint with client authentication: its body is read, and what `respond` refuses becomes
-    /// the error of RFC 6749 §5.2. Counted either way.
-    pub(super) async fn answer(
+    /// the error of RFC 6749 §5.2. Counted either way. Such an endpoint has no other method than POST.
+    async fn post(
         &self,
         endpoint: Endpoint,
         request: Request,
         respond: impl AsyncFnOnce(&Self, &Received) -> Result<Response<Body>, Refusal>,
     ) -> Response<Body> {
+        if request.method() != Method::POST {
+            return not_allowed(HeaderValue::from_static("POST"));
+        }
         let (parts, body) = receive(self, request).await;
         let uses_authorization = parts.headers.contains_key(header::AUTHORIZATION);
-        let result = match body {
-            Ok(body) => respond(self, &Received { parts, body }).await,
-            Err(refusal) => Err(refusal),
+        let respond = async || {
+            let received = Received { parts, body: body? };
+            self.queue.turn().await?;
+            respond(self, &received).await
         };
-        match result {
+        match respond().await {
             Ok(response) => {
                 self.answered(endpoint, Outcome::Ok);
                 response
@@ -146,7 +159,9 @@ impl Service {
     /// The answer to a refused request (RFC 6749 §5.2), counted.
     pub(super) fn refuse(&self, endpoint: Endpoint, refusal: Refusal) -> Response<Body> {
         self.answered(endpoint, Outcome::Refused(refusal));
-        let body = json!({"error": refusal.error(), "error_description": refusal.description()}).to_string();
+        // Neither text needs an escape; a refusal under load has to be cheap.
+        let (error, description) = (refusal.error(), refusal.description());
+        let body = format!(r#"{{"error":"{error}","error_description":"{description}"}}"#);
         let mut response = Response::new(Body::from(body));
         *response.status_mut() = refusal.status();
         if let Some(seconds) = refusal.retry_after_seconds() {
@@ -165,7 +180,44 @@ pub(super) fn never_cached(mut response: Response<Body>) -> Response<Body> {
     response
 }
 
-/// A path as axum writes one without parameters.
-fn literal(path: &str) -> String {
-    path.replace('{', "{{").replace('}', "}}")
+/// All paths, below the issuer's except the well-known ones. The one most asked for comes first.
+fn paths_of(issuer_path: &str) -> Vec<(String, Endpoint)> {
+    let below = |name: &str, endpoint: Endpoint| (format!("{issuer_path}/{name}"), endpoint);
+    let mut paths = vec![
+        below("token", Endpoint::Token),
+        below("introspect", Endpoint::Introspection),
+        below("jwks", Endpoint::Jwks),
+        below("revoke", Endpoint::Revocation),
+    ];
+    paths.extend(metadata_paths(issuer_path).into_iter().map(|path| (path, Endpoint::Metadata)));
+    paths
+}
+
+/// The answer of a document to GET, and to HEAD without its body (RFC 9110 §9.3.2).
+fn get(request: &Request, document: impl FnOnce(&Request) -> Response<Body>) -> Response<Body> {
+    match *request.method() {
+        Method::GET => document(request),
+        Method::HEAD => {
+            let mut response = document(request);
+            if let Some(bytes) = response.body().size_hint().exact().filter(|bytes| *bytes > 0) {
+                response.headers_mut().insert(header::CONTENT_LENGTH, bytes.into());
+            }
+            *response.body_mut() = Body::default();
+            response
+        }
+        _ => not_allowed(HeaderValue::from_static("GET,HEAD")),
+    }
+}
+
+/// 405 with the methods that there are (RFC 9110 §15.5.6).
+fn not_allowed(methods: HeaderValue) -> Response<Body> {
+    let mut response = bare(StatusCode::METHOD_NOT_ALLOWED);
+    response.headers_mut().insert(header::ALLOW, methods);
+    response
+}
+
+fn bare(status: StatusCode) -> Response<Body> {
+    let mut response = Response::new(Body::default());
+    *response.status_mut() = status;
+    response
 }

@@ -5,20 +5,16 @@
 
 use std::borrow::Cow;
 use std::io::Write as _;
-use std::sync::Arc;
 
-use axum::body::Body;
-use axum::extract::{Request, State};
 use http::Response;
 use jiff::Timestamp;
 
 use super::client_authentication::{Authenticated, authenticate};
 use super::directory::Client;
 use super::form::Form;
-use super::metrics::Endpoint;
 use super::refusal::Refusal;
 use super::request::Received;
-use super::service::{Service, never_cached};
+use super::service::{Body, Service, never_cached};
 use crate::mint::signing_key::SigningKey;
 use crate::mint::token::{self, Claims};
 use crate::rotation;
@@ -29,11 +25,7 @@ const MOST_SCOPES: usize = 128;
 /// A token with what stands around it in the answer.
 const TYPICAL_ANSWER_BYTES: usize = 1024;
 
-pub(super) async fn token(State(service): State<Arc<Service>>, request: Request) -> Response<Body> {
-    service.answer(Endpoint::Token, request, issue).await
-}
-
-async fn issue(service: &Service, received: &Received) -> Result<Response<Body>, Refusal> {
+pub(super) async fn issue(service: &Service, received: &Received) -> Result<Response<Body>, Refusal> {
     let now = service.clock.now();
     // Before the ledger has been read nobody can be said to be unknown.
     let moment = service.keys.at(now).filter(|_| service.directory.is_complete()).ok_or(Refusal::NotReady)?;
@@ -73,8 +65,8 @@ fn answer(
         expires_at,
         not_before: None,
         entry: Some(entry),
-        customers: some(&client.customers),
-        customer_groups: some(&client.customer_groups),
+        customers: some(&client.granted().customers),
+        customer_groups: some(&client.granted().customer_groups),
         certificate: *certificate,
     };
     let mut out = Vec::with_capacity(TYPICAL_ANSWER_BYTES);
@@ -112,10 +104,9 @@ fn narrowed_audiences<'a>(
     client: &'a Client,
     asked: &[Cow<'_, str>],
 ) -> Result<Cow<'a, [String]>, Refusal> {
-    let granted = if client.audiences.is_empty() {
-        Cow::Owned(vec![service.server.default_audience().to_owned()])
-    } else {
-        Cow::Borrowed(client.audiences.as_slice())
+    let granted = match client.granted().audiences.as_slice() {
+        [] => Cow::Owned(vec![service.server.default_audience().to_owned()]),
+        audiences => Cow::Borrowed(audiences),
     };
     if asked.is_empty() {
         return Ok(granted);

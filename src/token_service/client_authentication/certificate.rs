@@ -17,7 +17,7 @@ use crate::token_service::refusal::Refusal;
 /// one that lives longest.
 pub(super) fn check(client: &Client, sha256: Digest, now: Timestamp) -> Result<Proved, Refusal> {
     let known = || client.proofs.iter().flat_map(|proofs| proofs.certificates(sha256));
-    let rank = |accepted: &&AcceptedCertificate| (client.methods.contains(&accepted.method), accepted.term.not_after);
+    let rank = |accepted: &&AcceptedCertificate| (client.methods.contains(accepted.method), accepted.term.not_after);
     match known().filter(|accepted| accepted.term.is_valid(now)).max_by_key(rank) {
         Some(AcceptedCertificate { term, method, .. }) => Ok(Proved {
             method: *method,

@@ -164,7 +164,7 @@ fn check(directory: &Directory, client_id: &str, claim: &Claim<'_>, now: Timesta
         Claim::Certificate(sha256) => certificate::check(&client, *sha256, now),
     };
     let Proved { method, entry, not_after, certificate } = proved?;
-    if !client.methods.contains(&method) {
+    if !client.methods.contains(method) {
         return Err(Refusal::UnregisteredMethod);
     }
     Ok(Authenticated { client, entry, not_after, certificate })

@@ -5,10 +5,9 @@ use std::time::Duration;
 
 use appreg::token_service::metrics::Metrics;
 use appreg::token_service::server::{Limits, Server};
+use appreg::token_service::service::{Body, Request};
 use appreg::token_service::tls::{Serving, ServingCertificate};
-use axum::Router;
-use axum::routing::get;
-use http::{StatusCode, Version};
+use http::{Response, StatusCode, Version};
 use rustls::pki_types::CertificateDer;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
@@ -235,8 +234,12 @@ async fn a_panic_in_a_request_ends_that_request_alone() {
     let serving = Serving::parse(Some(cert.pem().as_bytes()), Some(signing_key.serialize_pem().as_bytes())).unwrap();
     let certificate = Arc::new(ServingCertificate::default());
     certificate.replace(Arc::new(serving));
-    let router = Router::new().route("/panic", get(panics)).route("/fine", get(async || "fine"));
-    let server = Server { certificate, router, limits: Limits::default(), metrics: Metrics::default(), proxies: None };
+    let answer = async |request: Request| match request.uri().path() {
+        "/fine" => Response::new(Body::from("fine")),
+        _ => panic!("on purpose"),
+    };
+    let limits = Limits::default();
+    let server = Server { certificate, answer, limits, metrics: Metrics::default(), proxies: None };
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let (stop, mut running) = (CancellationToken::new(), JoinSet::new());
@@ -251,8 +254,4 @@ async fn a_panic_in_a_request_ends_that_request_alone() {
     }
     stop.cancel();
     timeout(Duration::from_secs(20), running.join_next()).await.unwrap().unwrap().unwrap();
-}
-
-async fn panics() -> &'static str {
-    panic!("on purpose")
 }

@@ -56,7 +56,7 @@ impl Gated {
     fn waits_for(&self, waiting: &mut JoinSet<()>, scope: &'static str) {
         let (reader, directory) = (self.reader.clone(), self.served.directory.clone());
         waiting.spawn(async move {
-            let settled = || directory.client("shop.a").is_some_and(|client| client.scope == scope);
+            let settled = || directory.client("shop.a").is_some_and(|client| &*client.scope == scope);
             reader.read("shop.a", settled).await;
             assert!(settled(), "{:?}", directory.client("shop.a"));
         });
@@ -119,7 +119,7 @@ async fn a_read_goes_on_when_nobody_waits_any_more() {
     while api.metrics.live_reads(LiveRead::Newer) == 0 {
         yield_now().await;
     }
-    assert_eq!(api.served.directory.client("shop.a").unwrap().scope, "old");
+    assert_eq!(api.served.directory.client("shop.a").unwrap().scope.as_ref(), "old");
 }
 
 #[tokio::test(start_paused = true)]

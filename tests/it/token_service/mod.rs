@@ -13,6 +13,7 @@ mod lists;
 mod live;
 mod logs;
 mod mutual_tls;
+mod overload;
 mod private_key_jwt;
 mod proofs;
 mod revocation;
