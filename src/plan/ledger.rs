@@ -131,6 +131,9 @@ pub(super) fn grant(facts: &Facts, client: &Client) -> Decision {
 }
 
 /// The ledger entry as it shall be, if it is not so already.
+///
+/// A credential that comes to an existing client begins with a watermark: its name may have been another's, whose removal
+/// has revoked the tokens that were had with it.
 pub(super) fn accept(facts: &Facts, client: &Client, draft: &Draft, now: Timestamp) -> Option<Accept> {
     let registration = &facts.registration;
     let mut entry = client.entry().cloned().unwrap_or_else(|| Entry {
@@ -156,7 +159,8 @@ pub(super) fn accept(facts: &Facts, client: &Client, draft: &Draft, now: Timesta
             continue;
         }
         if !exists {
-            entry.credentials.insert(desired.name.clone(), Credential::new(kind));
+            let revoked_before = client.entry().map(|_| now);
+            entry.credentials.insert(desired.name.clone(), Credential { revoked_before, ..Credential::new(kind) });
         }
         let Some(credential) = entry.credentials.get_mut(&desired.name) else { continue };
         // Tokens that were had with a revoked client secret or certificate are as revoked as it is.
@@ -169,7 +173,13 @@ pub(super) fn accept(facts: &Facts, client: &Client, draft: &Draft, now: Timesta
     let mut given = Vec::new();
     for (wanted, verdict) in &draft.given {
         let Some(credential) = &verdict.credential else { continue };
-        entry.credentials.insert(wanted.name.clone(), credential.clone());
+        let mut credential = credential.clone();
+        let exists = entry.credentials.get(&wanted.name).is_some_and(|before| before.kind == credential.kind);
+        // A pod's token may be older than the entry that lets it in.
+        if !exists && client.entry().is_some() && credential.kind != Kind::ServiceAccount {
+            credential.revoked_before = credential.revoked_before.max(Some(now));
+        }
+        entry.credentials.insert(wanted.name.clone(), credential);
         given.extend(verdict.changes.iter().cloned());
     }
     let (write, reason) = match &client.base {

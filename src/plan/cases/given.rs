@@ -689,6 +689,24 @@ fn every_kind_remembers_its_revocation_for_the_tokens_that_were_had_with_it() {
 }
 
 #[test]
+fn a_name_that_comes_to_an_existing_client_brings_back_no_tokens_of_a_former_one() {
+    let case = issued_with("billing", "2026-01-02", vec![client_secret("web")]);
+    let case = case.edited(|spec| {
+        spec.credentials = Some(vec![
+            client_secret("web"),
+            certificate("mtls", &[]),
+            uploaded_key("partner", 1),
+            service_account("workload", "storefront"),
+            token("api", &[]),
+        ]);
+    });
+    let entry = recorded(case, "2026-01-03");
+    let marks: Vec<_> = entry.credentials.iter().map(|(name, c)| (name.as_str(), c.revoked_before)).collect();
+    let now = Some(at("2026-01-03"));
+    assert_eq!(marks, [("api", now), ("mtls", now), ("partner", now), ("web", None), ("workload", None)]);
+}
+
+#[test]
 fn the_status_shows_what_is_given_as_it_is() {
     let entries = vec![
         uploaded_certificate("partner", 1, "2026-01-01", "2027-01-01"),
