@@ -218,6 +218,8 @@ async fn a_namespace_ends_without_a_hot_loop() {
     for request in requests.iter().filter(|request| request.group != "events.k8s.io") {
         *attempts.entry(format!("{} {} {}", request.action(), request.name, request.code)).or_default() += 1;
     }
+    // Two Secrets go, each with an event and a pass; the report of a pass may come back as an event before its answer, and
+    // is followed by one more, which reports nothing new.
     let most = attempts.values().max().copied().unwrap_or_default();
-    assert!(most <= 3, "at most three attempts of a kind for each object: {attempts:#?}");
+    assert!(most <= 4, "at most four attempts of a kind for each object: {attempts:#?}");
 }
