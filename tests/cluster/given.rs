@@ -9,9 +9,9 @@ use kube::{Api, api::ListParams};
 use rcgen::{CertificateParams, KeyPair};
 use serde_json::json;
 
-use crate::applied::{BINARY, asked, audited, change, condition, controller_user, create, in_order, until};
+use crate::applied::{BINARY, asked, audited, change, condition, controller_user, create, in_order, secrets, until};
 use crate::harness::operator::LEDGER;
-use crate::harness::{ControlPlane, Operator};
+use crate::harness::{ControlPlane, Operator, eventually};
 
 /// A self-signed certificate in DER, as a person makes one; valid from a minute ago.
 fn certificate(until: Timestamp) -> Vec<u8> {
@@ -50,6 +50,9 @@ async fn what_is_given_is_taken_up_without_a_secret_counts_to_its_own_end_and_is
     create(&plane, &shop, "warm-up", json!({"credentials": [{"name": "pod", "serviceAccount": {"name": "app"}}]}))
         .await;
     in_order(&plane, &shop, "warm-up").await;
+    // What the operator makes last of its own: from then on it has nothing to do but the registrations.
+    let own = secrets(&plane, LEDGER);
+    eventually("there is a serving certificate", async || own.get("token-service-tls").await).await;
 
     // A ServiceAccount alone: a ledger entry, a status, nothing else.
     let mark = plane.audit().mark().await.unwrap();

@@ -96,14 +96,15 @@ impl Files {
 
 /// Writes a file that only we may read.
 pub fn write_private(path: &Path, content: &str) -> anyhow::Result<()> {
-    let mut file = fs::File::options()
-        .write(true)
-        .create(true)
-        .truncate(true)
-        .mode(0o600)
-        .open(path)
-        .with_context(|| format!("writing {}", path.display()))?;
-    Ok(file.write_all(content.as_bytes())?)
+    let directory = path.parent().context("a file in a directory")?;
+    let write = || -> anyhow::Result<()> {
+        // Whole or not at all: others may read the same file meanwhile. A temporary file is its owner's alone.
+        let mut file = tempfile::NamedTempFile::new_in(directory)?;
+        file.write_all(content.as_bytes())?;
+        file.persist(path)?;
+        Ok(())
+    };
+    write().with_context(|| format!("writing {}", path.display()))
 }
 
 /// 128 random bits.
