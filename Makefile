@@ -27,7 +27,7 @@ test: check ## check, then all tests, those on a real control plane included
 CONFORMANCE := tests/conformance/build
 
 .PHONY: conformance
-conformance: ## clients and resource servers in four languages that nobody here wrote; about 2 minutes after the build
+conformance: ## curl, Python, Node, Go and Rust clients and APIs that nobody here wrote; about 3 minutes after the build
 	@$(CONFORMANCE) >/dev/null
 	@$(CONTROL_PLANE) >/dev/null
 	cargo build --locked --bin appreg --example conformance

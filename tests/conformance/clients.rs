@@ -91,8 +91,10 @@ impl Clients<'_> {
     pub(crate) async fn get_tokens(&mut self, of: &Registrations) -> Result<()> {
         self.every("client_secret_basic", &of.basic).await?;
         self.every("client_secret_post", &of.post).await?;
-        self.one(Language::Go, "client_secret_detected", &of.basic).await?;
-        self.one(Language::Go, "client_secret_detected", &of.post).await?;
+        for (registered, of) in [("basic", &of.basic), ("post", &of.post)] {
+            let what = format!("client_secret_{registered}, found by trying");
+            self.said(Language::Go, "client_secret_detected", &what, of).await?;
+        }
         self.rust("client_secret_basic", &of.basic, AuthType::BasicAuth).await?;
         self.rust("client_secret_post", &of.post, AuthType::RequestBody).await?;
         self.one(Language::Curl, "private_key_jwt", &of.public_key).await?;
