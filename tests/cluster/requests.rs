@@ -14,6 +14,7 @@ use crate::applied::{
 use crate::harness::operator::LEDGER;
 use crate::harness::operator::Running;
 use crate::harness::{AuditEvent, ControlPlane, Mark, Operator, eventually, eventually_within};
+use crate::stage::pass_of_a_second;
 
 /// How long nothing may follow after the last request of a pass. Whatever a pass causes by its own writes, the watches
 /// bring back within milliseconds.
@@ -138,9 +139,10 @@ async fn two_hundred_registrations_at_rest_cost_nothing_and_a_restart_costs_list
 
     // Tokens that are newer than the last report on them.
     let mark = cost.mark().await;
+    let watermark = pass_of_a_second().await;
     for number in (0..MANY).step_by(8) {
         let marks = json!({"metadata": {"annotations": {
-            "appreg.dev/rotate-minted-before": format!("token={}", a_second_ago()),
+            "appreg.dev/rotate-minted-before": format!("token={watermark}"),
         }}});
         applied::change(&plane, shop, &format!("app-{number:03}"), marks).await;
     }
