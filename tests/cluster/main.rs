@@ -14,6 +14,8 @@
 
 #[path = "../harness/mod.rs"]
 mod harness;
+#[path = "../schema/mod.rs"]
+mod schema;
 
 mod applied;
 mod canary;
