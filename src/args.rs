@@ -24,6 +24,11 @@ pub(crate) enum Command {
     Controller(Controller),
     /// Run the token service: the built-in authorization server
     TokenService(TokenService),
+    /// Check files as the API server and the operator would, without a cluster
+    ///
+    /// The exit status is 0 where nothing is wrong, 1 where something is, and 2 where it is not known because something
+    /// could not be read or evaluated.
+    Lint(Lint),
     /// Write the `CustomResourceDefinitions` as files
     Crds(Crds),
 }
@@ -88,6 +93,33 @@ pub(crate) struct TokenService {
     /// What is told to whoever runs it.
     #[command(flatten)]
     pub(crate) observation: Observation,
+}
+
+/// Flags of `appreg lint`.
+#[derive(Debug, Args)]
+pub(crate) struct Lint {
+    /// Files of YAML or JSON; - is standard input
+    #[arg(value_name = "FILE", required = true)]
+    pub(crate) files: Vec<PathBuf>,
+
+    /// What is written to standard output
+    #[arg(long, value_name = "FORMAT", value_enum, default_value_t = LintOutput::Human)]
+    pub(crate) output: LintOutput,
+
+    /// The namespace of objects that name none
+    #[arg(long, short, value_name = "NAMESPACE", value_parser = namespace, default_value = "default")]
+    pub(crate) namespace: String,
+}
+
+/// How `appreg lint` tells what it found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum LintOutput {
+    /// For people
+    Human,
+    /// One JSON object
+    Json,
+    /// SARIF 2.1.0, for what shows findings beside a change
+    Sarif,
 }
 
 /// Flags of `appreg crds`.

@@ -49,3 +49,6 @@ pub mod telemetry;
 // The two programs.
 pub mod controller;
 pub mod token_service;
+
+// What people run where no cluster is.
+pub mod cli;

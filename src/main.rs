@@ -2,7 +2,9 @@
 
 mod args;
 
+use std::io::{self, Write as _};
 use std::path::Path;
+use std::process::ExitCode;
 use std::sync::Arc;
 
 use anyhow::Context as _;
@@ -11,18 +13,26 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 use appreg::admin::Admin;
+use appreg::cli::lint;
 use appreg::clock::SystemClock;
 use appreg::config::Config;
 use appreg::kubernetes::client::Clients;
 use appreg::{controller, metrics, telemetry, token_service};
-use args::{Cli, Command, Controller, Crds, LogFormat, Observation, TokenService};
+use args::{Cli, Command, Controller, Crds, Lint, LintOutput, LogFormat, Observation, TokenService};
 
-fn main() -> anyhow::Result<()> {
-    match Cli::parse().command {
-        Command::Controller(args) => run(controller(args)),
-        Command::TokenService(args) => run(token_service(args)),
-        Command::Crds(args) => crds(args),
-    }
+fn main() -> ExitCode {
+    let (outcome, failure) = match Cli::parse().command {
+        Command::Controller(args) => (run(controller(args)).map(|()| ExitCode::SUCCESS), 1),
+        Command::TokenService(args) => (run(token_service(args)).map(|()| ExitCode::SUCCESS), 1),
+        Command::Crds(args) => (crds(args).map(|()| ExitCode::SUCCESS), 1),
+        // 1 says that something was found.
+        Command::Lint(args) => (lint(args), 2),
+    };
+    outcome.unwrap_or_else(|error| {
+        // Nothing is left to tell it to where standard error is closed.
+        let _ = writeln!(io::stderr(), "Error: {error:?}");
+        ExitCode::from(failure)
+    })
 }
 
 async fn controller(args: Controller) -> anyhow::Result<()> {
@@ -75,6 +85,19 @@ async fn token_service(args: TokenService) -> anyhow::Result<()> {
     let clients = clients().await?;
     let stop = stop_on_signal()?;
     Ok(token_service::run(settings, listeners, clients, Arc::new(SystemClock), stop).await?)
+}
+
+fn lint(args: Lint) -> anyhow::Result<ExitCode> {
+    let Lint { files, output, namespace } = args;
+    let output = match output {
+        LintOutput::Human => lint::Output::Human,
+        LintOutput::Json => lint::Output::Json,
+        LintOutput::Sarif => lint::Output::Sarif,
+    };
+    let files: Vec<_> = files.iter().map(|file| lint::read(file, &mut io::stdin())).collect();
+    let report = lint::lint(&files, &lint::Options { namespace })?;
+    lint::write(&report, output, &mut io::stdout().lock()).context("cannot write the report")?;
+    Ok(ExitCode::from(report.status() as u8))
 }
 
 fn crds(args: Crds) -> anyhow::Result<()> {

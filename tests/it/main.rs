@@ -2,6 +2,9 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
 
+#[path = "../schema/mod.rs"]
+mod schema;
+
 mod certificates;
 mod chart;
 mod crd;
@@ -9,6 +12,7 @@ mod docs;
 mod examples;
 mod fake_api;
 mod fuzz_corpus;
+mod lint;
 mod reconcile;
 mod signing_keys;
 mod tidy;

@@ -1,0 +1,3 @@
+//! What people run where no cluster is: `appreg lint`.
+
+pub mod lint;

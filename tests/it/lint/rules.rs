@@ -1,0 +1,105 @@
+//! The tables of `tests/schema/`, which hold on a real API server: `appreg lint` says the same.
+
+use std::collections::BTreeMap;
+
+use appreg::cli::lint::{File, Options, Report, lint};
+use serde_json::{Value, json};
+
+use crate::schema::{self, ACCEPTED, CHANGES, CONFLICT, FIXED, REFUSED, UNKNOWN_FIELDS, expect_refusal};
+
+/// An `AppRegistration` with this spec.
+fn object(name: &str, spec: &str) -> Value {
+    json!({
+        "apiVersion": "appreg.dev/v1alpha1", "kind": "AppRegistration",
+        "metadata": {"name": name, "namespace": "shop"}, "spec": schema::spec(spec),
+    })
+}
+
+/// What is said of each object, in one run; it is never that something could not be evaluated.
+fn run(objects: impl IntoIterator<Item = Value>) -> (Report, Vec<Result<(), String>>) {
+    let file = |(number, object): (usize, Value)| File { name: number.to_string(), text: Ok(object.to_string()) };
+    let files: Vec<_> = objects.into_iter().enumerate().map(file).collect();
+    let report = lint(&files, &Options { namespace: "default".to_owned() }).unwrap();
+    assert_eq!(report.obstacles, []);
+    let mut said = BTreeMap::<&str, Vec<String>>::new();
+    for finding in &report.findings {
+        let text = format!("{}: {}", finding.violation.field, finding.violation.message);
+        said.entry(&finding.file).or_default().push(text);
+    }
+    let answer = |file: &File| said.get(file.name.as_str()).map_or(Ok(()), |said| Err(said.join(", ")));
+    let answers = files.iter().map(answer).collect();
+    (report, answers)
+}
+
+fn expect_acceptance(wrong: &mut Vec<String>, case: &str, answer: Result<(), String>) {
+    if let Err(message) = answer {
+        wrong.push(format!("{case}: should be accepted, but: {message}"));
+    }
+}
+
+fn assert_right(wrong: &[String]) {
+    assert!(wrong.is_empty(), "{} cases:\n{}", wrong.len(), wrong.join("\n"));
+}
+
+#[test]
+fn what_the_api_server_accepts_is_accepted_and_what_it_refuses_is_refused_in_its_words() {
+    let mut wrong = Vec::new();
+    let (_, answers) = run(ACCEPTED.iter().map(|(_, spec)| object("rules", spec)));
+    for ((case, _), answer) in ACCEPTED.iter().zip(answers) {
+        expect_acceptance(&mut wrong, case, answer);
+    }
+    let (_, answers) = run(REFUSED.iter().map(|(_, spec, _)| object("rules", spec)));
+    for ((case, _, said), answer) in REFUSED.iter().zip(answers) {
+        expect_refusal(&mut wrong, case, answer, said);
+    }
+    let (_, mut answers) = run([object(&"a".repeat(64), "{}"), object(&"a".repeat(63), "{}")]);
+    expect_acceptance(&mut wrong, "a metadata.name of 63 characters", answers.remove(1));
+    expect_refusal(&mut wrong, "64 characters", answers.remove(0), &["metadata.name: use at most 63 characters"]);
+    assert_right(&wrong);
+}
+
+#[test]
+fn two_entries_are_refused_exactly_where_they_would_write_the_same_field_of_one_secret() {
+    let pairs = schema::pairs_of_entries();
+    let (_, answers) = run(pairs.iter().map(|(spec, _)| object("rules", spec)));
+    let mut wrong = Vec::new();
+    for ((spec, conflict), answer) in pairs.iter().zip(answers) {
+        if *conflict {
+            expect_refusal(&mut wrong, spec, answer, CONFLICT);
+        } else {
+            expect_acceptance(&mut wrong, spec, answer);
+        }
+    }
+    assert_right(&wrong);
+}
+
+#[test]
+fn a_field_that_the_kind_does_not_have_is_named() {
+    let (_, answers) = run(UNKNOWN_FIELDS.iter().map(|(object, _)| schema::registration(object)));
+    for ((object, field), answer) in UNKNOWN_FIELDS.iter().zip(answers) {
+        assert_eq!(answer, Err(format!("{field}: unknown field")), "{object}");
+    }
+}
+
+#[test]
+fn a_change_that_the_api_server_would_refuse_is_said_not_to_be_evaluated() {
+    let cases = FIXED.iter().map(|(case, before, after, _)| (*case, before, after));
+    let cases: Vec<_> = cases.chain(CHANGES.iter().map(|(case, before, after)| (*case, before, after))).collect();
+    let both = cases.iter().flat_map(|(_, before, after)| [object("rules", before), object("rules", after)]);
+    let (report, answers) = run(both);
+    let mut wrong = Vec::new();
+    for (number, answer) in answers.into_iter().enumerate() {
+        expect_acceptance(&mut wrong, cases[number / 2].0, answer);
+    }
+    assert_right(&wrong);
+    let [note] = &report.notes[..] else { panic!("{:?}", report.notes) };
+    for field in [
+        "spec.clientID",
+        "spec.authorizationServerRef",
+        "spec.credentials",
+        "spec.credentials[].name",
+        "spec.credentials[].secretName",
+    ] {
+        assert!(note.contains(field), "{field}: {note}");
+    }
+}
