@@ -22,7 +22,7 @@ use jiff::Timestamp;
 use crate::api::{AppRegistrationSpec, CustomerScopeType, KindSpec, OnViolation, RegistrationApprovalSpec, parse_time};
 use crate::ledger::Grant;
 
-pub use credentials::{Bounded, effective_duration};
+pub use credentials::{Bounded, Refusal, effective_duration};
 pub use rules::{Invalid, Rules};
 
 /// What a grant is recorded under that a policy made, before its name.
