@@ -298,6 +298,8 @@ reasons! {
     Issued,
     /// All that is asked for is granted.
     Granted,
+    /// The policy is understood and in force.
+    InForce,
     /// Work is under way and needs nobody.
     Progressing,
     /// A credential is due for replacement and the last attempt failed; it is tried again.

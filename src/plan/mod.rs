@@ -65,6 +65,8 @@ pub struct Plan {
     pub status: AppRegistrationStatus,
     /// Secrets whose annotations do not tell what is the matter with them: they are read again at the next pass.
     pub doubtful: BTreeSet<String>,
+    /// What granted the items that stay although no policy allows them any more, as the ledger says it.
+    pub kept_by: BTreeSet<String>,
     /// Whether every credential was shown and accepted before the first step.
     pub is_served: bool,
     /// When to look again.
@@ -411,6 +413,7 @@ impl Draft {
             look: Look::default(),
             status: status::success(facts, client, self, &steps, now),
             doubtful: self.doubtful(facts, &steps),
+            kept_by: self.decision.kept.iter().map(|kept| kept.by.clone()).collect(),
             is_served: self.verdicts.iter().all(|(_, verdict)| verdict.is_served)
                 && self.given.iter().all(|(_, verdict)| verdict.is_served),
             mints,
