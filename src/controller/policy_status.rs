@@ -112,13 +112,14 @@ pub(crate) async fn run(ctx: &Context) {
         };
         for policy in due {
             match report(ctx, &policy).await {
-                Ok(false) => {}
-                Ok(true) => sleep(PACE).await,
+                Ok(false) => continue,
+                Ok(true) => {}
                 Err(error) => {
                     tracing::debug!(%policy, problem = error.chain(), "the status of a policy was not written");
                     ctx.state().world.tally.touch(&policy);
                 }
             }
+            sleep(PACE).await;
         }
         sleep(GATHER).await;
     }
@@ -148,7 +149,7 @@ async fn report(ctx: &Context, policy: &ObjectName) -> Result<bool, Error> {
             Ok(true)
         }
         // The watch brings what is newer, or that it is gone.
-        Err(error) if error.is_conflict() || error.is_absent(&policy.name) => Ok(true),
+        Err(error) if error.conflict() || error.is_absent(&policy.name) => Ok(true),
         Err(error) => Err(error),
     }
 }

@@ -25,7 +25,11 @@ pub(crate) async fn write(
 }
 
 /// Replaces the status of an object; the answer is its metadata alone.
-pub(crate) async fn write_status<K, S>(ctx: &Context, object: &ObjectName, body: &S) -> Result<PartialObjectMeta<K>, Error>
+pub(crate) async fn write_status<K, S>(
+    ctx: &Context,
+    object: &ObjectName,
+    body: &S,
+) -> Result<PartialObjectMeta<K>, Error>
 where
     K: kube::Resource<DynamicType = ()> + serde::de::DeserializeOwned,
     S: Serialize,

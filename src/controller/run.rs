@@ -52,8 +52,7 @@ const NAMESPACE_ENDS_AGAIN: SignedDuration = SignedDuration::from_mins(5);
 const KEYS_AGAIN: Duration = Duration::from_secs(2);
 
 /// The watches, in the order in which their health is told.
-const WATCHES: [&str; 7] =
-    ["registrations", "ledger", "secrets", "authority", "policies", "approvals", "namespaces"];
+const WATCHES: [&str; 7] = ["registrations", "ledger", "secrets", "authority", "policies", "approvals", "namespaces"];
 
 /// Whether nothing can be decided without this watch. Without the others nothing new is granted by what they would show,
 /// and what exists goes on.
@@ -92,7 +91,8 @@ impl Controller {
         clock: Arc<dyn Clock>,
         registry: &mut Registry,
     ) -> Result<Self, policy::Invalid> {
-        let world = World { governors: Governors::new(&options.config.policy)?, ..World::default() };
+        let mut world = World::default();
+        world.governors = Governors::new(&options.config.policy)?;
         let (events, sending) = Events::new(clients.clone(), clock.clone());
         let pool = Pool::new(SLOW_MINTS_AT_ONCE);
         let ctx = Context {
@@ -127,7 +127,7 @@ impl Controller {
             .health
             .iter()
             .map(|(name, _, receiver)| {
-                let receiver = receiver.clone();
+                let (name, receiver) = (*name, receiver.clone());
                 Condition::new(name, move || {
                     let health = receiver.borrow();
                     let problem = || health.problem.clone().unwrap_or_else(|| "no list has succeeded yet".to_owned());

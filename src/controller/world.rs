@@ -13,8 +13,8 @@ use crate::kubernetes::watch::{Change, Item};
 use crate::ledger::Entry;
 
 use super::governance::{ApprovalObject, Governors, PolicyObject};
-use super::policy_status::Tally;
 use super::objects::{LedgerObject, Registered, SecretMeta};
+use super::policy_status::Tally;
 
 /// What the watches have shown.
 #[derive(Default)]

@@ -284,8 +284,10 @@ impl Common<'_> {
         let dns_names = asked.dns_names.iter().filter(granted).cloned().collect();
         let mut key_type = asked.key_type.unwrap_or_default();
         let credential = self.before.and_then(|before| before.credentials.get(&entry.name));
-        let before = credential.and_then(|known| known.revisions.last()).and_then(|r| certificate::key_type(&r.verifier));
-        if let Some(before) = before.filter(|before| *before != key_type && !self.governance.allows_key_type(key_type)) {
+        let before =
+            credential.and_then(|known| known.revisions.last()).and_then(|r| certificate::key_type(&r.verifier));
+        if let Some(before) = before.filter(|before| *before != key_type && !self.governance.allows_key_type(key_type))
+        {
             let field = path(entry, "certificate.keyType");
             let message = format!("{field}: {key_type} is not allowed by any policy, and {before} stays: put it back");
             problems.push(Problem::new(Reason::PolicyDenied, message));

@@ -142,10 +142,7 @@ mod tests {
     use crate::policy::Rules;
 
     fn permissive() -> Governance {
-        Governance {
-            policies: vec![Rules::of_config(&Policy::default()).unwrap().into()],
-            ..Governance::default()
-        }
+        Governance { policies: vec![Rules::of_config(&Policy::default()).unwrap().into()], ..Governance::default() }
     }
 
     fn allowing(spec: RegistrationPolicySpec) -> Governance {
@@ -172,10 +169,7 @@ mod tests {
                 vec![AuthorizationCode, RefreshToken],
             ),
             (AppRegistrationSpec { credentials: public.clone(), ..plain.clone() }, vec![]),
-            (
-                AppRegistrationSpec { credentials: public, grant_types: vec![ClientCredentials], ..plain },
-                vec![],
-            ),
+            (AppRegistrationSpec { credentials: public, grant_types: vec![ClientCredentials], ..plain }, vec![]),
         ] {
             assert_eq!(asked_grant_types(&spec), expected, "{spec:?}");
         }
@@ -211,7 +205,9 @@ mod tests {
         let (types, problem) = grant_types(&spec, None, &narrow);
         assert_eq!((types.as_slice(), problem.is_some()), (&[][..], true));
 
-        let mut entry = crate::plan::model::entry();
+        let mut world = crate::plan::model::World::new("billing");
+        world.converge(&mut crate::plan::model::Memory::default(), crate::plan::model::at("2026-01-01"));
+        let mut entry = world.entry().unwrap().clone();
         entry.grant.auth_methods = vec![Method::ClientSecretBasic];
         entry.grant.grant_types = Some(vec![GrantType::ClientCredentials]);
         assert_eq!(allowed(&spec, Some(&entry), &[], &narrow), (vec![Method::ClientSecretBasic], vec![]));

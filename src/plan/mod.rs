@@ -348,7 +348,9 @@ impl Draft {
             let obstacle = unwritable
                 .clone()
                 .or_else(|| clock.clone())
-                .or_else(|| obstacle::credential_is_denied(&desired.name, desired.settings.key_type(), kind, client, facts))
+                .or_else(|| {
+                    obstacle::credential_is_denied(&desired.name, desired.settings.key_type(), kind, client, facts)
+                })
                 .or_else(|| obstacle::authority_is_missing(&view, facts));
             let mut verdict = entry::decide(&view, obstacle);
             // Said even while nothing is due: a person has time to mend it before something is.

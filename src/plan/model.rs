@@ -9,18 +9,22 @@ use std::sync::Arc;
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::ByteString;
 
-use crate::api::{self, AppRegistrationSpec, AppRegistrationStatus, Kind, Reason, names};
+use crate::api::{
+    self, AppRegistrationSpec, AppRegistrationStatus, Kind, Reason, RegistrationApprovalSpec, RegistrationPolicySpec,
+    names,
+};
 use crate::config::{Policy, Server};
 use crate::credential::access_token::Claims;
 use crate::credential::published::Published;
 use crate::credential::{Held, Shown, field};
 use crate::ledger::{self, CertificateVerifier, ClientSecretVerifier, Digest, Entry, Revision, Verifier};
+use crate::policy::{Absence, Governance, Rules};
 use crate::rotation;
 use crate::signer::ca::{CaIndex, CaRecord};
 use crate::signer::{Algorithm, Index, KeyRecord};
 
 use super::facts::{
-    Contents, Environment, Facts, LedgerFact, OurSecret, Owned, Registration, SecretFact, Source, Standing,
+    Contents, Environment, Facts, Law, LedgerFact, OurSecret, Owned, Registration, SecretFact, Source, Standing,
 };
 use super::{LedgerWrite, Look, Order, Plan, Publish, Reading, SecretWrite, Step, Value};
 

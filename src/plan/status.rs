@@ -157,9 +157,8 @@ fn ready(facts: &Facts, is_ready: bool, draft: &Draft) -> Ready {
 }
 
 fn approved(facts: &Facts, draft: &Draft) -> Approval {
-    let is_denied = |problem: &&Problem| {
-        matches!(problem.reason, Reason::PolicyDenied | Reason::NoPolicy | Reason::QuotaExceeded)
-    };
+    let is_denied =
+        |problem: &&Problem| matches!(problem.reason, Reason::PolicyDenied | Reason::NoPolicy | Reason::QuotaExceeded);
     let of_entries: Vec<_> = draft.problems.iter().filter(is_denied).collect();
     let reason = draft.decision.reason().or_else(|| of_entries.first().map(|problem| problem.reason));
     let of_items = Some(draft.decision.message(facts.registration.subject())).filter(|message| !message.is_empty());

@@ -39,7 +39,9 @@ impl Governance {
             });
             return Err((
                 Reason::PolicyDenied,
-                format!("spec.clientID: {id} is not allowed by policy/{name}, which allows {globs}; choose such a one"),
+                format!(
+                    "spec.clientID: {id} is not allowed by policy/{name}, which allows {globs}; choose one of these"
+                ),
             ));
         };
         if allowing.any(|rules| rules.most_registrations.is_none_or(|most| self.older < most)) {

@@ -305,8 +305,7 @@ impl<'a> Request<'a> {
     }
 
     fn is_free(self, rules: &Rules) -> bool {
-        rules.allows(self.field, self.item, self.subject)
-            && !rules.needs_approval(self.field, self.item, self.subject)
+        rules.allows(self.field, self.item, self.subject) && !rules.needs_approval(self.field, self.item, self.subject)
     }
 
     /// Whether an approval is in force and lists it.

@@ -3,8 +3,8 @@
 use jiff::SignedDuration;
 
 use crate::api::{
-    DurationBounds, GrantType, KeyType, Kind, LongDuration, OnViolation, RegistrationPolicySpec, TokenEndpointAuthMethod,
-    UriScheme, selects,
+    DurationBounds, GrantType, KeyType, Kind, LongDuration, OnViolation, RegistrationPolicySpec,
+    TokenEndpointAuthMethod, UriScheme, selects,
 };
 use crate::config;
 
@@ -307,7 +307,10 @@ mod tests {
     fn a_redirect_uri_is_allowed_by_scheme_and_host() {
         let with = |schemes: Option<Vec<UriScheme>>| {
             rules(&RegistrationPolicySpec {
-                redirect_uris: Some(RedirectUriRules { hosts: vec!["*.shop.example".into(), "localhost".into()], schemes }),
+                redirect_uris: Some(RedirectUriRules {
+                    hosts: vec!["*.shop.example".into(), "localhost".into()],
+                    schemes,
+                }),
                 ..RegistrationPolicySpec::default()
             })
         };

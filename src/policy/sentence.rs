@@ -103,6 +103,8 @@ const fn approval_list(field: Field) -> &'static str {
     match field {
         Field::Customers => "customers",
         Field::CustomerGroups => "customerGroups",
-        Field::Scopes | Field::Audiences | Field::ResourceAudiences | Field::RedirectUris | Field::DnsNames => field.path(),
+        Field::Scopes | Field::Audiences | Field::ResourceAudiences | Field::RedirectUris | Field::DnsNames => {
+            field.path()
+        }
     }
 }
