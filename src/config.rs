@@ -8,7 +8,7 @@ pub mod forwarded;
 
 use serde::{Deserialize, Serialize};
 
-use crate::api::{Kind, LongDuration};
+use crate::api::{Kind, LongDuration, RedirectUriRules, UriScheme};
 use crate::signer::Algorithm;
 use forwarded::{ForwardedCertificates, MOST_PROXIES};
 
@@ -18,7 +18,7 @@ use forwarded::{ForwardedCertificates, MOST_PROXIES};
 pub struct Config {
     /// The built-in authorization server.
     pub server: Server,
-    /// The policy that applies where no `RegistrationPolicy` object does.
+    /// The default policy: one more beside the `RegistrationPolicy` objects, for every namespace.
     #[serde(default)]
     pub policy: Policy,
 }
@@ -55,6 +55,8 @@ pub struct Server {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct Policy {
+    /// Whether it is in force. If not, only `RegistrationPolicy` objects allow anything; its durations stay the defaults.
+    pub enabled: bool,
     /// The name that grants are recorded under, as `policy/<name>`.
     pub name: String,
     /// Scopes, as globs.
@@ -68,9 +70,9 @@ pub struct Policy {
     /// Customer groups, as globs.
     #[serde(rename = "customerGroups")]
     pub customer_groups: Vec<String>,
-    /// Redirect URIs, as globs over the whole URI.
+    /// Redirect URIs, by scheme and host.
     #[serde(rename = "redirectURIs")]
-    pub redirect_uris: Vec<String>,
+    pub redirect_uris: RedirectUriRules,
     /// Chosen client IDs, as globs with `{namespace}` and `{name}`.
     #[serde(rename = "clientIDs")]
     pub client_ids: Vec<String>,
@@ -211,13 +213,17 @@ impl Default for Policy {
     fn default() -> Self {
         let anything = || vec!["*".to_owned()];
         Self {
+            enabled: true,
             name: "default".to_owned(),
             scopes: anything(),
             audiences: anything(),
             resource_audiences: anything(),
             customers: anything(),
             customer_groups: anything(),
-            redirect_uris: anything(),
+            redirect_uris: RedirectUriRules {
+                hosts: anything(),
+                schemes: Some(vec![UriScheme::Https, UriScheme::Http]),
+            },
             client_ids: vec!["{namespace}.*".to_owned()],
             dns_names: vec!["*.{namespace}.svc".to_owned(), "*.{namespace}.svc.cluster.local".to_owned()],
             kinds: Kind::ALL.to_vec(),

@@ -87,11 +87,14 @@ pub struct Grant {
     /// Audiences that the client serves: it may introspect tokens for them (RFC 7662).
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub resource_audiences: BTreeMap<String, String>,
+    /// DNS names of the client's certificates.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub dns_names: BTreeMap<String, String>,
     /// How the client may authenticate (RFC 7591 `token_endpoint_auth_method`).
     pub auth_methods: Vec<TokenEndpointAuthMethod>,
-    /// The grants of RFC 6749 that the client may use; empty in entries from before this was recorded, and means all.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub grant_types: Vec<GrantType>,
+    /// The grants of RFC 6749 that the client may use; none in entries from before this was recorded, and means all.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub grant_types: Option<Vec<GrantType>>,
 }
 
 /// One credential entry: every revision in it is accepted while it is valid.

@@ -52,7 +52,8 @@ async fn controller(args: Controller) -> anyhow::Result<()> {
         concurrency: usize::from(concurrency),
     };
     let mut registry = metrics::registry();
-    let controller = controller::run::Controller::new(options, clients, Arc::new(SystemClock), &mut registry);
+    let controller = controller::run::Controller::new(options, clients, Arc::new(SystemClock), &mut registry)
+        .context("the configured policy cannot be used")?;
     let port = Admin { conditions: controller.conditions(), registry }.run(admin, stop.clone());
     let ((), port) = tokio::join!(controller.run(stop.clone()), port);
     port.context("the admin port failed")

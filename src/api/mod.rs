@@ -17,7 +17,10 @@ mod app_registration;
 mod conflict;
 mod credential;
 mod duration;
+mod registration_approval;
+mod registration_policy;
 mod schema;
+mod selector;
 mod status;
 mod time;
 
@@ -30,6 +33,12 @@ pub use credential::{
     KindSpec, PublicKey, ServiceAccount, secret_name,
 };
 pub use duration::{InvalidDuration, LongDuration};
+pub use registration_approval::{RegistrationApproval, RegistrationApprovalSpec, RegistrationRef};
+pub use registration_policy::{
+    ApprovalRequired, DurationBounds, DurationRules, MOST_NAMED_VIOLATIONS, OnViolation, PolicyLimits,
+    RedirectUriRules, RegistrationPolicy, RegistrationPolicySpec, RegistrationPolicyStatus, UriScheme,
+};
+pub use selector::{InvalidSelector, selects};
 pub use status::{
     AppRegistrationStatus, AuthorizationServerStatus, ConditionType, CredentialStatus, Granted, Reason, RevisionStatus,
     SecretStatus,

@@ -53,6 +53,22 @@ pub(super) fn audience() -> Value {
     json!({"type": "string", "minLength": 1, "maxLength": 256, "pattern": SCOPE_TOKEN})
 }
 
+/// Globs: `*` stands for any text, `{namespace}` and `{name}` for those of the registration; no other braces.
+pub(super) fn globs(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({"type": "array", "maxItems": 64, "x-kubernetes-list-type": "set", "items": glob()})
+}
+
+/// Globs, at least one.
+pub(super) fn some_globs(generator: &mut SchemaGenerator) -> Schema {
+    let mut schema = globs(generator);
+    schema.insert("minItems".to_owned(), json!(1));
+    schema
+}
+
+fn glob() -> Value {
+    json!({"type": "string", "minLength": 1, "maxLength": 256, "pattern": r"^([^{}]|\{namespace\}|\{name\})+$"})
+}
+
 /// A DNS name in a certificate, with at most a leading `*.` (RFC 6125).
 pub(super) fn dns_name() -> Value {
     json!({"type": "string", "minLength": 1, "maxLength": 253,

@@ -216,7 +216,7 @@ pub struct SecretStatus {
 }
 
 /// Decodes a value; one that does not decode counts as absent.
-fn decoded_or_default<'de, D, T>(deserializer: D) -> Result<T, D::Error>
+pub(super) fn decoded_or_default<'de, D, T>(deserializer: D) -> Result<T, D::Error>
 where
     D: Deserializer<'de>,
     T: DeserializeOwned + Default,
@@ -298,6 +298,8 @@ reasons! {
     Issued,
     /// All that is asked for is granted.
     Granted,
+    /// The policy is understood and in force.
+    InForce,
     /// Work is under way and needs nobody.
     Progressing,
     /// A credential is due for replacement and the last attempt failed; it is tried again.
@@ -308,7 +310,7 @@ reasons! {
     ServerUnavailable,
     /// An entry has as many live revisions as it may have; the next one waits for one of them to end.
     MintLimited,
-    /// A quota of the namespace does not let the Secret be written.
+    /// A quota of the namespace, or a limit of its policies, leaves no room.
     QuotaExceeded,
     /// A policy does not allow what is asked for.
     PolicyDenied,

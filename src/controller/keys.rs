@@ -192,6 +192,13 @@ pub(crate) async fn live_crd(ctx: &Context) -> Result<Option<String>, Error> {
     Ok(if crd.metadata.deletion_timestamp.is_some() { None } else { crd.metadata.uid })
 }
 
+/// Whether the definition of a kind exists and is not being deleted.
+pub(crate) async fn stands<K: kube::CustomResourceExt>(ctx: &Context) -> bool {
+    let api: Api<PartialObjectMeta<CustomResourceDefinition>> = Api::all(ctx.clients.requests.clone());
+    let crd = call(ANSWER_WITHIN, api.get(K::crd_name())).await;
+    crd.is_ok_and(|crd| crd.metadata.deletion_timestamp.is_none())
+}
+
 async fn authorities(ctx: &Context, now: Timestamp) -> Result<(CaIndex, HashMap<String, Arc<SigningCa>>), Problem> {
     let object = ObjectName::new(&ctx.controller_namespace, CA_KEYS);
     let held = current(ctx, &object, CA_KEYS).await?;

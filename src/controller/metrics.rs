@@ -21,6 +21,8 @@ pub(crate) struct Metrics {
     pub(crate) sweep_suspended: Gauge,
     /// Registrations that are known.
     pub(crate) registrations: Gauge,
+    /// Registrations that keep what no policy allows any more.
+    pub(crate) policy_violations: Gauge,
     /// Token signing keys that an emergency took out of use.
     pub(crate) signing_keys_revoked: Counter,
     /// 1 while an emergency is announced whose time has not come.
@@ -49,6 +51,11 @@ impl Metrics {
             metrics.sweep_suspended.clone(),
         );
         registry.register("registrations", "Registrations that are known", metrics.registrations.clone());
+        registry.register(
+            "policy_violations",
+            "Registrations that keep something granted that no policy allows any more",
+            metrics.policy_violations.clone(),
+        );
         metrics.register_signing_keys(registry);
         metrics
     }

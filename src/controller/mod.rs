@@ -9,11 +9,13 @@ pub mod schedule;
 
 mod act;
 mod events;
+mod governance;
 mod keys;
 mod lists;
 mod metrics;
 mod objects;
 mod observe;
+mod policy_status;
 mod report;
 mod requests;
 mod signing_keys;

@@ -8,19 +8,20 @@ use std::sync::Arc;
 use k8s_openapi::api::core::v1::Secret;
 use kube::Api;
 
-use crate::api::{self, AppRegistration, Kind};
+use crate::api::{self, AppRegistration, Kind, RegistrationApproval, RegistrationApprovalSpec};
 use crate::credential::Fields;
 use crate::credential::access_token::Claims;
 use crate::credential::published::Published;
 use crate::kubernetes::client::{ANSWER_WITHIN, Error, call};
-use crate::kubernetes::{ObjectName, version_of};
+use crate::kubernetes::{DeserializeGuard, ObjectName, version_of};
 use crate::ledger::{self, Entry};
 use crate::plan::facts::{Facts, LedgerFact, OurSecret, Registration, SecretFact, Source, Standing};
 use crate::plan::{self, Look, Reading};
+use crate::policy::Absence;
 use crate::signer::jwt;
 
 use super::Context;
-use super::keys::Keys;
+use super::keys::{self, Keys};
 use super::objects::{self, LedgerObject, Registered, SecretMeta};
 use super::world::World;
 
@@ -87,10 +88,17 @@ pub(crate) async fn snapshot(ctx: &Context, object: &ObjectName, sight: &Sight) 
         read_entry(ctx, entry).await?;
     }
     let live = read_secrets(ctx, object, &sight.look.secrets).await?;
+    let approvals = read_approvals(ctx, object, &sight.look.approvals).await;
     let keys = ctx.keys.load_full();
     let state = ctx.state();
     let mut snapshot = gather(&state.world, &registration, &keys, &live, ctx);
     snapshot.facts.registration.confirmed = sight.look.registration;
+    for (name, read) in approvals {
+        match read {
+            Ok(spec) => drop(snapshot.facts.governance.approvals.insert(name, spec)),
+            Err(absence) => drop(snapshot.facts.governance.absent.insert(name, absence)),
+        }
+    }
     Ok(Seen::Snapshot(Box::new(snapshot)))
 }
 
@@ -107,6 +115,12 @@ fn gather(
         LedgerFact::Held { entry, .. } => Some(entry.clone()),
         LedgerFact::Absent | LedgerFact::Taken | LedgerFact::Unreadable(_) => None,
     };
+    let object = ObjectName::new(&facts_of.namespace, &facts_of.name);
+    let mut governance = world.governors.of(&object, trusted.as_ref().map(|entry| &entry.grant));
+    // Who has a client is not counted again.
+    if trusted.is_none() && governance.policies.iter().any(|rules| rules.most_registrations.is_some()) {
+        governance.older = world.before(registration);
+    }
     let entries = facts_of.spec.effective_credentials().into_owned();
     let mut names: BTreeSet<String> = entries.iter().filter_map(|e| api::secret_name(e, &facts_of.name)).collect();
     names.extend(
@@ -127,7 +141,7 @@ fn gather(
     }
     let environment = keys.environment.clone();
     Snapshot {
-        facts: Facts { registration: facts_of, environment, ledger, secrets },
+        facts: Facts { registration: facts_of, environment, governance, ledger, secrets },
         held,
         keys: keys.clone(),
         resource_version: registration.metadata.resource_version.clone().unwrap_or_default(),
@@ -308,6 +322,33 @@ async fn read_entry(ctx: &Context, object: &ObjectName) -> Result<(), Error> {
     };
     ctx.state().world.ledger_found(object, live);
     Ok(())
+}
+
+/// Reads approvals that the watch does not show any more. What they granted ends only where they are seen to be gone: a
+/// 404 of the object, while its definition stands. Everything else is doubt, and holds up nothing.
+async fn read_approvals(
+    ctx: &Context,
+    registration: &ObjectName,
+    names: &BTreeSet<String>,
+) -> Vec<(String, Result<Arc<RegistrationApprovalSpec>, Absence>)> {
+    let api: Api<DeserializeGuard<RegistrationApproval>> = Api::all(ctx.clients.requests.clone());
+    let mut read = Vec::new();
+    for name in names {
+        let approval = match call(ANSWER_WITHIN, api.get(name)).await {
+            Ok(DeserializeGuard(Ok(RegistrationApproval { spec, .. }))) => {
+                let for_this = *spec.registration.namespace == *registration.namespace
+                    && *spec.registration.name == *registration.name;
+                // One of this name that is another registration's is as good as none.
+                if for_this { Ok(Arc::new(spec)) } else { Err(Absence::Confirmed) }
+            }
+            Err(error) if error.is_absent(name) && keys::stands::<RegistrationApproval>(ctx).await => {
+                Err(Absence::Confirmed)
+            }
+            Ok(DeserializeGuard(Err(_))) | Err(_) => Err(Absence::Doubtful),
+        };
+        read.push((name.clone(), approval));
+    }
+    read
 }
 
 async fn read_secrets(

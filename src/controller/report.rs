@@ -123,7 +123,7 @@ async fn write(
         }),
         status,
     };
-    match requests::write_status(ctx, object, &body).await {
+    match requests::write_status::<AppRegistration, _>(ctx, object, &body).await {
         Ok(written) => Ok(Some(version_of(&written))),
         Err(error) if error.conflict() || error.is_absent(&object.name) => Ok(None),
         Err(error) => Err(error),

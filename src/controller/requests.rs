@@ -6,7 +6,6 @@ use kube::api::{PostParams, Request};
 use kube::core::PartialObjectMeta;
 use serde::Serialize;
 
-use crate::api::AppRegistration;
 use crate::kubernetes::ObjectName;
 use crate::kubernetes::client::{ANSWER_WITHIN, Error, call};
 
@@ -25,13 +24,18 @@ pub(crate) async fn write(
     send(ctx, url, name, None, body).await
 }
 
-/// Replaces the status of a registration; the answer is its metadata alone.
-pub(crate) async fn write_status<S: Serialize>(
+/// Replaces the status of an object; the answer is its metadata alone.
+pub(crate) async fn write_status<K, S>(
     ctx: &Context,
     object: &ObjectName,
     body: &S,
-) -> Result<PartialObjectMeta<AppRegistration>, Error> {
-    let url = AppRegistration::url_path(&(), Some(&object.namespace));
+) -> Result<PartialObjectMeta<K>, Error>
+where
+    K: kube::Resource<DynamicType = ()> + serde::de::DeserializeOwned,
+    S: Serialize,
+{
+    let namespace = Some(&*object.namespace).filter(|namespace| !namespace.is_empty());
+    let url = K::url_path(&(), namespace);
     let body = serde_json::to_vec(body).map_err(|_| Error::Unreadable)?;
     send(ctx, url, Some(&object.name), Some("status"), body).await
 }

@@ -1,4 +1,4 @@
-//! The wheel: four watches fill the world, the schedule says whose turn it is, a bounded number of passes run.
+//! The wheel: the watches fill the world, the schedule says whose turn it is, a bounded number of passes run.
 
 use std::future::pending;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -8,7 +8,7 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use futures::future::join_all;
 use jiff::{SignedDuration, Timestamp};
-use k8s_openapi::api::core::v1::Secret;
+use k8s_openapi::api::core::v1::{Namespace, Secret};
 use kube::Api;
 use kube::core::PartialObjectMeta;
 use prometheus_client::registry::Registry;
@@ -18,7 +18,7 @@ use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
 use crate::admin::{Condition, Readiness};
-use crate::api::{AppRegistration, names};
+use crate::api::{AppRegistration, RegistrationApproval, RegistrationPolicy, names};
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::kubernetes::client::Clients;
@@ -27,17 +27,18 @@ use crate::kubernetes::{DeserializeGuard, ObjectName};
 use crate::mint::slow::{Pool, Slot};
 use crate::plan::facts::{LedgerFact, SecretFact};
 use crate::plan::{self, Plan, Step};
-use crate::{ledger, mint, rotation};
+use crate::{ledger, mint, policy, rotation};
 
 use super::act::{self, Outcome, Stale};
 use super::events::Events;
+use super::governance::{self, Governors};
 use super::keys::{self, Keys};
 use super::metrics::Metrics;
 use super::objects::{self, CA_KEYS};
 use super::observe::{self, Seen, Sight, Snapshot};
 use super::schedule::Schedule;
 use super::world::{Due, World};
-use super::{Context, SLOW_MINTS_AT_ONCE, State, report, sweep};
+use super::{Context, SLOW_MINTS_AT_ONCE, State, policy_status, report, sweep};
 
 /// The wheel is turned at least this often: a monotonic timer sleeps through a suspend, the wall clock does not.
 const TICK: Duration = Duration::from_secs(30);
@@ -49,6 +50,15 @@ const DRAIN_WITHIN: Duration = Duration::from_secs(10);
 const NAMESPACE_ENDS_AGAIN: SignedDuration = SignedDuration::from_mins(5);
 /// How long to wait after the keys could not be brought in order.
 const KEYS_AGAIN: Duration = Duration::from_secs(2);
+
+/// The watches, in the order in which their health is told.
+const WATCHES: [&str; 7] = ["registrations", "ledger", "secrets", "authority", "policies", "approvals", "namespaces"];
+
+/// Whether nothing can be decided without this watch. Without the others nothing new is granted by what they would show,
+/// and what exists goes on.
+fn is_essential(watch: &str) -> bool {
+    !matches!(watch, "policies" | "approvals" | "namespaces")
+}
 
 /// What the controller is told at its start.
 #[derive(Clone, Debug)]
@@ -73,7 +83,16 @@ pub struct Controller {
 
 impl Controller {
     /// The controller; nothing is requested yet. Must be called inside a tokio runtime.
-    pub fn new(options: Options, clients: Clients, clock: Arc<dyn Clock>, registry: &mut Registry) -> Self {
+    ///
+    /// Fails where a glob of the configured policy is none.
+    pub fn new(
+        options: Options,
+        clients: Clients,
+        clock: Arc<dyn Clock>,
+        registry: &mut Registry,
+    ) -> Result<Self, policy::Invalid> {
+        let mut world = World::default();
+        world.governors = Governors::new(&options.config.policy)?;
         let (events, sending) = Events::new(clients.clone(), clock.clone());
         let pool = Pool::new(SLOW_MINTS_AT_ONCE);
         let ctx = Context {
@@ -90,15 +109,15 @@ impl Controller {
             work: Notify::new(),
             keys_changed: Notify::new(),
             sweep_due: Notify::new(),
-            state: Mutex::new(State { world: World::default(), schedule: Schedule::new() }),
+            state: Mutex::new(State { world, schedule: Schedule::new() }),
         };
-        let health = ["registrations", "ledger", "secrets", "authority"]
+        let health = WATCHES
             .map(|name| {
                 let (sender, receiver) = Health::channel();
                 (name, sender, receiver)
             })
             .into();
-        Self { ctx: Arc::new(ctx), events: Box::pin(sending), concurrency: options.concurrency.max(1), health }
+        Ok(Self { ctx: Arc::new(ctx), events: Box::pin(sending), concurrency: options.concurrency.max(1), health })
     }
 
     /// What must hold before the controller is ready.
@@ -108,12 +127,13 @@ impl Controller {
             .health
             .iter()
             .map(|(name, _, receiver)| {
-                let receiver = receiver.clone();
+                let (name, receiver) = (*name, receiver.clone());
                 Condition::new(name, move || {
                     let health = receiver.borrow();
                     let problem = || health.problem.clone().unwrap_or_else(|| "no list has succeeded yet".to_owned());
                     match (health.synced, health.healthy) {
-                        (false, _) => Readiness::Missing(problem()),
+                        (false, _) if is_essential(name) => Readiness::Missing(problem()),
+                        (false, _) => Readiness::Degraded(problem()),
                         (true, false) => Readiness::Degraded(problem()),
                         (true, true) => Readiness::Ready,
                     }
@@ -146,8 +166,9 @@ impl Controller {
         let driver = {
             let (ctx, stop) = (ctx.clone(), stop.clone());
             async move {
-                for mut receiver in all {
-                    if receiver.wait_for(|health| health.synced).await.is_err() {
+                for (name, mut receiver) in WATCHES.into_iter().zip(all) {
+                    let is_known = |health: &Health| health.synced || (!is_essential(name) && health.problem.is_some());
+                    if receiver.wait_for(is_known).await.is_err() {
                         return;
                     }
                 }
@@ -155,10 +176,12 @@ impl Controller {
                 let recovery = join_all(receivers.into_iter().map(|receiver| recovery(&ctx, receiver)));
                 let upkeep = upkeep(&ctx);
                 let sweep = sweep::run(&ctx, registrations, ledger);
+                let policies = policy_status::run(&ctx);
                 let drive = drive(&ctx, concurrency, &stop);
                 tokio::select! {
                     () = upkeep => {}
                     () = sweep => {}
+                    () = policies => {}
                     _ = recovery => {}
                     () = drive => {}
                 }
@@ -257,6 +280,40 @@ fn spawn_watch(
                 watch.run(objects::secret_meta, apply, health, stop).await;
             });
         }
+        "policies" => {
+            let api: Api<DeserializeGuard<RegistrationPolicy>> = Api::all(client);
+            let watch = Watch { name, api, selection: Selection::default() };
+            tasks.spawn(async move {
+                let apply = |change| {
+                    let due = shared.state().world.policies(change);
+                    shared.take(due);
+                };
+                let reduce = |object| governance::policy(object, &shared.config.policy);
+                watch.run(reduce, apply, health, stop).await;
+            });
+        }
+        "approvals" => {
+            let api: Api<DeserializeGuard<RegistrationApproval>> = Api::all(client);
+            let watch = Watch { name, api, selection: Selection::default() };
+            tasks.spawn(async move {
+                let apply = |change| {
+                    let due = shared.state().world.approvals(change);
+                    shared.take(due);
+                };
+                watch.run(governance::approval, apply, health, stop).await;
+            });
+        }
+        "namespaces" => {
+            let api: Api<PartialObjectMeta<Namespace>> = Api::all(client);
+            let watch = Watch { name, api, selection: Selection::default() };
+            tasks.spawn(async move {
+                let apply = |change| {
+                    let due = shared.state().world.namespaces(change);
+                    shared.take(due);
+                };
+                watch.run(governance::labels, apply, health, stop).await;
+            });
+        }
         _ => {
             let api: Api<Secret> = Api::namespaced(client, &ctx.controller_namespace);
             let watch = Watch { name, api, selection: Selection::named(CA_KEYS) };
@@ -326,6 +383,7 @@ async fn drive(ctx: &Arc<Context>, concurrency: usize, stop: &CancellationToken)
             let count = i64::try_from(state.world.registrations.len()).unwrap_or(i64::MAX);
             ctx.metrics.registrations.set(count);
             ctx.metrics.unreadable.set(state.world.unreadable);
+            ctx.metrics.policy_violations.set(i64::try_from(state.world.tally.keeping()).unwrap_or(i64::MAX));
             state.schedule.next_wake()
         };
         let until_wake = next_wake.map_or(TICK, |wake| {
@@ -394,6 +452,7 @@ async fn pass(ctx: &Context, object: &ObjectName, waiting: &AtomicUsize) {
     ctx.metrics.reconciled();
     let mut running = Running { ctx, object, next: Next::Again };
     running.next = reconcile(ctx, object, waiting).await;
+    ctx.state().world.decided(object, None);
 }
 
 /// One pass: observe, decide, act, report.
@@ -418,6 +477,7 @@ async fn reconcile(ctx: &Context, object: &ObjectName, waiting: &AtomicUsize) ->
         if !plan.look.is_empty() {
             sight.look.registration |= plan.look.registration;
             sight.look.secrets.extend(plan.look.secrets);
+            sight.look.approvals.extend(plan.look.approvals);
             continue;
         }
         if act::is_slow(&plan) && slot.is_none() {
@@ -427,6 +487,7 @@ async fn reconcile(ctx: &Context, object: &ObjectName, waiting: &AtomicUsize) ->
             continue;
         }
         tracing::debug!(registration = %object, %plan, "decided");
+        ctx.state().world.decided(object, Some(plan.kept_by.clone()));
         let outcome = act::apply(ctx, &snapshot, &plan, slot.take()).await;
         if !outcome.stale.is_empty() && outcome.failure.is_none() {
             see_again(&mut sight, &snapshot, outcome.stale);

@@ -12,7 +12,9 @@ use crate::kubernetes::store::{Changed, Store};
 use crate::kubernetes::watch::{Change, Item};
 use crate::ledger::Entry;
 
+use super::governance::{ApprovalObject, Governors, PolicyObject};
 use super::objects::{LedgerObject, Registered, SecretMeta};
+use super::policy_status::Tally;
 
 /// What the watches have shown.
 #[derive(Default)]
@@ -22,9 +24,14 @@ pub(crate) struct World {
     pub(crate) secrets: Store<SecretMeta>,
     /// The Secret with the CA's private keys.
     pub(crate) authority: Store<LedgerObject>,
+    /// What governs which of them.
+    pub(crate) governors: Governors,
+    /// What was decided of them against policies.
+    pub(crate) tally: Tally,
     /// How many registrations and ledger entries cannot be read.
     pub(crate) unreadable: i64,
     uids: HashMap<String, ObjectName>,
+    by_namespace: HashMap<Arc<str>, BTreeSet<ObjectName>>,
     entries_by_uid: HashMap<String, BTreeSet<ObjectName>>,
     entries_by_owner: HashMap<(String, String), BTreeSet<ObjectName>>,
     secrets_by_controller: HashMap<String, BTreeSet<ObjectName>>,
@@ -70,9 +77,21 @@ impl World {
                     self.uids.insert(uid.to_owned(), object.clone());
                 }
             }
-            match after {
+            if before.is_some() != after.is_some() {
+                let is_new = after.is_some();
+                index(&mut self.by_namespace, object.namespace.clone(), &object, is_new);
+                for policy in self.governors.selecting(&object.namespace) {
+                    self.tally.touch(policy);
+                }
+            }
+            match self.registrations.value(&object) {
                 None => {
                     self.reported.remove(&object);
+                    self.tally.note(&object, None);
+                    // Room may have been made for one that waits.
+                    if self.governors.limits_registrations(&object.namespace) {
+                        due.again.extend(self.by_namespace.get(&object.namespace).into_iter().flatten().cloned());
+                    }
                     due.gone.push(object);
                 }
                 Some(after) if after.was_never_reported() => due.new.push(object),
@@ -80,6 +99,78 @@ impl World {
             }
         }
         due
+    }
+
+    /// Takes what the watch of policies says.
+    pub(crate) fn policies(&mut self, change: Change<PolicyObject>) -> Due {
+        match &change {
+            Change::Listed { items, .. } => items.iter().for_each(|item| self.tally.touch(&item.object)),
+            Change::Applied(item) => self.tally.touch(&item.object),
+            Change::Deleted { .. } => {}
+        }
+        let concerned = self.governors.policies(change);
+        self.concerned(concerned)
+    }
+
+    /// Takes what the watch of namespaces says.
+    pub(crate) fn namespaces(&mut self, change: Change<BTreeMap<String, String>>) -> Due {
+        let concerned = self.governors.namespaces(change);
+        for namespace in concerned.iter().flatten() {
+            for policy in self.governors.selecting(namespace) {
+                self.tally.touch(policy);
+            }
+        }
+        self.concerned(concerned)
+    }
+
+    /// Takes what the watch of approvals says.
+    pub(crate) fn approvals(&mut self, change: Change<ApprovalObject>) -> Due {
+        Due { again: self.governors.approvals(change).into_iter().collect(), ..Due::default() }
+    }
+
+    /// Takes note of what a registration keeps against every policy; `None` is a pass that did not get so far.
+    pub(crate) fn decided(&mut self, registration: &ObjectName, kept_by: Option<BTreeSet<String>>) {
+        if self.registrations.value(registration).is_some() {
+            match kept_by {
+                Some(kept_by) => self.tally.note(registration, Some(kept_by)),
+                None => self.tally.saw(registration),
+            }
+        }
+    }
+
+    /// The registrations of these namespaces, or all.
+    fn concerned(&self, namespaces: Option<BTreeSet<Arc<str>>>) -> Due {
+        let again = match namespaces {
+            None => self.registrations.iter().map(|(object, _)| object.clone()).collect(),
+            Some(namespaces) => {
+                let of = |namespace: &Arc<str>| self.by_namespace.get(namespace).into_iter().flatten();
+                namespaces.iter().flat_map(of).cloned().collect()
+            }
+        };
+        Due { again, ..Due::default() }
+    }
+
+    /// How many registrations a namespace has.
+    pub(crate) fn registrations_in(&self, namespace: &str) -> usize {
+        self.by_namespace.get(namespace).map_or(0, BTreeSet::len)
+    }
+
+    /// How many registrations of the namespace come before this one: those that have a client, and those that are older.
+    pub(crate) fn before(&self, registration: &AppRegistration) -> usize {
+        let namespace = registration.metadata.namespace.as_deref().unwrap_or_default();
+        let age = |registration: &AppRegistration| {
+            (registration.metadata.creation_timestamp.clone(), registration.metadata.uid.clone())
+        };
+        let own = age(registration);
+        let others = self.by_namespace.get(namespace).into_iter().flatten();
+        others
+            .filter_map(|object| self.registrations.value(object)?.readable())
+            .filter(|other| other.metadata.uid != registration.metadata.uid)
+            .filter(|other| {
+                let uid = other.metadata.uid.as_deref().unwrap_or_default();
+                self.entries_by_uid.contains_key(uid) || age(other) < own
+            })
+            .count()
     }
 
     /// Takes what the watch of the ledger namespace says.

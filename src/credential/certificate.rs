@@ -30,6 +30,26 @@ pub fn shape(key_type: KeyType, dns_names: &[String]) -> String {
     shape_of([key_type_name(key_type)].into_iter().chain(names))
 }
 
+/// The key type of the certificate that a verifier is of.
+#[must_use]
+pub fn key_type(verifier: &Verifier) -> Option<KeyType> {
+    let jwk = &verifier.jwk()?;
+    let text = |member: &str| jwk.get(member).and_then(serde_json::Value::as_str);
+    match (text("kty")?, text("crv")) {
+        ("EC", Some("P-256")) => Some(KeyType::EcdsaP256),
+        ("EC", Some("P-384")) => Some(KeyType::EcdsaP384),
+        ("OKP", Some("Ed25519")) => Some(KeyType::Ed25519),
+        // The modulus in base64url, RFC 7518 section 6.3.1.1: four characters for three bytes.
+        ("RSA", _) => match text("n")?.len() * 3 / 4 * 8 {
+            2048 => Some(KeyType::Rsa2048),
+            3072 => Some(KeyType::Rsa3072),
+            4096 => Some(KeyType::Rsa4096),
+            _ => None,
+        },
+        _ => None,
+    }
+}
+
 /// Which certificate authorities of a PEM text are the same as this one.
 #[must_use]
 pub fn contains_ca(bundle: &str, certificate: &str) -> bool {

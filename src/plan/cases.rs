@@ -1195,19 +1195,19 @@ fn what_a_policy_allows_is_granted_and_the_rest_waits() {
         case,
         "2026-01-01",
         expect![[r#"
-        mint clientSecret `default` revision 1  2026-01-01T00:00:00Z … 2026-04-01T00:00:00Z  FirstMint
-        mint accessToken `token`  2026-01-01T00:00:00Z … 2026-01-01T01:00:00Z  FirstMint
-        accept 0c1e4b6e-6d8a-4f6e-9a55-1d3c0e6f7a10 (create)  FirstMint
-        publish billing (create)  FirstMint
-          client_secret ← minted for `default`
-        publish billing-token (create)  FirstMint
-          access_token ← minted for `token`
-        Ready=True Issued
-        Approved=False PolicyDenied: not granted: spec.scopes admin
-        Stalled=True PolicyDenied: not granted: spec.scopes admin
-        wake 2026-01-01T00:35:02Z
-        = POST ledger, POST Secret billing, POST Secret billing-token, PUT status
-    "#]],
+            mint clientSecret `default` revision 1  2026-01-01T00:00:00Z … 2026-04-01T00:00:00Z  FirstMint
+            mint accessToken `token`  2026-01-01T00:00:00Z … 2026-01-01T01:00:00Z  FirstMint
+            accept 0c1e4b6e-6d8a-4f6e-9a55-1d3c0e6f7a10 (create)  FirstMint
+            publish billing (create)  FirstMint
+              client_secret ← minted for `default`
+            publish billing-token (create)  FirstMint
+              access_token ← minted for `token`
+            Ready=True Issued
+            Approved=False PolicyDenied: spec.scopes admin is not allowed: policy/default comes closest and allows orders:*; what it needs is a policy that selects the namespace shop and has it in scopes
+            Stalled=True PolicyDenied: spec.scopes admin is not allowed: policy/default comes closest and allows orders:*; what it needs is a policy that selects the namespace shop and has it in scopes
+            wake 2026-01-01T00:35:02Z
+            = POST ledger, POST Secret billing, POST Secret billing-token, PUT status
+        "#]],
     );
 }
 
@@ -1238,12 +1238,12 @@ fn a_client_id_outside_the_policy_is_refused_before_anything_is_written() {
         case,
         "2026-01-01",
         expect![[r#"
-        Ready=False PolicyDenied: spec.clientID: bank.billing is not allowed by policy/default, which allows {namespace}.*
-        Approved=False PolicyDenied: spec.clientID: bank.billing is not allowed by policy/default, which allows {namespace}.*
-        Stalled=True PolicyDenied: spec.clientID: bank.billing is not allowed by policy/default, which allows {namespace}.*
-        wake 2026-01-01T00:05:00Z
-        = PUT status
-    "#]],
+            Ready=False PolicyDenied: spec.clientID: bank.billing is not allowed by policy/default, which allows {namespace}.*; choose one of these
+            Approved=False PolicyDenied: spec.clientID: bank.billing is not allowed by policy/default, which allows {namespace}.*; choose one of these
+            Stalled=True PolicyDenied: spec.clientID: bank.billing is not allowed by policy/default, which allows {namespace}.*; choose one of these
+            wake 2026-01-01T00:05:00Z
+            = PUT status
+        "#]],
     );
 }
 
@@ -1260,9 +1260,9 @@ fn a_takeover_of_a_client_id_outside_the_policy_is_refused() {
         expect![[r#"
             look at Secret billing
             --
-            Ready=False PolicyDenied: spec.clientID: shop.billing is not allowed by policy/default, which allows other.*
-            Approved=False PolicyDenied: spec.clientID: shop.billing is not allowed by policy/default, which allows other.*
-            Stalled=True PolicyDenied: spec.clientID: shop.billing is not allowed by policy/default, which allows other.*
+            Ready=False PolicyDenied: spec.clientID: shop.billing is not allowed by policy/default, which allows other.*; choose one of these
+            Approved=False PolicyDenied: spec.clientID: shop.billing is not allowed by policy/default, which allows other.*; choose one of these
+            Stalled=True PolicyDenied: spec.clientID: shop.billing is not allowed by policy/default, which allows other.*; choose one of these
             wake 2026-01-10T00:05:00Z
             --
             look at Secret billing
@@ -1374,17 +1374,17 @@ fn a_certificate_has_its_own_secret() {
         applied("billing").asking(vec![mtls]),
         "2026-01-01",
         expect![[r#"
-        mint certificate `mtls` revision 1  2026-01-01T00:00:00Z … 2026-04-01T00:00:00Z  FirstMint
-        accept 0c1e4b6e-6d8a-4f6e-9a55-1d3c0e6f7a10 (create)  FirstMint
-        publish billing-mtls (create)  FirstMint
-          tls.crt ← minted for `mtls`
-          tls.key ← minted for `mtls`
-        Ready=True Issued
-        Approved=False PolicyDenied: spec.credentials[mtls].certificate.dnsNames bank.example is not granted
-        Stalled=True PolicyDenied: spec.credentials[mtls].certificate.dnsNames bank.example is not granted
-        wake 2026-02-21T06:27:32Z
-        = POST ledger, POST Secret billing-mtls, PUT status
-    "#]],
+            mint certificate `mtls` revision 1  2026-01-01T00:00:00Z … 2026-04-01T00:00:00Z  FirstMint
+            accept 0c1e4b6e-6d8a-4f6e-9a55-1d3c0e6f7a10 (create)  FirstMint
+            publish billing-mtls (create)  FirstMint
+              tls.crt ← minted for `mtls`
+              tls.key ← minted for `mtls`
+            Ready=True Issued
+            Approved=False PolicyDenied: spec.credentials.certificate.dnsNames bank.example is not allowed: policy/default comes closest and allows *.{namespace}.svc, *.{namespace}.svc.cluster.local; what it needs is a policy that selects the namespace shop and has it in dnsNames
+            Stalled=True PolicyDenied: spec.credentials.certificate.dnsNames bank.example is not allowed: policy/default comes closest and allows *.{namespace}.svc, *.{namespace}.svc.cluster.local; what it needs is a policy that selects the namespace shop and has it in dnsNames
+            wake 2026-02-21T06:27:32Z
+            = POST ledger, POST Secret billing-mtls, PUT status
+        "#]],
     );
 }
 

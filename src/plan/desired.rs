@@ -6,13 +6,13 @@ use jiff::{SignedDuration, Timestamp};
 
 use crate::api::{self, KeyType, Kind, KindSpec, LongDuration, Reason, names};
 use crate::config::Durations;
-use crate::credential::{Held, Shown, public_key};
-use crate::ledger::Grant;
-use crate::policy::{self, Subject};
+use crate::credential::{Held, Shown, certificate, public_key};
+use crate::ledger::{self, Grant};
+use crate::policy::{self, Governance};
 use crate::rotation::{self, LONGEST_DURATION, LONGEST_TOKEN_LIFETIME, Rhythm};
 
 use super::Problem;
-use super::facts::{Environment, Registration};
+use super::facts::{Environment, Law, Registration};
 use super::given::{self, Given};
 
 /// One credential entry that is minted, as it shall be.
@@ -83,6 +83,15 @@ impl Settings {
         }
     }
 
+    /// The key type of a certificate.
+    #[must_use]
+    pub(super) const fn key_type(&self) -> Option<KeyType> {
+        match self {
+            Self::Certificate { key_type, .. } => Some(*key_type),
+            Self::ClientSecret | Self::AccessToken { .. } => None,
+        }
+    }
+
     /// What a Secret without it shows of it.
     #[must_use]
     pub(super) fn nothing_shown(&self) -> Shown {
@@ -99,7 +108,8 @@ impl Settings {
 #[must_use]
 pub(super) fn resolve(
     registration: &Registration,
-    environment: &Environment,
+    Law { environment, governance }: Law<'_>,
+    before: Option<&ledger::Entry>,
     grant: &Grant,
     now: Timestamp,
 ) -> Resolved {
@@ -108,6 +118,8 @@ pub(super) fn resolve(
         now,
         registration,
         environment,
+        governance,
+        before,
         grant,
         rotate: watermarks(registration, Watermark::Rotate, &mut resolved.problems),
         revoke: watermarks(registration, Watermark::Revoke, &mut resolved.problems),
@@ -158,6 +170,8 @@ struct Common<'a> {
     now: Timestamp,
     registration: &'a Registration,
     environment: &'a Environment,
+    governance: &'a Governance,
+    before: Option<&'a ledger::Entry>,
     grant: &'a Grant,
     rotate: Vec<(Option<String>, Timestamp)>,
     revoke: Vec<(Option<String>, Timestamp)>,
@@ -215,10 +229,10 @@ impl Common<'_> {
             ));
         }
         let renew_before = duration(entry.renew_before.as_deref(), &path("renewBefore"))?;
-        let bounded = policy::effective_duration(durations, asked);
-        if bounded.clamped {
+        let bounded = policy::effective_duration(self.governance, settings.kind(), durations, asked);
+        if let Some(by) = &bounded.clamped_by {
             let to = LongDuration::from_seconds(bounded.duration.as_secs().unsigned_abs());
-            resolved.notes.push(format!("{} is bounded to {to} by policy/{}", path("effectiveDuration"), policy.name));
+            resolved.notes.push(format!("{} is bounded to {to} by policy/{by}", path("effectiveDuration")));
         }
         if renew_before.is_some_and(|before| before >= bounded.duration) {
             resolved.notes.push(format!(
@@ -266,11 +280,20 @@ impl Common<'_> {
     }
 
     fn certificate(&self, entry: &api::Entry, asked: &api::Certificate, problems: &mut Vec<Problem>) -> Settings {
-        let Registration { namespace, name, .. } = self.registration;
-        let subject = Subject { namespace, name };
-        let (dns_names, denied) = policy::dns_names(&self.environment.policy, &asked.dns_names, subject);
-        problems.extend(denied.iter().map(|item| not_granted(entry, "certificate.dnsNames", item)));
-        Settings::Certificate { key_type: asked.key_type.unwrap_or_default(), dns_names }
+        let granted = |name: &&String| self.grant.dns_names.contains_key(*name);
+        let dns_names = asked.dns_names.iter().filter(granted).cloned().collect();
+        let mut key_type = asked.key_type.unwrap_or_default();
+        let credential = self.before.and_then(|before| before.credentials.get(&entry.name));
+        let before =
+            credential.and_then(|known| known.revisions.last()).and_then(|r| certificate::key_type(&r.verifier));
+        if let Some(before) = before.filter(|before| *before != key_type && !self.governance.allows_key_type(key_type))
+        {
+            let field = path(entry, "certificate.keyType");
+            let message = format!("{field}: {key_type} is not allowed by any policy, and {before} stays: put it back");
+            problems.push(Problem::new(Reason::PolicyDenied, message));
+            key_type = before;
+        }
+        Settings::Certificate { key_type, dns_names }
     }
 
     fn access_token(&self, entry: &api::Entry, asked: &api::AccessToken, problems: &mut Vec<Problem>) -> Settings {

@@ -10,6 +10,7 @@ use crate::config::{Policy, Server};
 use crate::credential::Shown;
 use crate::credential::published::Published;
 use crate::ledger;
+use crate::policy::{Governance, Subject};
 use crate::signer;
 use crate::signer::ca::CaIndex;
 
@@ -20,6 +21,8 @@ pub struct Facts {
     pub registration: Registration,
     /// What all registrations share.
     pub environment: Arc<Environment>,
+    /// The policies and approvals that govern it.
+    pub governance: Governance,
     /// The ledger entry of its client.
     pub ledger: LedgerFact,
     /// The Secrets it wants, and those that carry its mark, by name.
@@ -52,7 +55,7 @@ pub struct Registration {
 pub struct Environment {
     /// The built-in authorization server.
     pub server: Server,
-    /// The default policy.
+    /// The configured policy: of it only the durations count here, as defaults and as the product's bounds.
     pub policy: Policy,
     /// The token signing keys.
     pub keys: signer::Index,
@@ -150,6 +153,31 @@ pub struct Contents {
     pub connection: String,
     /// The names of its fields; empty where only a hint is known.
     pub fields: Vec<String>,
+}
+
+/// What bounds every registration's credentials.
+#[derive(Clone, Copy, Debug)]
+pub struct Law<'a> {
+    /// What all registrations share.
+    pub environment: &'a Environment,
+    /// The policies and approvals.
+    pub governance: &'a Governance,
+}
+
+impl Facts {
+    /// What bounds the credentials.
+    #[must_use]
+    pub fn law(&self) -> Law<'_> {
+        Law { environment: &self.environment, governance: &self.governance }
+    }
+}
+
+impl Registration {
+    /// Who asks.
+    #[must_use]
+    pub fn subject(&self) -> Subject<'_> {
+        Subject { namespace: &self.namespace, name: &self.name }
+    }
 }
 
 impl OurSecret {

@@ -7,10 +7,10 @@ use jiff::Timestamp;
 use crate::api::{Kind, Reason, names};
 use crate::credential::{Held, Shown};
 use crate::ledger::{self, Credential, Entry, Grant, Owner, VERSION};
-use crate::policy::{self, Decision, Subject};
+use crate::policy::{self, Decision};
 
 use super::facts::{Facts, LedgerFact, Owned, Standing};
-use super::{Accept, Draft, LedgerWrite, Problem, Retire, desired, methods};
+use super::{Accept, Draft, LedgerWrite, Problem, Retire, desired};
 
 /// The client of a registration, and what the plan builds on.
 #[derive(Clone, Debug)]
@@ -72,7 +72,7 @@ pub(super) fn client(facts: &Facts, now: Timestamp) -> Result<Client, Blocked> {
     let new_id = || wanted.clone().unwrap_or_else(|| registration.uid.clone());
     match &facts.ledger {
         LedgerFact::Absent => {
-            client_id_is_denied(facts).map_or(Ok(()), |problem| Err(Blocked::Problem(problem)))?;
+            admitted(facts)?;
             Ok(Client { id: new_id(), base: Base::New })
         }
         LedgerFact::Held { resource_version, entry, standing: Standing::Ours } => Ok(Client {
@@ -88,7 +88,7 @@ pub(super) fn client(facts: &Facts, now: Timestamp) -> Result<Client, Blocked> {
                 if is_meant && !absent.is_empty() {
                     return Err(Blocked::Read(absent));
                 }
-                client_id_is_denied(facts).map_or(Ok(()), |problem| Err(Blocked::Problem(problem)))?;
+                admitted(facts)?;
                 if wanted.is_none() || !is_meant {
                     return Ok(Client { id: new_id(), base: Base::New });
                 }
@@ -119,15 +119,12 @@ pub(super) fn client(facts: &Facts, now: Timestamp) -> Result<Client, Blocked> {
 }
 
 /// What is granted, with what was granted before.
-pub(super) fn grant(facts: &Facts, client: &Client) -> Decision {
+pub(super) fn grant(facts: &Facts, client: &Client, now: Timestamp) -> Decision {
     let registration = &facts.registration;
-    let subject = Subject { namespace: &registration.namespace, name: &registration.name };
     let none = Grant::default();
     let before = client.entry().map_or(&none, |entry| &entry.grant);
     // How it may authenticate is known when the credentials are.
-    let mut decision = policy::evaluate(&registration.spec, subject, &facts.environment.policy, before);
-    decision.grant.grant_types = methods::grant_types(&registration.spec);
-    decision
+    policy::evaluate(&registration.spec, registration.subject(), &facts.governance, before, now)
 }
 
 /// The ledger entry as it shall be, if it is not so already.
@@ -243,19 +240,11 @@ fn owner(facts: &Facts) -> Owner {
     Owner { namespace: registration.namespace.clone(), name: registration.name.clone(), uid: registration.uid.clone() }
 }
 
-fn client_id_is_denied(facts: &Facts) -> Option<Problem> {
+/// Whether policies let the client come to be.
+fn admitted(facts: &Facts) -> Result<(), Blocked> {
     let registration = &facts.registration;
-    let policy = &facts.environment.policy;
-    let id = registration.spec.client_id.as_deref()?;
-    let subject = Subject { namespace: &registration.namespace, name: &registration.name };
-    (!policy::allows_client_id(policy, id, subject)).then(|| {
-        let message = format!(
-            "spec.clientID: {id} is not allowed by policy/{}, which allows {}",
-            policy.name,
-            policy.client_ids.join(", ")
-        );
-        Problem::new(Reason::PolicyDenied, message)
-    })
+    let admitted = facts.governance.admits_client(registration.spec.client_id.as_deref(), registration.subject());
+    admitted.map_err(|refusal| Blocked::Problem(refusal.into()))
 }
 
 /// Whether a Secret that is marked as this registration's, and that nobody owns, holds a live value of the entry: the

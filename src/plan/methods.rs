@@ -3,6 +3,7 @@
 
 use crate::api::{self, AppRegistrationSpec, GrantType, Kind, Reason, TokenEndpointAuthMethod as Method};
 use crate::ledger::{Entry, Verifier};
+use crate::policy::Governance;
 
 use super::Problem;
 use super::given::{self, Given};
@@ -18,13 +19,15 @@ pub(super) const fn of_kind(kind: Kind) -> &'static [Method] {
     }
 }
 
-/// How the client may authenticate, and what is wrong with the method that it names. `before` is what the ledger has.
+/// How the client may authenticate, and what is wrong with the methods that it asks for. `before` is what the ledger has:
+/// it stays, whatever policies say, as long as it is asked for.
 #[must_use]
 pub(super) fn allowed(
     spec: &AppRegistrationSpec,
     before: Option<&Entry>,
     given: &[(Given, given::Verdict)],
-) -> (Vec<Method>, Option<Problem>) {
+    governance: &Governance,
+) -> (Vec<Method>, Vec<Problem>) {
     let entries = spec.effective_credentials();
     let has_unknown = entries.iter().any(|entry| entry.kind().is_none());
     let mut possible: Vec<Method> =
@@ -50,13 +53,53 @@ pub(super) fn allowed(
     }
     methods.sort_unstable();
     methods.dedup();
-    (methods, problem)
+    let had = before.map(|entry| entry.grant.auth_methods.as_slice()).unwrap_or_default();
+    let (granted, denied): (Vec<_>, Vec<_>) =
+        methods.into_iter().partition(|m| had.contains(m) || governance.allows_auth_method(*m));
+    let problems = problem.into_iter().chain(denied_by_policy(spec, &granted, &denied)).collect();
+    (or_else_had(granted, &denied, had), problems)
 }
 
-/// The grants that the client may use; never empty, which would mean all. A public client has nothing to use
-/// `client_credentials` with.
+/// What is said of methods that no policy allows: one that is not named and not needed is not missed.
+fn denied_by_policy(spec: &AppRegistrationSpec, granted: &[Method], denied: &[Method]) -> Option<Problem> {
+    if denied.is_empty() || (spec.token_endpoint_auth_method.is_none() && !granted.is_empty()) {
+        return None;
+    }
+    let names = denied.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+    let message = format!(
+        "spec.tokenEndpointAuthMethod: {names} is allowed by no policy of the namespace: use one that is, and a credential \
+         for it"
+    );
+    Some(Problem::new(Reason::PolicyDenied, message))
+}
+
+/// What was in force stays so while what takes its place is refused.
+fn or_else_had<T: Clone>(granted: Vec<T>, denied: &[T], had: &[T]) -> Vec<T> {
+    if granted.is_empty() && !denied.is_empty() { had.to_vec() } else { granted }
+}
+
+/// The grants that the client may use, and what is wrong with those that it asks for. What the ledger has of them stays.
 #[must_use]
-pub(super) fn grant_types(spec: &AppRegistrationSpec) -> Vec<GrantType> {
+pub(super) fn grant_types(
+    spec: &AppRegistrationSpec,
+    before: Option<&Entry>,
+    governance: &Governance,
+) -> (Vec<GrantType>, Option<Problem>) {
+    // An entry from before they were recorded has them all.
+    let had = before.map(|entry| entry.grant.grant_types.clone().unwrap_or_else(|| GrantType::ALL.into()));
+    let had = had.unwrap_or_default();
+    let (granted, denied): (Vec<_>, Vec<_>) =
+        asked_grant_types(spec).into_iter().partition(|t| had.contains(t) || governance.allows_grant_type(*t));
+    let problem = (!denied.is_empty()).then(|| {
+        let names = denied.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+        let message = format!("spec.grantTypes: {names} is allowed by no policy of the namespace: list others");
+        Problem::new(Reason::PolicyDenied, message)
+    });
+    (or_else_had(granted, &denied, &had), problem)
+}
+
+/// The grants that are asked for. A public client has nothing to use `client_credentials` with.
+fn asked_grant_types(spec: &AppRegistrationSpec) -> Vec<GrantType> {
     let is_public = spec.effective_credentials().is_empty();
     let mut types = spec.grant_types.clone();
     if types.is_empty() {
@@ -66,9 +109,6 @@ pub(super) fn grant_types(spec: &AppRegistrationSpec) -> Vec<GrantType> {
         }
     }
     types.retain(|grant| !is_public || *grant != GrantType::ClientCredentials);
-    if types.is_empty() {
-        types.push(GrantType::AuthorizationCode);
-    }
     types.sort_unstable();
     types.dedup();
     types
@@ -97,7 +137,18 @@ const fn need(method: Method) -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::api::{ClientSecret, Entry as CredentialEntry};
+    use crate::api::{ClientSecret, Entry as CredentialEntry, RegistrationPolicySpec};
+    use crate::config::Policy;
+    use crate::policy::Rules;
+
+    fn permissive() -> Governance {
+        Governance { policies: vec![Rules::of_config(&Policy::default()).unwrap().into()], ..Governance::default() }
+    }
+
+    fn allowing(spec: RegistrationPolicySpec) -> Governance {
+        let rules = Rules::of_object("p", &spec, &Policy::default()).unwrap();
+        Governance { policies: vec![rules.into()], ..Governance::default() }
+    }
 
     #[test]
     fn grant_types_are_recorded_as_they_count() {
@@ -117,13 +168,10 @@ mod tests {
                 AppRegistrationSpec { credentials: public.clone(), ..with_uris.clone() },
                 vec![AuthorizationCode, RefreshToken],
             ),
-            (AppRegistrationSpec { credentials: public.clone(), ..plain.clone() }, vec![AuthorizationCode]),
-            (
-                AppRegistrationSpec { credentials: public, grant_types: vec![ClientCredentials], ..plain },
-                vec![AuthorizationCode],
-            ),
+            (AppRegistrationSpec { credentials: public.clone(), ..plain.clone() }, vec![]),
+            (AppRegistrationSpec { credentials: public, grant_types: vec![ClientCredentials], ..plain }, vec![]),
         ] {
-            assert_eq!(grant_types(&spec), expected, "{spec:?}");
+            assert_eq!(asked_grant_types(&spec), expected, "{spec:?}");
         }
     }
 
@@ -132,15 +180,40 @@ mod tests {
         let entry =
             CredentialEntry { name: "web".into(), client_secret: Some(ClientSecret {}), ..CredentialEntry::default() };
         let mut spec = AppRegistrationSpec { credentials: Some(vec![entry]), ..AppRegistrationSpec::default() };
-        assert_eq!(allowed(&spec, None, &[]), (vec![Method::ClientSecretBasic], None));
+        assert_eq!(allowed(&spec, None, &[], &permissive()), (vec![Method::ClientSecretBasic], vec![]));
         spec.token_endpoint_auth_method = Some(Method::ClientSecretPost);
-        assert_eq!(allowed(&spec, None, &[]), (vec![Method::ClientSecretPost], None));
+        assert_eq!(allowed(&spec, None, &[], &permissive()), (vec![Method::ClientSecretPost], vec![]));
         spec.token_endpoint_auth_method = Some(Method::TlsClientAuth);
-        let (methods, problem) = allowed(&spec, None, &[]);
+        let (methods, problems) = allowed(&spec, None, &[], &permissive());
         assert_eq!(methods, [Method::TlsClientAuth], "the one that is registered is the only one");
         assert_eq!(
-            problem.unwrap().message,
+            problems[0].message,
             "spec.tokenEndpointAuthMethod: tls_client_auth needs a certificate: add one, or set another method"
         );
+    }
+
+    #[test]
+    fn a_policy_takes_away_no_method_and_no_grant_that_is_in_use() {
+        let spec = AppRegistrationSpec::default();
+        let narrow = allowing(RegistrationPolicySpec {
+            token_endpoint_auth_methods: Some(vec![Method::PrivateKeyJwt]),
+            grant_types: Some(vec![]),
+            ..RegistrationPolicySpec::default()
+        });
+        let (methods, problems) = allowed(&spec, None, &[], &narrow);
+        assert_eq!((methods.as_slice(), problems.len()), (&[][..], 1), "what is new is refused");
+        let (types, problem) = grant_types(&spec, None, &narrow);
+        assert_eq!((types.as_slice(), problem.is_some()), (&[][..], true));
+
+        let mut world = crate::plan::model::World::new("billing");
+        world.converge(&mut crate::plan::model::Memory::default(), crate::plan::model::at("2026-01-01"));
+        let mut entry = world.entry().unwrap().clone();
+        entry.grant.auth_methods = vec![Method::ClientSecretBasic];
+        entry.grant.grant_types = Some(vec![GrantType::ClientCredentials]);
+        assert_eq!(allowed(&spec, Some(&entry), &[], &narrow), (vec![Method::ClientSecretBasic], vec![]));
+        assert_eq!(grant_types(&spec, Some(&entry), &narrow), (vec![GrantType::ClientCredentials], None));
+        let other = AppRegistrationSpec { token_endpoint_auth_method: Some(Method::ClientSecretPost), ..spec };
+        let (methods, problems) = allowed(&other, Some(&entry), &[], &narrow);
+        assert_eq!((methods.as_slice(), problems.len()), (&[Method::ClientSecretBasic][..], 1), "the old one stays");
     }
 }

@@ -31,6 +31,7 @@ use jiff::{SignedDuration, Timestamp};
 
 use crate::api::{AppRegistrationStatus, KeyType, Reason};
 use crate::ledger::Entry;
+use crate::policy::{self, Absence};
 use crate::rotation;
 
 pub use connection::Connection;
@@ -64,6 +65,8 @@ pub struct Plan {
     pub status: AppRegistrationStatus,
     /// Secrets whose annotations do not tell what is the matter with them: they are read again at the next pass.
     pub doubtful: BTreeSet<String>,
+    /// What granted the items that stay although no policy allows them any more, as the ledger says it.
+    pub kept_by: BTreeSet<String>,
     /// Whether every credential was shown and accepted before the first step.
     pub is_served: bool,
     /// When to look again.
@@ -77,6 +80,8 @@ pub struct Look {
     pub registration: bool,
     /// These Secrets.
     pub secrets: BTreeSet<String>,
+    /// These approvals, of which the watch shows nothing any more.
+    pub approvals: BTreeSet<String>,
 }
 
 /// A credential to be minted.
@@ -241,6 +246,12 @@ pub struct Problem {
     pub message: String,
 }
 
+impl From<policy::Refusal> for Problem {
+    fn from((reason, message): policy::Refusal) -> Self {
+        Self { reason, message }
+    }
+}
+
 impl Problem {
     /// A problem.
     #[must_use]
@@ -253,7 +264,7 @@ impl Look {
     /// Whether nothing must be read.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        !self.registration && self.secrets.is_empty()
+        !self.registration && self.secrets.is_empty() && self.approvals.is_empty()
     }
 }
 
@@ -282,6 +293,9 @@ pub fn decide(facts: &Facts, now: Timestamp) -> Plan {
         Err(ledger::Blocked::Problem(problem)) => return blocked(facts, &problem, now),
     };
     let draft = Draft::of(facts, &client, now);
+    if !draft.decision.unseen.is_empty() {
+        return Plan::looking_at(Look { approvals: draft.decision.unseen, ..Look::default() });
+    }
     let plan = draft.plan(facts, &client, now);
     let look = look(&plan, facts, &client);
     if look.is_empty() { plan } else { Plan::looking_at(look) }
@@ -290,7 +304,7 @@ pub fn decide(facts: &Facts, now: Timestamp) -> Plan {
 /// Everything decided about the entries, before it becomes steps.
 struct Draft {
     resolved: desired::Resolved,
-    decision: crate::policy::Decision,
+    decision: policy::Decision,
     verdicts: Vec<(Desired, Verdict)>,
     given: Vec<(Given, given::Verdict)>,
     problems: Vec<Problem>,
@@ -300,8 +314,8 @@ struct Draft {
 impl Draft {
     fn of(facts: &Facts, client: &Client, now: Timestamp) -> Self {
         let registration = &facts.registration;
-        let mut decision = ledger::grant(facts, client);
-        let resolved = desired::resolve(registration, &facts.environment, &decision.grant, now);
+        let mut decision = ledger::grant(facts, client, now);
+        let resolved = desired::resolve(registration, facts.law(), client.entry(), &decision.grant, now);
         let customers: Vec<_> = decision.grant.customers.keys().cloned().collect();
         let customer_groups: Vec<_> = decision.grant.customer_groups.keys().cloned().collect();
         let clock = obstacle::clock_is_behind(client, now);
@@ -334,7 +348,9 @@ impl Draft {
             let obstacle = unwritable
                 .clone()
                 .or_else(|| clock.clone())
-                .or_else(|| obstacle::kind_is_denied(&desired.name, kind, view.ledger.is_some(), facts))
+                .or_else(|| {
+                    obstacle::credential_is_denied(&desired.name, desired.settings.key_type(), kind, client, facts)
+                })
                 .or_else(|| obstacle::authority_is_missing(&view, facts));
             let mut verdict = entry::decide(&view, obstacle);
             // Said even while nothing is due: a person has time to mend it before something is.
@@ -345,9 +361,13 @@ impl Draft {
         }
         let given: Vec<_> = resolved.given.iter().map(|g| (g.clone(), Self::given(g, facts, client, now))).collect();
         problems.extend(given.iter().filter_map(|(_, verdict)| verdict.problem.clone()));
-        let (methods, problem) = methods::allowed(&registration.spec, client.entry(), &given);
+        let before = client.entry();
+        let (methods, denied) = methods::allowed(&registration.spec, before, &given, &facts.governance);
         decision.grant.auth_methods = methods;
-        problems.extend(problem);
+        problems.extend(denied);
+        let (grant_types, denied) = methods::grant_types(&registration.spec, before, &facts.governance);
+        decision.grant.grant_types = Some(grant_types);
+        problems.extend(denied);
         let next_revocation = desired::next_revocation(registration, now);
         Self { resolved, decision, verdicts, given, problems, next_revocation }
     }
@@ -356,7 +376,7 @@ impl Draft {
     fn given(given: &Given, facts: &Facts, client: &Client, now: Timestamp) -> given::Verdict {
         let kind = given.kind();
         let ledger = client.credential(&given.name, kind);
-        let denied = || obstacle::kind_is_denied(&given.name, kind, ledger.is_some(), facts);
+        let denied = || obstacle::credential_is_denied(&given.name, None, kind, client, facts);
         let obstacle = match given.settings {
             given::Settings::PublicKey(_) => obstacle::clock_is_behind(client, now).or_else(denied),
             // It has no revisions, and with them no time that a clock could be behind.
@@ -374,10 +394,13 @@ impl Draft {
         steps.extend(secret::publish(facts, client, self, now).into_iter().map(Step::Publish));
         steps.extend(secret::remove(facts).into_iter().map(Step::Remove));
         steps.extend(ledger::retire(client, self, accepts).map(Step::Retire));
+        let is_doubtful = facts.governance.absent.values().any(|absence| *absence == Absence::Doubtful);
         let wake = self
             .verdicts
             .iter()
             .filter_map(|(_, verdict)| verdict.wake)
+            .chain(self.decision.next_expiry)
+            .chain(is_doubtful.then(|| rotation::add(now, LOOK_AGAIN)))
             .chain(self.given.iter().filter_map(|(_, verdict)| verdict.wake))
             .chain(self.watermarks_to_come())
             .chain(
@@ -392,6 +415,7 @@ impl Draft {
             look: Look::default(),
             status: status::success(facts, client, self, &steps, now),
             doubtful: self.doubtful(facts, &steps),
+            kept_by: self.decision.kept.iter().map(|kept| kept.by.clone()).collect(),
             is_served: self.verdicts.iter().all(|(_, verdict)| verdict.is_served)
                 && self.given.iter().all(|(_, verdict)| verdict.is_served),
             mints,
@@ -478,7 +502,7 @@ fn look(plan: &Plan, facts: &Facts, client: &Client) -> Look {
         }
     }
     secrets.retain(|name| !facts.secrets.get(name).is_some_and(SecretFact::is_live));
-    Look { registration: false, secrets }
+    Look { secrets, ..Look::default() }
 }
 
 impl Publish {

@@ -9,18 +9,22 @@ use std::sync::Arc;
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::ByteString;
 
-use crate::api::{self, AppRegistrationSpec, AppRegistrationStatus, Kind, Reason, names};
+use crate::api::{
+    self, AppRegistrationSpec, AppRegistrationStatus, Kind, Reason, RegistrationApprovalSpec, RegistrationPolicySpec,
+    names,
+};
 use crate::config::{Policy, Server};
 use crate::credential::access_token::Claims;
 use crate::credential::published::Published;
 use crate::credential::{Held, Shown, field};
 use crate::ledger::{self, CertificateVerifier, ClientSecretVerifier, Digest, Entry, Revision, Verifier};
+use crate::policy::{Absence, Governance, Rules};
 use crate::rotation;
 use crate::signer::ca::{CaIndex, CaRecord};
 use crate::signer::{Algorithm, Index, KeyRecord};
 
 use super::facts::{
-    Contents, Environment, Facts, LedgerFact, OurSecret, Owned, Registration, SecretFact, Source, Standing,
+    Contents, Environment, Facts, Law, LedgerFact, OurSecret, Owned, Registration, SecretFact, Source, Standing,
 };
 use super::{LedgerWrite, Look, Order, Plan, Publish, Reading, SecretWrite, Step, Value};
 
@@ -40,6 +44,14 @@ pub(super) fn at(text: &str) -> Timestamp {
 pub(super) struct World {
     pub(super) registration: Registration,
     pub(super) environment: Environment,
+    /// The policies that select its namespace, beside the configured one.
+    pub(super) policies: BTreeMap<String, RegistrationPolicySpec>,
+    /// Policies that granted something and select its namespace no more.
+    pub(super) departed: BTreeSet<String>,
+    /// Its approvals.
+    pub(super) approvals: BTreeMap<String, RegistrationApprovalSpec>,
+    /// How many registrations come before it.
+    pub(super) older: usize,
     /// By the name of their Secrets, with the resourceVersion.
     pub(super) ledger: BTreeMap<String, (u64, Entry)>,
     pub(super) secrets: BTreeMap<String, Stored>,
@@ -165,6 +177,10 @@ impl World {
         Self {
             registration,
             environment,
+            policies: BTreeMap::new(),
+            departed: BTreeSet::new(),
+            approvals: BTreeMap::new(),
+            older: 0,
             ledger: BTreeMap::new(),
             secrets: BTreeMap::new(),
             requests: Vec::new(),
@@ -215,6 +231,7 @@ impl World {
         let mut registration = view.registration.clone();
         registration.confirmed = look.registration;
         let environment = Arc::new(self.environment.clone());
+        let governance = view.governance(self, look);
         let ledger = view.ledger_fact();
         let trusted = match &ledger {
             LedgerFact::Held { entry, .. } => Some((**entry).clone()),
@@ -273,7 +290,29 @@ impl World {
             };
             secrets.insert(name, fact);
         }
-        Facts { registration, environment, ledger, secrets }
+        Facts { registration, environment, governance, ledger, secrets }
+    }
+
+    /// What governs the registration as the watches have shown it, with live reads of what is there now.
+    pub(super) fn governance(&self, live: &Self, look: &Look) -> Governance {
+        let configured = &self.environment.policy;
+        let mut policies: Vec<Arc<Rules>> = self
+            .policies
+            .iter()
+            .map(|(name, spec)| Arc::new(Rules::of_object(name, spec, configured).unwrap()))
+            .collect();
+        policies.extend(configured.enabled.then(|| Arc::new(Rules::of_config(configured).unwrap())));
+        policies.sort_by(|a, b| a.name.cmp(&b.name));
+        let mut approvals: BTreeMap<_, _> =
+            self.approvals.iter().map(|(name, spec)| (name.clone(), Arc::new(spec.clone()))).collect();
+        let mut absent = BTreeMap::new();
+        for name in &look.approvals {
+            match live.approvals.get(name) {
+                Some(spec) => drop(approvals.insert(name.clone(), Arc::new(spec.clone()))),
+                None => drop(absent.insert(name.clone(), Absence::Confirmed)),
+            }
+        }
+        Governance { policies, departed: self.departed.clone(), approvals, absent, older: self.older, unknown: None }
     }
 
     /// What a Secret holds, by its values. Certificates here are texts: `certificate <n> <shape>` and `key <n>`.
@@ -717,7 +756,9 @@ impl World {
     /// How long an old value is promised to go on, by entry; nothing is promised for entries that are gone.
     fn overlaps(&self) -> BTreeMap<String, SignedDuration> {
         let grant = ledger::Grant::default();
-        let resolved = super::desired::resolve(&self.registration, &self.environment, &grant, Timestamp::MIN);
+        let governance = self.governance(self, &Look::default());
+        let law = Law { environment: &self.environment, governance: &governance };
+        let resolved = super::desired::resolve(&self.registration, law, self.entry(), &grant, Timestamp::MIN);
         resolved.entries.iter().map(|d| (d.name.clone(), d.rhythm.overlap())).collect()
     }
 

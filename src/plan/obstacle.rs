@@ -2,8 +2,7 @@
 
 use jiff::Timestamp;
 
-use crate::api::{Kind, Reason};
-use crate::policy;
+use crate::api::{self, KeyType, Kind, Reason};
 use crate::rotation::{self, CLOCK_TOLERANCE};
 
 use super::Problem;
@@ -22,13 +21,24 @@ pub(super) fn clock_is_behind(client: &Client, now: Timestamp) -> Option<Problem
     })
 }
 
-/// A policy does not stop what exists, but nothing new of the kind begins.
-pub(super) fn kind_is_denied(name: &str, kind: Kind, exists: bool, facts: &Facts) -> Option<Problem> {
-    let allowed_by = &facts.environment.policy;
-    (!exists && !policy::allows_kind(allowed_by, kind)).then(|| {
-        let message = format!("spec.credentials[{name}]: the kind {kind} is not allowed by policy/{}", allowed_by.name);
-        Problem::new(Reason::PolicyDenied, message)
-    })
+/// A policy does not stop what exists, but nothing new begins that none allows.
+pub(super) fn credential_is_denied(
+    name: &str,
+    key_type: Option<KeyType>,
+    kind: Kind,
+    client: &Client,
+    facts: &Facts,
+) -> Option<Problem> {
+    if client.credential(name, kind).is_some() {
+        return None;
+    }
+    let registration = &facts.registration;
+    let entries = registration.spec.effective_credentials();
+    let exists = |entry: &api::Entry| entry.kind().is_some_and(|kind| client.credential(&entry.name, kind).is_some());
+    let position = entries.iter().position(|entry| entry.name == name).unwrap_or(entries.len());
+    let others = entries.iter().enumerate().filter(|(at, entry)| *at < position || exists(entry)).count();
+    let refusal = facts.governance.admits_credential(name, kind, key_type, others, registration.subject()).err()?;
+    Some(refusal.into())
 }
 
 /// Whatever the policy says, a certificate needs somebody to sign it.

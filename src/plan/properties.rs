@@ -726,7 +726,12 @@ fn facts() -> impl Strategy<Value = (Facts, Timestamp)> {
                 environment.policy.kinds = Vec::new();
                 environment.policy.scopes = Vec::new();
             }
-            (Facts { registration, environment: Arc::new(environment), ledger, secrets }, now)
+            let rules = crate::policy::Rules::of_config(&environment.policy).unwrap();
+            let governance = crate::policy::Governance {
+                policies: if mess & 8 == 8 { Vec::new() } else { vec![Arc::new(rules)] },
+                ..crate::policy::Governance::default()
+            };
+            (Facts { registration, environment: Arc::new(environment), governance, ledger, secrets }, now)
         },
     )
 }

@@ -62,7 +62,7 @@ pub(super) fn success(
         credentials,
         secrets: secrets(facts, draft, steps, &draft.doubtful(facts, steps)),
         next_transition_time: next.first().copied().map(StatusTime::from),
-        conditions: conditions(facts, &before.conditions, &approved(draft), &ready(is_ready, draft), now),
+        conditions: conditions(facts, &before.conditions, &approved(facts, draft), &ready(facts, is_ready, draft), now),
     }
 }
 
@@ -85,10 +85,8 @@ pub(super) fn blocked(facts: &Facts, problem: &Problem, now: Timestamp) -> AppRe
                 || credential.current.as_ref().is_some_and(|current| is_valid(current.not_after))
         });
     let ready = Ready { is_ready: was_ready, problem: Some(problem.clone()) };
-    let approval = Approval {
-        denied: (problem.reason == Reason::PolicyDenied).then(|| problem.message.clone()),
-        notes: Vec::new(),
-    };
+    let is_denied = matches!(problem.reason, Reason::PolicyDenied | Reason::NoPolicy | Reason::QuotaExceeded);
+    let approval = Approval { denied: is_denied.then(|| problem.clone()), notes: Vec::new() };
     status.conditions = conditions(facts, &registration.status.conditions, &approval, &ready, now);
     status
 }
@@ -110,8 +108,11 @@ pub fn after_failure(facts: &Facts, plan: &Plan, failure: &Failure, now: Timesta
         problem: Some(Problem::new(reason, failure.message.clone())),
     };
     let approved = plan.status.conditions.iter().find(|c| c.type_ == ConditionType::Approved.as_str());
-    let approval =
-        Approval { denied: approved.filter(|c| c.status == "False").map(|c| c.message.clone()), notes: Vec::new() };
+    let denied = approved.filter(|c| c.status == "False").map(|c| {
+        let reason = Reason::ALL.iter().find(|reason| reason.as_str() == c.reason).copied();
+        Problem::new(reason.unwrap_or(Reason::PolicyDenied), c.message.clone())
+    });
+    let approval = Approval { denied, notes: Vec::new() };
     status.conditions = conditions(facts, &before.conditions, &approval, &ready, now);
     status
 }
@@ -139,31 +140,31 @@ struct Ready {
 }
 
 struct Approval {
-    denied: Option<String>,
+    denied: Option<Problem>,
     notes: Vec<String>,
 }
 
-fn ready(is_ready: bool, draft: &Draft) -> Ready {
+fn ready(facts: &Facts, is_ready: bool, draft: &Draft) -> Ready {
     // What needs a person is said first: it would otherwise hide behind what mends itself.
     let problem =
         draft.problems.iter().find(|problem| is_stalled(problem.reason)).or_else(|| draft.problems.first()).cloned();
-    let denied = draft
-        .decision
-        .denied
-        .first()
-        .map(|_| Problem::new(Reason::PolicyDenied, approved(draft).denied.unwrap_or_default()));
+    // What is kept against every policy is said as not approved, and is nothing that must be done.
+    let denied = draft.decision.reason().and_then(|reason| {
+        let message = approved(facts, draft).denied?.message;
+        Some(Problem::new(reason, message))
+    });
     Ready { is_ready, problem: problem.or(denied) }
 }
 
-fn approved(draft: &Draft) -> Approval {
-    let denied: Vec<_> =
-        draft.decision.denied.iter().map(|denied| format!("spec.{} {}", denied.field, denied.item)).collect();
-    let denied_entries = draft.problems.iter().filter(|p| p.reason == Reason::PolicyDenied).map(|p| p.message.clone());
-    let all: Vec<_> = if denied.is_empty() { None } else { Some(format!("not granted: {}", denied.join(", "))) }
-        .into_iter()
-        .chain(denied_entries)
-        .collect();
-    Approval { denied: (!all.is_empty()).then(|| all.join("; ")), notes: draft.resolved.notes.clone() }
+fn approved(facts: &Facts, draft: &Draft) -> Approval {
+    let is_denied =
+        |problem: &&Problem| matches!(problem.reason, Reason::PolicyDenied | Reason::NoPolicy | Reason::QuotaExceeded);
+    let of_entries: Vec<_> = draft.problems.iter().filter(is_denied).collect();
+    let reason = draft.decision.reason().or_else(|| of_entries.first().map(|problem| problem.reason));
+    let of_items = Some(draft.decision.message(facts.registration.subject())).filter(|message| !message.is_empty());
+    let all: Vec<_> = of_items.into_iter().chain(of_entries.iter().map(|problem| problem.message.clone())).collect();
+    let denied = (!all.is_empty()).then(|| Problem::new(reason.unwrap_or(Reason::PolicyDenied), all.join("; ")));
+    Approval { denied, notes: draft.resolved.notes.clone() }
 }
 
 fn conditions(
@@ -181,8 +182,8 @@ fn conditions(
         Some(_) | None => (Reason::Progressing, "credentials are being made".to_owned()),
     };
     wanted.push((ConditionType::Ready, ready.is_ready, reason, message));
-    if let Some(message) = &approval.denied {
-        wanted.push((ConditionType::Approved, false, Reason::PolicyDenied, message.clone()));
+    if let Some(denied) = &approval.denied {
+        wanted.push((ConditionType::Approved, false, denied.reason, denied.message.clone()));
     } else {
         let notes = if approval.notes.is_empty() {
             "all that is asked for is granted".to_owned()

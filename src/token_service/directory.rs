@@ -255,8 +255,7 @@ impl Client {
             scope: scopes(grant.scopes).into(),
             granted: (granted != Granted::NOTHING).then(|| Box::new(granted)),
             methods: grant.auth_methods.into_iter().collect(),
-            has_client_credentials: grant.grant_types.is_empty()
-                || grant.grant_types.contains(&GrantType::ClientCredentials),
+            has_client_credentials: grant.grant_types.is_none_or(|types| types.contains(&GrantType::ClientCredentials)),
             proofs: Proofs::of(&entry.credentials),
             tokens_from: tokens_from.into(),
             accepted: accepted.into(),

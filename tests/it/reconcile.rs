@@ -87,7 +87,7 @@ impl Stage {
         };
         let clients = Clients { watches: self.server.client(), requests: self.server.client() };
         let mut registry = metrics::registry();
-        let controller = Controller::new(options, clients, self.clock.clone(), &mut registry);
+        let controller = Controller::new(options, clients, self.clock.clone(), &mut registry).unwrap();
         Running { handle: tokio::spawn(controller.run(CancellationToken::new())), registry }
     }
 

@@ -1,0 +1,103 @@
+//! `RegistrationApproval`: a second pair of eyes, as an object.
+
+use kube::CustomResource;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+
+use super::schema;
+
+/// What is approved of one registration: exactly these items, no globs. To revoke is to delete it, or to take items out.
+///
+/// A field that this version does not know makes the approval unreadable: it might be a condition.
+#[derive(CustomResource, JsonSchema, Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[kube(
+    group = "appreg.dev",
+    version = "v1alpha1",
+    kind = "RegistrationApproval",
+    doc = "The approval of what a registration asks for, where a policy wants one.",
+    derive = "PartialEq",
+    shortname = "regapp",
+    validation = Rule::new("self.metadata.name.size() <= 127").message("metadata.name: use at most 127 characters"),
+    printcolumn(name = "Namespace", type_ = "string", json_path = ".spec.registration.namespace"),
+    printcolumn(name = "Registration", type_ = "string", json_path = ".spec.registration.name"),
+    printcolumn(name = "Expires", type_ = "string", json_path = ".spec.expires"),
+    printcolumn(
+        name = "Age",
+        type_ = "date",
+        json_path = ".metadata.creationTimestamp"
+    )
+)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[schemars(extend("x-kubernetes-validations" = rules()))]
+pub struct RegistrationApprovalSpec {
+    /// The registration. An approval is for one, and stays so.
+    pub registration: RegistrationRef,
+
+    /// Why it is approved, and by whom, for people.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 1024))]
+    pub description: Option<String>,
+
+    /// The approved scopes.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(extend("maxItems" = 64, "x-kubernetes-list-type" = "set", "items" = schema::scope()))]
+    pub scopes: Vec<String>,
+
+    /// The approved audiences to call.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(extend("maxItems" = 16, "x-kubernetes-list-type" = "set", "items" = schema::audience()))]
+    pub audiences: Vec<String>,
+
+    /// The approved audiences to serve.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(extend("maxItems" = 16, "x-kubernetes-list-type" = "set", "items" = schema::audience()))]
+    pub resource_audiences: Vec<String>,
+
+    /// The approved customers; * is all of them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(extend("maxItems" = 64, "x-kubernetes-list-type" = "set", "items" = schema::scope()))]
+    pub customers: Vec<String>,
+
+    /// The approved customer groups.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(extend("maxItems" = 64, "x-kubernetes-list-type" = "set", "items" = schema::scope()))]
+    pub customer_groups: Vec<String>,
+
+    /// The approved redirect URIs, in full.
+    #[serde(rename = "redirectURIs", default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(extend("maxItems" = 64, "x-kubernetes-list-type" = "set", "items" = schema::redirect_uri()))]
+    pub redirect_uris: Vec<String>,
+
+    /// When the approval ends, and with it what it grants (RFC 3339 with offset); by default never.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "schema::time")]
+    pub expires: Option<String>,
+}
+
+/// The name of a registration.
+#[derive(JsonSchema, Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct RegistrationRef {
+    /// Its namespace.
+    #[schemars(length(min = 1, max = 63), regex(pattern = schema::DNS_LABEL))]
+    pub namespace: String,
+
+    /// Its name.
+    #[schemars(length(min = 1, max = 63), regex(pattern = schema::DNS_SUBDOMAIN))]
+    pub name: String,
+}
+
+fn rules() -> Value {
+    const ITEMS: [&str; 6] =
+        ["scopes", "audiences", "resourceAudiences", "customers", "customerGroups", "redirectURIs"];
+    let has_one = ITEMS.map(|list| format!("has(self.{list}) && self.{list}.size() > 0")).join(" || ");
+    json!([
+        schema::rule(&has_one, &format!("an approval approves something: list items in one of {}", ITEMS.join(", "))),
+        schema::fixed(
+            "self.registration == oldSelf.registration",
+            ".registration",
+            "registration is immutable: what was approved for one is not approved for another; create a second approval",
+        ),
+    ])
+}

@@ -1,0 +1,158 @@
+//! Which namespaces are meant: a LabelSelector as Kubernetes evaluates it.
+
+use std::collections::BTreeMap;
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, LabelSelectorRequirement};
+use schemars::{Schema, SchemaGenerator, json_schema};
+use serde_json::{Value, json};
+
+/// The most labels and expressions that one selector has.
+const MOST_REQUIREMENTS: u32 = 16;
+
+/// Why a selector cannot be evaluated.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum InvalidSelector {
+    /// The operator is none of `In`, `NotIn`, `Exists`, `DoesNotExist`.
+    #[error("matchExpressions[{index}].operator: {operator} is none of In, NotIn, Exists, DoesNotExist")]
+    Operator {
+        /// Which expression.
+        index: usize,
+        /// The operator.
+        operator: String,
+    },
+    /// `In` and `NotIn` need values; `Exists` and `DoesNotExist` take none.
+    #[error("matchExpressions[{index}].values: {operator} {problem}")]
+    Values {
+        /// Which expression.
+        index: usize,
+        /// The operator.
+        operator: String,
+        /// What is wrong with its values.
+        problem: &'static str,
+    },
+}
+
+/// Whether labels are selected; an empty selector selects everything.
+///
+/// Absent labels are as in Kubernetes: `NotIn` and `DoesNotExist` select an object that lacks the label.
+pub fn selects(selector: &LabelSelector, labels: &BTreeMap<String, String>) -> Result<bool, InvalidSelector> {
+    let mut selected = selector.match_labels.iter().flatten().all(|(name, value)| labels.get(name) == Some(value));
+    for (index, expression) in selector.match_expressions.iter().flatten().enumerate() {
+        selected &= meets(index, expression, labels)?;
+    }
+    Ok(selected)
+}
+
+fn meets(
+    index: usize,
+    LabelSelectorRequirement { key, operator, values }: &LabelSelectorRequirement,
+    labels: &BTreeMap<String, String>,
+) -> Result<bool, InvalidSelector> {
+    let values = values.as_deref().unwrap_or_default();
+    let (takes_values, meets) = match operator.as_str() {
+        "In" => (true, labels.get(key).is_some_and(|value| values.contains(value))),
+        "NotIn" => (true, labels.get(key).is_none_or(|value| !values.contains(value))),
+        "Exists" => (false, labels.contains_key(key)),
+        "DoesNotExist" => (false, !labels.contains_key(key)),
+        other => return Err(InvalidSelector::Operator { index, operator: other.to_owned() }),
+    };
+    match (takes_values, values.is_empty()) {
+        (true, true) => {
+            Err(InvalidSelector::Values { index, operator: operator.clone(), problem: "needs at least one" })
+        }
+        (false, false) => Err(InvalidSelector::Values { index, operator: operator.clone(), problem: "takes none" }),
+        _ => Ok(meets),
+    }
+}
+
+/// The schema of a namespaceSelector, with the rules that Kubernetes has for its own.
+pub(super) fn schema(_: &mut SchemaGenerator) -> Schema {
+    let name = json!({"type": "string", "minLength": 1, "maxLength": 317});
+    json_schema!({
+        "type": "object",
+        "properties": {
+            "matchLabels": {
+                "type": "object", "maxProperties": MOST_REQUIREMENTS, "additionalProperties": value(),
+                "description": "Labels that a namespace must have, all of them.",
+            },
+            "matchExpressions": {
+                "type": "array", "maxItems": MOST_REQUIREMENTS, "x-kubernetes-list-type": "atomic",
+                "description": "What a namespace's labels must meet, all of it.",
+                "items": {
+                    "type": "object", "required": ["key", "operator"],
+                    "properties": {
+                        "key": with(name, "The label."),
+                        "operator": {"type": "string", "enum": ["In", "NotIn", "Exists", "DoesNotExist"],
+                            "description": "In and NotIn compare with values; Exists and DoesNotExist have none."},
+                        "values": {"type": "array", "maxItems": 64, "x-kubernetes-list-type": "atomic",
+                            "items": value(), "description": "The values to compare with."},
+                    },
+                    "x-kubernetes-validations": [super::schema::rule_at(
+                        ".values",
+                        "self.operator in ['In', 'NotIn'] ? has(self.values) && self.values.size() > 0 : !has(self.values) || self.values.size() == 0",
+                        "In and NotIn need values; Exists and DoesNotExist take none",
+                    )],
+                },
+            },
+        },
+    })
+}
+
+fn value() -> Value {
+    super::schema::label_value()
+}
+
+fn with(mut schema: Value, description: &str) -> Value {
+    schema["description"] = json!(description);
+    schema
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn labels(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
+        pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
+    }
+
+    fn expression(operator: &str, values: &[&str]) -> LabelSelector {
+        LabelSelector {
+            match_expressions: Some(vec![LabelSelectorRequirement {
+                key: "team".into(),
+                operator: operator.into(),
+                values: (!values.is_empty()).then(|| values.iter().map(|v| (*v).to_owned()).collect()),
+            }]),
+            ..LabelSelector::default()
+        }
+    }
+
+    #[test]
+    fn a_selector_selects_as_kubernetes_does() {
+        let (shop, none) = (labels(&[("team", "shop"), ("tier", "web")]), labels(&[]));
+        let exact = LabelSelector { match_labels: Some(labels(&[("team", "shop")])), ..LabelSelector::default() };
+        for (selector, of_shop, of_none) in [
+            (LabelSelector::default(), true, true),
+            (exact, true, false),
+            (expression("In", &["bank", "shop"]), true, false),
+            (expression("In", &["bank"]), false, false),
+            (expression("NotIn", &["shop"]), false, true),
+            (expression("NotIn", &["bank"]), true, true),
+            (expression("Exists", &[]), true, false),
+            (expression("DoesNotExist", &[]), false, true),
+        ] {
+            assert_eq!(selects(&selector, &shop), Ok(of_shop), "{selector:?}");
+            assert_eq!(selects(&selector, &none), Ok(of_none), "{selector:?}");
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_evaluated_is_named() {
+        for (selector, problem) in [
+            (expression("Near", &[]), "matchExpressions[0].operator: Near is none of In, NotIn, Exists, DoesNotExist"),
+            (expression("In", &[]), "matchExpressions[0].values: In needs at least one"),
+            (expression("Exists", &["a"]), "matchExpressions[0].values: Exists takes none"),
+        ] {
+            assert_eq!(selects(&selector, &labels(&[])).unwrap_err().to_string(), problem);
+        }
+    }
+}

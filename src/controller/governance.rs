@@ -1,0 +1,252 @@
+//! What governs which registrations: policies, approvals and the labels of namespaces, with the indexes that keep the cost
+//! of a pass and of an edit flat. An edit of one policy concerns the namespaces that it selects or selected, and no other.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
+use kube::core::PartialObjectMeta;
+
+use crate::api::{
+    RegistrationApproval, RegistrationApprovalSpec, RegistrationPolicy, RegistrationPolicyStatus, selects,
+};
+use crate::config;
+use crate::kubernetes::store::{Changed, Store};
+use crate::kubernetes::watch::Change;
+use crate::kubernetes::{DeserializeGuard, ObjectName};
+use crate::ledger::Grant;
+use crate::policy::{BY_POLICY, Field, Governance, Invalid, Rules};
+
+use k8s_openapi::api::core::v1::Namespace;
+
+/// A policy as it is kept.
+#[derive(Clone, Debug)]
+pub(crate) struct PolicyObject {
+    /// `metadata.generation`.
+    pub(crate) generation: i64,
+    /// The rules with the namespaces that they are for, or why they cannot be understood.
+    pub(crate) rules: Result<(Arc<Rules>, LabelSelector), String>,
+    /// Its status as last reported.
+    pub(crate) status: RegistrationPolicyStatus,
+}
+
+/// An approval as it is kept: one that cannot be understood is known to exist, and approves nothing.
+#[derive(Clone, Debug)]
+pub(crate) struct ApprovalObject(pub(crate) Option<Arc<RegistrationApprovalSpec>>);
+
+/// Reduces a policy.
+pub(crate) fn policy(
+    DeserializeGuard(object): DeserializeGuard<RegistrationPolicy>,
+    configured: &config::Policy,
+) -> PolicyObject {
+    match object {
+        Ok(policy) => {
+            let name = policy.metadata.name.unwrap_or_default();
+            let rules = Rules::of_object(&name, &policy.spec, configured)
+                .map(|rules| (Arc::new(rules), policy.spec.namespace_selector))
+                .map_err(|invalid| format!("spec.{invalid}"));
+            PolicyObject {
+                generation: policy.metadata.generation.unwrap_or_default(),
+                rules,
+                status: policy.status.unwrap_or_default(),
+            }
+        }
+        Err(invalid) => PolicyObject {
+            generation: invalid.metadata.generation.unwrap_or_default(),
+            rules: Err(invalid.problem),
+            // What it says stands as long as it is about this generation.
+            status: RegistrationPolicyStatus {
+                observed_generation: invalid.observed_generation,
+                ..RegistrationPolicyStatus::default()
+            },
+        },
+    }
+}
+
+/// Reduces an approval.
+pub(crate) fn approval(DeserializeGuard(object): DeserializeGuard<RegistrationApproval>) -> ApprovalObject {
+    ApprovalObject(object.ok().map(|approval| Arc::new(approval.spec)))
+}
+
+/// Reduces a namespace to its labels.
+pub(crate) fn labels(namespace: PartialObjectMeta<Namespace>) -> BTreeMap<String, String> {
+    namespace.metadata.labels.unwrap_or_default()
+}
+
+/// What the watches of policies, approvals and namespaces have shown.
+#[derive(Default)]
+pub(crate) struct Governors {
+    /// The configured policy, unless it is disabled.
+    configured: Option<Arc<Rules>>,
+    pub(crate) policies: Store<PolicyObject>,
+    approvals: Store<ApprovalObject>,
+    namespaces: Store<BTreeMap<String, String>>,
+    /// Whether policies have been listed at all.
+    lists_policies: bool,
+    /// Whether namespaces have been listed at all.
+    lists_namespaces: bool,
+    /// The policies that select a namespace, by its name.
+    selecting: HashMap<Arc<str>, BTreeSet<ObjectName>>,
+    /// The namespaces that a policy selects.
+    selected: HashMap<ObjectName, BTreeSet<Arc<str>>>,
+    /// Approvals by the registration that they are for.
+    approvals_of: HashMap<ObjectName, BTreeSet<ObjectName>>,
+}
+
+impl Governors {
+    /// Nothing but the configured policy, if it is enabled.
+    pub(crate) fn new(configured: &config::Policy) -> Result<Self, Invalid> {
+        let rules = Rules::of_config(configured)?;
+        Ok(Self { configured: configured.enabled.then(|| Arc::new(rules)), ..Self::default() })
+    }
+
+    /// Takes what the watch of policies says, and returns the namespaces that it concerns; `None` is all of them.
+    pub(crate) fn policies(&mut self, change: Change<PolicyObject>) -> Option<BTreeSet<Arc<str>>> {
+        let is_first = matches!(change, Change::Listed { .. }) && !std::mem::replace(&mut self.lists_policies, true);
+        let mut concerned = BTreeSet::new();
+        for Changed { object, before } in self.policies.apply(change) {
+            let after = self.policies.value(&object);
+            // A report on a policy changes its status alone.
+            if let (Some(before), Some(after)) = (&before, after)
+                && before.rules == after.rules
+            {
+                continue;
+            }
+            let selector = after.and_then(|policy| policy.rules.as_ref().ok()).map(|(_, selector)| selector.clone());
+            let selected: BTreeSet<Arc<str>> = selector.map(|s| self.selected_by(&s)).unwrap_or_default();
+            let was = self.selected.insert(object.clone(), selected.clone()).unwrap_or_default();
+            for gone in was.difference(&selected) {
+                if let Some(policies) = self.selecting.get_mut(gone) {
+                    policies.remove(&object);
+                }
+            }
+            for come in &selected {
+                self.selecting.entry(come.clone()).or_default().insert(object.clone());
+            }
+            if self.policies.value(&object).is_none() {
+                self.selected.remove(&object);
+            }
+            concerned.extend(was);
+            concerned.extend(selected);
+        }
+        if is_first { None } else { Some(concerned) }
+    }
+
+    /// Takes what the watch of namespaces says, and returns those whose policies are others now.
+    pub(crate) fn namespaces(&mut self, change: Change<BTreeMap<String, String>>) -> Option<BTreeSet<Arc<str>>> {
+        let is_first = matches!(change, Change::Listed { .. }) && !std::mem::replace(&mut self.lists_namespaces, true);
+        let mut concerned = BTreeSet::new();
+        for Changed { object, before } in self.namespaces.apply(change) {
+            let name = object.name.clone();
+            let policies: BTreeSet<ObjectName> = match self.namespaces.value(&object) {
+                None => BTreeSet::new(),
+                Some(labels) => self
+                    .policies
+                    .iter()
+                    .filter(|(_, policy)| {
+                        let rules = policy.rules.as_ref();
+                        rules.is_ok_and(|(_, selector)| selects(selector, labels).unwrap_or(false))
+                    })
+                    .map(|(policy, _)| policy.clone())
+                    .collect(),
+            };
+            let was = self.selecting.insert(name.clone(), policies.clone()).unwrap_or_default();
+            for gone in was.difference(&policies) {
+                if let Some(selected) = self.selected.get_mut(gone) {
+                    selected.remove(&name);
+                }
+            }
+            for come in policies.difference(&was) {
+                self.selected.entry(come.clone()).or_default().insert(name.clone());
+            }
+            let is_known = self.namespaces.value(&object).is_some();
+            if !is_known {
+                self.selecting.remove(&name);
+            }
+            if was != policies || before.is_some() != is_known {
+                concerned.insert(name);
+            }
+        }
+        if is_first { None } else { Some(concerned) }
+    }
+
+    /// Takes what the watch of approvals says, and returns the registrations that it concerns.
+    pub(crate) fn approvals(&mut self, change: Change<ApprovalObject>) -> BTreeSet<ObjectName> {
+        let mut concerned = BTreeSet::new();
+        for Changed { object, before } in self.approvals.apply(change) {
+            let after = self.approvals.value(&object);
+            for (value, is_new) in [(before.as_ref(), false), (after, true)] {
+                let Some(ApprovalObject(Some(spec))) = value else { continue };
+                let registration = ObjectName::new(&spec.registration.namespace, &spec.registration.name);
+                let approvals = self.approvals_of.entry(registration.clone()).or_default();
+                if is_new {
+                    approvals.insert(object.clone());
+                } else {
+                    approvals.remove(&object);
+                    if approvals.is_empty() {
+                        self.approvals_of.remove(&registration);
+                    }
+                }
+                concerned.insert(registration);
+            }
+        }
+        concerned
+    }
+
+    /// What governs a registration, with what it was granted so far. How many come before it is for the caller to say.
+    pub(crate) fn of(&self, registration: &ObjectName, grant: Option<&Grant>) -> Governance {
+        let namespace = &registration.namespace;
+        let is_known = self.namespaces.value(&ObjectName::new("", namespace)).is_some();
+        let selecting = self.selecting.get(namespace).into_iter().flatten();
+        let mut policies: Vec<Arc<Rules>> = selecting.filter_map(|policy| self.rules(policy).cloned()).collect();
+        policies.extend(self.configured.clone());
+        policies.sort_by(|a, b| a.name.cmp(&b.name));
+        let unknown = match (self.lists_policies, self.lists_namespaces, is_known) {
+            (false, _, _) => Some("RegistrationPolicies could not be listed yet".to_owned()),
+            (true, false, _) => Some("Namespaces could not be listed yet".to_owned()),
+            (true, true, false) => Some(format!("the labels of the namespace {namespace} are not known yet")),
+            (true, true, true) => None,
+        };
+        let granting = grant.into_iter().flat_map(|grant| Field::ALL.into_iter().flat_map(|f| f.of(grant).values()));
+        let departed = granting
+            .filter_map(|by| by.strip_prefix(BY_POLICY))
+            .filter(|name| policies.iter().all(|rules| rules.name != **name))
+            .filter(|name| {
+                let rules = self.rules(&ObjectName::new("", name));
+                rules.is_some_and(|rules| rules.on_violation == crate::api::OnViolation::Withdraw)
+            })
+            .map(str::to_owned)
+            .collect();
+        let approvals = self.approvals_of.get(registration).into_iter().flatten();
+        let approvals = approvals.filter_map(|object| {
+            let ApprovalObject(spec) = self.approvals.value(object)?;
+            Some((object.name.to_string(), spec.clone()?))
+        });
+        Governance { policies, departed, approvals: approvals.collect(), absent: BTreeMap::new(), older: 0, unknown }
+    }
+
+    /// Whether any policy of a namespace limits how many registrations it has.
+    pub(crate) fn limits_registrations(&self, namespace: &str) -> bool {
+        let selecting = self.selecting.get(namespace).into_iter().flatten();
+        selecting.filter_map(|policy| self.rules(policy)).any(|rules| rules.most_registrations.is_some())
+    }
+
+    /// The policies that select a namespace.
+    pub(crate) fn selecting(&self, namespace: &str) -> impl Iterator<Item = &ObjectName> {
+        self.selecting.get(namespace).into_iter().flatten()
+    }
+
+    /// The namespaces that a policy selects.
+    pub(crate) fn selected(&self, policy: &ObjectName) -> impl Iterator<Item = &Arc<str>> {
+        self.selected.get(policy).into_iter().flatten()
+    }
+
+    fn rules(&self, policy: &ObjectName) -> Option<&Arc<Rules>> {
+        self.policies.value(policy)?.rules.as_ref().ok().map(|(rules, _)| rules)
+    }
+
+    fn selected_by(&self, selector: &LabelSelector) -> BTreeSet<Arc<str>> {
+        let namespaces = self.namespaces.iter().filter(|(_, labels)| selects(selector, labels).unwrap_or(false));
+        namespaces.map(|(object, _)| object.name.clone()).collect()
+    }
+}
