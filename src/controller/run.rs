@@ -120,8 +120,7 @@ impl Controller {
                     let problem = || health.problem.clone().unwrap_or_else(|| "no list has succeeded yet".to_owned());
                     match (health.synced, health.healthy) {
                         (false, _) if is_essential(name) => Readiness::Missing(problem()),
-                        (false, _) => Readiness::Degraded(problem()),
-                        (true, false) => Readiness::Degraded(problem()),
+                        (false, _) | (true, false) => Readiness::Degraded(problem()),
                         (true, true) => Readiness::Ready,
                     }
                 })

@@ -344,8 +344,10 @@ fn a_credential_is_admitted_by_one_policy_that_allows_its_kind_and_key_and_has_r
         spec.limits = Some(PolicyLimits { credentials: Some(2), ..PolicyLimits::default() });
     });
     let governance = Governance { policies: vec![rules], ..Governance::default() };
-    let of =
-        |kind, key, others| governance.admits_credential("mtls", kind, key, others, SHOP).map_err(|(reason, _)| reason);
+    let of = |kind, key_type, others| {
+        let credential = Beginning { entry: "mtls", kind, key_type, others };
+        governance.admits_credential(credential, SHOP).map_err(|(reason, _)| reason)
+    };
     assert_eq!(of(Kind::Certificate, Some(Ed25519), 1), Ok(()));
     assert_eq!(of(Kind::Certificate, Some(Ed25519), 2), Err(Reason::QuotaExceeded));
     assert_eq!(of(Kind::Certificate, Some(Rsa2048), 0), Err(Reason::PolicyDenied));
@@ -369,9 +371,9 @@ fn a_duration_is_moved_as_little_as_any_policy_of_its_kind_wants() {
     };
     let (short, long) = (bounded("short", "1d", "30d"), bounded("long", "180d", "365d"));
     let by = |name: &str| Some(name.to_owned());
-    assert_eq!(of(&[short.clone()], Some(10)), (10, None));
-    assert_eq!(of(&[short.clone()], Some(90)), (30, by("short")));
-    assert_eq!(of(&[short.clone()], None), (30, by("short")), "so is the default");
+    assert_eq!(of(std::slice::from_ref(&short), Some(10)), (10, None));
+    assert_eq!(of(std::slice::from_ref(&short), Some(90)), (30, by("short")));
+    assert_eq!(of(std::slice::from_ref(&short), None), (30, by("short")), "so is the default");
     assert_eq!(of(&[short.clone(), long.clone()], Some(90)), (30, by("short")));
     assert_eq!(of(&[short.clone(), long.clone()], Some(170)), (180, by("long")));
     assert_eq!(of(&[short, long], Some(200)), (200, None), "adding a policy only adds");
