@@ -106,9 +106,17 @@ pub(crate) struct Lint {
     #[arg(long, value_name = "FORMAT", value_enum, default_value_t = LintOutput::Human)]
     pub(crate) output: LintOutput,
 
+    /// The operator's configuration file, for its default policy; without it, that of the chart
+    #[arg(long, value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
+
     /// The namespace of objects that name none
     #[arg(long, short, value_name = "NAMESPACE", value_parser = namespace, default_value = "default")]
     pub(crate) namespace: String,
+
+    /// Labels of a namespace whose Namespace is in none of the files, as `NAMESPACE:NAME=VALUE,NAME=VALUE`; may be repeated
+    #[arg(long, value_name = "LABELS", value_parser = namespace_labels)]
+    pub(crate) namespace_labels: Vec<(String, Vec<(String, String)>)>,
 }
 
 /// How `appreg lint` tells what it found.
@@ -167,6 +175,16 @@ fn namespace(text: &str) -> Result<String, String> {
     }
 }
 
+fn namespace_labels(text: &str) -> Result<(String, Vec<(String, String)>), String> {
+    const SHAPE: &str = "write a namespace, a colon and its labels, such as shop:team=web,tier=front";
+    let (name, labels) = text.split_once(':').ok_or(SHAPE)?;
+    let label = |label: &str| {
+        let (name, value) = label.split_once('=').filter(|(name, _)| !name.is_empty()).ok_or(SHAPE)?;
+        Ok((name.to_owned(), value.to_owned()))
+    };
+    Ok((namespace(name)?, labels.split(',').map(label).collect::<Result<_, String>>()?))
+}
+
 #[cfg(test)]
 mod tests {
     use clap::CommandFactory;
@@ -206,6 +224,17 @@ mod tests {
         assert!(service.listen.ip().is_loopback() && service.observation.admin_address.ip().is_loopback());
         assert_eq!((service.connections, service.connections_per_address), (4096, 256));
         assert_eq!((service.failures_per_client, service.failures_per_address), (1, 10));
+    }
+
+    #[test]
+    fn labels_of_namespaces_are_read_and_what_is_none_is_refused() {
+        let lint = |labels: &str| parsed(&["appreg", "lint", "-"], &["--namespace-labels", labels]);
+        let Ok(Command::Lint(args)) = lint("shop:team=web,a.example/tier=") else { panic!("a lint") };
+        let labels = [("team".to_owned(), "web".to_owned()), ("a.example/tier".to_owned(), String::new())];
+        assert_eq!(args.namespace_labels, [("shop".to_owned(), labels.to_vec())]);
+        for text in ["", "shop", "shop:", "shop:team", "shop:=web", "Shop:team=web"] {
+            assert!(lint(text).unwrap_err().contains("--namespace-labels"), "{text}");
+        }
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 mod args;
 
+use std::collections::BTreeMap;
 use std::io::{self, Write as _};
 use std::path::Path;
 use std::process::ExitCode;
@@ -14,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 
 use appreg::admin::Admin;
 use appreg::cli::lint;
-use appreg::clock::SystemClock;
+use appreg::clock::{Clock as _, SystemClock};
 use appreg::config::Config;
 use appreg::kubernetes::client::Clients;
 use appreg::{controller, metrics, telemetry, token_service};
@@ -89,14 +90,24 @@ async fn token_service(args: TokenService) -> anyhow::Result<()> {
 }
 
 fn lint(args: Lint) -> anyhow::Result<ExitCode> {
-    let Lint { files, output, namespace } = args;
+    let Lint { files, output, config, namespace, namespace_labels } = args;
     let output = match output {
         LintOutput::Human => lint::Output::Human,
         LintOutput::Json => lint::Output::Json,
         LintOutput::Sarif => lint::Output::Sarif,
     };
+    let mut labels = BTreeMap::<_, BTreeMap<_, _>>::new();
+    for (namespace, more) in namespace_labels {
+        labels.entry(namespace).or_default().extend(more);
+    }
+    let options = lint::Options {
+        namespace,
+        namespace_labels: labels,
+        config: config.as_deref().map(configuration).transpose()?,
+        now: SystemClock.now(),
+    };
     let files: Vec<_> = files.iter().map(|file| lint::read(file, &mut io::stdin())).collect();
-    let report = lint::lint(&files, &lint::Options { namespace })?;
+    let report = lint::lint(&files, &options)?;
     lint::write(&report, output, &mut io::stdout().lock()).context("cannot write the report")?;
     Ok(ExitCode::from(report.status() as u8))
 }

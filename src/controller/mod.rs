@@ -9,7 +9,7 @@ pub mod schedule;
 
 mod act;
 mod events;
-mod governance;
+pub(crate) mod governance;
 mod keys;
 mod lists;
 mod metrics;

@@ -14,6 +14,7 @@ mod entry;
 mod given;
 mod ledger;
 mod methods;
+mod objections;
 mod obstacle;
 mod secret;
 mod status;
@@ -36,6 +37,7 @@ use crate::rotation;
 
 pub use connection::Connection;
 pub use given::Change;
+pub use objections::{Objections, objections};
 pub use secret::{Reading, contents, hinted_contents};
 pub use status::{Failure, after_failure};
 pub use steps::{

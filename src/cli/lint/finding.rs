@@ -47,11 +47,27 @@ pub enum Rule {
     DuplicateItem,
     /// A rule in CEL.
     ValidationRule,
+    /// An object that stands twice in the files.
+    DuplicateObject,
+    /// A policy that selects nothing and allows nothing, because it cannot be understood.
+    UnreadablePolicy,
+    /// Something that no policy allows.
+    NotAllowed,
+    /// Everything, because no policy selects the namespace.
+    NoPolicy,
+    /// More than a policy allows of it.
+    QuotaExceeded,
+    /// Something that a policy allows once it is approved.
+    ApprovalRequired,
+    /// A duration beyond the bounds of a policy.
+    Bounded,
+    /// Something that the operator cannot act on.
+    InvalidSpec,
 }
 
 impl Rule {
     /// Every rule.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 20] = [
         Self::UnknownKind,
         Self::ObjectName,
         Self::UnknownField,
@@ -64,6 +80,14 @@ impl Rule {
         Self::FieldSchema,
         Self::DuplicateItem,
         Self::ValidationRule,
+        Self::DuplicateObject,
+        Self::UnreadablePolicy,
+        Self::NotAllowed,
+        Self::NoPolicy,
+        Self::QuotaExceeded,
+        Self::ApprovalRequired,
+        Self::Bounded,
+        Self::InvalidSpec,
     ];
 
     /// Its name.
@@ -82,6 +106,14 @@ impl Rule {
             Self::FieldSchema => "field-schema",
             Self::DuplicateItem => "duplicate-item",
             Self::ValidationRule => "validation-rule",
+            Self::DuplicateObject => "duplicate-object",
+            Self::UnreadablePolicy => "unreadable-policy",
+            Self::NotAllowed => "not-allowed",
+            Self::NoPolicy => "no-policy",
+            Self::QuotaExceeded => "quota-exceeded",
+            Self::ApprovalRequired => "approval-required",
+            Self::Bounded => "bounded",
+            Self::InvalidSpec => "invalid-spec",
         }
     }
 
@@ -103,6 +135,14 @@ impl Rule {
             Self::FieldSchema => "Every value is as the schema of its field says.",
             Self::DuplicateItem => "No item stands twice in a list.",
             Self::ValidationRule => "The rules of the kind's definition hold (x-kubernetes-validations).",
+            Self::DuplicateObject => "No object stands twice in the files.",
+            Self::UnreadablePolicy => "A policy can be understood; one that cannot selects nothing and allows nothing.",
+            Self::NotAllowed => "What is asked for is allowed by a policy.",
+            Self::NoPolicy => "A policy selects the namespace.",
+            Self::QuotaExceeded => "There are no more registrations and credentials than a policy allows.",
+            Self::ApprovalRequired => "What needs an approval has one.",
+            Self::Bounded => "Durations are within the bounds of a policy.",
+            Self::InvalidSpec => "The operator can act on what is asked for.",
         }
     }
 }
@@ -127,6 +167,12 @@ impl Violation {
     #[must_use]
     pub fn error(rule: Rule, field: FieldPath, message: impl Into<String>) -> Self {
         Self { field, rule, level: Level::Error, message: message.into(), fix: None }
+    }
+
+    /// The same as a warning.
+    #[must_use]
+    pub fn as_warning(self) -> Self {
+        Self { level: Level::Warning, ..self }
     }
 
     /// The same, with what to do.

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use appreg::cli::lint::{File, Options, Report, lint};
+use appreg::cli::lint::{File, Report, lint};
 use serde_json::{Value, json};
 
 use crate::schema::{self, ACCEPTED, CHANGES, CONFLICT, FIXED, REFUSED, UNKNOWN_FIELDS, expect_refusal};
@@ -19,7 +19,7 @@ fn object(name: &str, spec: &str) -> Value {
 fn run(objects: impl IntoIterator<Item = Value>) -> (Report, Vec<Result<(), String>>) {
     let file = |(number, object): (usize, Value)| File { name: number.to_string(), text: Ok(object.to_string()) };
     let files: Vec<_> = objects.into_iter().enumerate().map(file).collect();
-    let report = lint(&files, &Options { namespace: "default".to_owned() }).unwrap();
+    let report = lint(&files, &super::options()).unwrap();
     assert_eq!(report.obstacles, []);
     let mut said = BTreeMap::<&str, Vec<String>>::new();
     for finding in &report.findings {

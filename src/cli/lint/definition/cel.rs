@@ -134,8 +134,14 @@ fn library() -> Context<'static, 'static> {
         }
         .ok_or_else(|| ExecutionError::function_error("url", "not a URL"))
     }
-    fn duration(text: &str) -> Result<i64, ExecutionError> {
-        formats::nanoseconds(text).ok_or_else(|| ExecutionError::function_error("duration", "not a duration"))
+    // Of a duration it is the same one; of a text, as Go reads it: without days and weeks.
+    fn duration(value: &CelValue) -> Result<i64, ExecutionError> {
+        match value {
+            CelValue::Int(nanoseconds) => Some(*nanoseconds),
+            CelValue::String(text) if !text.contains(['d', 'w']) => formats::nanoseconds(text),
+            _ => None,
+        }
+        .ok_or_else(|| ExecutionError::function_error("duration", "not a duration"))
     }
     let mut context = Context::default();
     let declared = context
@@ -145,7 +151,7 @@ fn library() -> Context<'static, 'static> {
         .and_then(|()| {
             context.add_function("getHostname", |This(this): This<CelValue>| of_url(&this, |url| &url.hostname))
         })
-        .and_then(|()| context.add_function("duration", |text: Arc<String>| duration(&text)));
+        .and_then(|()| context.add_function("duration", |value: CelValue| duration(&value)));
     debug_assert!(declared.is_ok(), "{declared:?}: a function of that name is part of the language by now");
     context
 }

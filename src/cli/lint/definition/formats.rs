@@ -14,11 +14,13 @@ pub(super) enum Format {
 }
 
 impl Format {
-    /// The format of that name; none where it is not known, so that it can be said that it is not checked.
-    pub(super) fn named(name: Option<&str>) -> Option<Self> {
-        match name {
-            // The formats of numbers say how wide they are, which JSON numbers of the schema's limits never exceed.
-            None | Some("int32" | "int64" | "double") => Some(Self::Text),
+    /// How values of this type and format are read; none where a format is not known, so that it can be said that it is
+    /// not checked.
+    pub(super) fn of(type_: Option<&str>, format: Option<&str>) -> Option<Self> {
+        match format {
+            // Those of numbers say how wide they are, which `minimum` and `maximum` say better.
+            _ if type_ != Some("string") => Some(Self::Text),
+            None => Some(Self::Text),
             Some("duration") => Some(Self::Duration),
             Some("date-time") => Some(Self::Time),
             Some(_) => None,

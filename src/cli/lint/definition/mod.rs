@@ -36,6 +36,8 @@ pub(super) struct Definition {
 /// What a definition says of an object.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Checked {
+    /// The object as it would be stored: without `null` and without status.
+    pub(super) stored: Value,
     /// What it refuses, in the order of the fields.
     pub(super) violations: Vec<Violation>,
     /// Rules that could not be evaluated.
@@ -107,7 +109,7 @@ impl Definition {
         }
         violations.sort();
         violations.dedup();
-        Checked { violations, unevaluated, rules_left_out: !evaluable }
+        Checked { stored, violations, unevaluated, rules_left_out: !evaluable }
     }
 
     /// The fields of the rules about changes, which compare with what a cluster has stored; `[]` stands for any item.

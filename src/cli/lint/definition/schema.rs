@@ -60,7 +60,7 @@ impl Schema {
             Some("map") => Unique::Fields(props.x_kubernetes_list_map_keys.clone().unwrap_or_default()),
             _ => Unique::Nothing,
         };
-        let format = Format::named(props.format.as_deref())
+        let format = Format::of(props.type_.as_deref(), props.format.as_deref())
             .ok_or_else(|| Unusable::Format(props.format.clone().unwrap_or_default()))?;
         Ok(Self {
             fields: fields

@@ -1,0 +1,224 @@
+//! What the operator would grant: policies, approvals and namespaces of the files, held against each registration by the
+//! function with which the controller plans.
+//!
+//! A registration is looked at as a new one, of which the ledger has nothing. What a cluster has beside the files is not
+//! known: not the labels of namespaces, and not the registrations that count for a limit.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+
+use super::field_path::FieldPath;
+use super::finding::{Rule, Violation};
+use crate::api::{
+    AppRegistration, Reason, RegistrationApproval, RegistrationApprovalSpec, RegistrationPolicy, secret_name, selects,
+};
+use crate::config::Config;
+use crate::plan::facts::{Environment, Facts, LedgerFact, Registration, SecretFact, Source};
+use crate::plan::{Objections, objections};
+use crate::policy::{Denied, Field, Governance, Invalid, Rules, Subject};
+use crate::signer;
+use crate::signer::ca::CaIndex;
+
+/// The label that every namespace has, with its name.
+const NAME_LABEL: &str = "kubernetes.io/metadata.name";
+
+/// What governs the registrations of the files.
+pub(super) struct Governors {
+    environment: Arc<Environment>,
+    /// The configured policy, if it is enabled.
+    configured: Option<Arc<Rules>>,
+    policies: Vec<(LabelSelector, Arc<Rules>)>,
+    approvals: BTreeMap<(String, String), BTreeMap<String, Arc<RegistrationApprovalSpec>>>,
+    labels: BTreeMap<String, BTreeMap<String, String>>,
+    /// How many registrations of a namespace were looked at.
+    registrations: BTreeMap<String, usize>,
+    /// The namespaces whose labels were needed and are not known.
+    assumed: BTreeSet<String>,
+}
+
+impl Governors {
+    /// Those of a configuration, with the labels of namespaces that are known from elsewhere.
+    pub(super) fn new(config: &Config, labels: BTreeMap<String, BTreeMap<String, String>>) -> Result<Self, Invalid> {
+        let rules = Rules::of_config(&config.policy)?;
+        Ok(Self {
+            environment: Arc::new(Environment {
+                server: config.server.clone(),
+                policy: config.policy.clone(),
+                keys: signer::Index::default(),
+                authorities: CaIndex::default(),
+            }),
+            configured: config.policy.enabled.then(|| Arc::new(rules)),
+            policies: Vec::new(),
+            approvals: BTreeMap::new(),
+            labels,
+            registrations: BTreeMap::new(),
+            assumed: BTreeSet::new(),
+        })
+    }
+
+    /// Takes a policy up, or says why it cannot be understood.
+    pub(super) fn policy(&mut self, policy: RegistrationPolicy) -> Result<(), Violation> {
+        let name = policy.metadata.name.unwrap_or_default();
+        let rules = Rules::of_object(&name, &policy.spec, &self.environment.policy).map_err(|invalid| {
+            let field = FieldPath::default().field("spec").below(&invalid.field);
+            let message = format!("{}: it selects nothing and allows nothing", invalid.problem);
+            Violation::error(Rule::UnreadablePolicy, field, message).to_fix("mend this field")
+        })?;
+        self.policies.push((policy.spec.namespace_selector, Arc::new(rules)));
+        self.policies.sort_by(|(_, a), (_, b)| a.name.cmp(&b.name));
+        Ok(())
+    }
+
+    /// Takes an approval up.
+    pub(super) fn approval(&mut self, approval: RegistrationApproval) {
+        let registration = &approval.spec.registration;
+        let key = (registration.namespace.clone(), registration.name.clone());
+        let name = approval.metadata.name.unwrap_or_default();
+        self.approvals.entry(key).or_default().insert(name, Arc::new(approval.spec));
+    }
+
+    /// Takes the labels of a namespace up.
+    pub(super) fn namespace(&mut self, name: &str, labels: BTreeMap<String, String>) {
+        self.labels.entry(name.to_owned()).or_default().extend(labels);
+    }
+
+    /// What a registration would not get, if it were created now in this namespace.
+    pub(super) fn check(&mut self, registration: &AppRegistration, namespace: &str, now: Timestamp) -> Vec<Violation> {
+        let facts = self.facts(registration, namespace);
+        let subject = facts.registration.subject();
+        let Objections { denied, problems, notes } = objections(&facts, now);
+        let denied = denied.iter().map(|denied| of_item(denied, registration, subject));
+        let problems = problems.iter().filter_map(|problem| {
+            let rule = rule(problem.reason)?;
+            Some(about(rule, &problem.message, registration))
+        });
+        let notes = notes.iter().map(|note| about(Rule::Bounded, note, registration).as_warning());
+        denied.chain(problems).chain(notes).collect()
+    }
+
+    /// What a reader must know to trust the answer.
+    pub(super) fn notes(&self) -> Vec<String> {
+        let assumed = self.assumed.iter().map(|namespace| {
+            format!(
+                "the labels of the namespace {namespace} are not known, only its name was compared with the selectors of \
+                 policies: add its Namespace to the files, or --namespace-labels {namespace}:NAME=VALUE"
+            )
+        });
+        let limits = self.policies.iter().any(|(_, rules)| rules.most_registrations.is_some());
+        let limits = limits.then(|| {
+            "limits.registrationsPerNamespace was compared with the registrations of the files; those that a cluster has \
+             were not counted"
+                .to_owned()
+        });
+        assumed.chain(limits).collect()
+    }
+
+    fn facts(&mut self, registration: &AppRegistration, namespace: &str) -> Facts {
+        let name = registration.metadata.name.clone().unwrap_or_default();
+        let count = self.registrations.entry(namespace.to_owned()).or_default();
+        let older = std::mem::replace(count, *count + 1);
+        let entries = registration.spec.effective_credentials();
+        let secrets = entries.iter().filter_map(|entry| secret_name(entry, &name));
+        Facts {
+            environment: self.environment.clone(),
+            governance: Governance { older, ..self.governance(namespace, &name) },
+            ledger: LedgerFact::Absent,
+            secrets: secrets.map(|secret| (secret, SecretFact::Absent(Source::Live))).collect(),
+            registration: Registration {
+                namespace: namespace.to_owned(),
+                name,
+                uid: "00000000-0000-0000-0000-000000000000".to_owned(),
+                annotations: registration.metadata.annotations.clone().unwrap_or_default(),
+                spec: registration.spec.clone(),
+                confirmed: true,
+                ..Registration::default()
+            },
+        }
+    }
+
+    fn governance(&mut self, namespace: &str, name: &str) -> Governance {
+        let known = self.labels.get(namespace);
+        let needs_labels = |(selector, _): &(LabelSelector, _)| *selector != LabelSelector::default();
+        if known.is_none() && self.policies.iter().any(needs_labels) {
+            self.assumed.insert(namespace.to_owned());
+        }
+        let mut labels = known.cloned().unwrap_or_default();
+        labels.insert(NAME_LABEL.to_owned(), namespace.to_owned());
+        let selecting = self.policies.iter().filter(|(selector, _)| selects(selector, &labels).unwrap_or(false));
+        let mut policies: Vec<_> = selecting.map(|(_, rules)| rules.clone()).chain(self.configured.clone()).collect();
+        policies.sort_by(|a, b| a.name.cmp(&b.name));
+        let approvals = self.approvals.get(&(namespace.to_owned(), name.to_owned()));
+        Governance { policies, approvals: approvals.cloned().unwrap_or_default(), ..Governance::default() }
+    }
+}
+
+/// An object that a definition has accepted, as its type.
+pub(super) fn typed<T: DeserializeOwned>(stored: &Value) -> Result<T, String> {
+    serde_path_to_error::deserialize(stored).map_err(|error| format!("{} cannot be understood", error.path()))
+}
+
+fn of_item(denied: &Denied, registration: &AppRegistration, subject: Subject<'_>) -> Violation {
+    let sentence = denied.sentence(subject);
+    let message = sentence.strip_prefix(&format!("spec.{} ", denied.field.path())).unwrap_or(&sentence);
+    let field = place_of_item(denied, registration);
+    match denied.reason() {
+        Reason::NoPolicy => Violation::error(Rule::NoPolicy, field, message),
+        Reason::ApprovalRequired => Violation::error(Rule::ApprovalRequired, field, message).as_warning(),
+        _ => Violation::error(Rule::NotAllowed, field, message),
+    }
+}
+
+/// The field in which an item stands.
+fn place_of_item(denied: &Denied, registration: &AppRegistration) -> FieldPath {
+    let spec = FieldPath::default().field("spec");
+    let field = spec.below(denied.field.path());
+    let within = |list: &[String]| list.iter().position(|item| *item == denied.item);
+    match denied.field {
+        Field::Customers if denied.item == "*" => spec.below("customerScope.type"),
+        Field::DnsNames => {
+            let entries = registration.spec.credentials.iter().flatten().enumerate();
+            let mut names = entries.filter_map(|(index, entry)| {
+                let at = within(&entry.certificate.as_ref()?.dns_names)?;
+                Some(spec.field("credentials").item(index).below("certificate.dnsNames").item(at))
+            });
+            names.next().unwrap_or(spec)
+        }
+        _ => within(&denied.field.asked(&registration.spec)).map_or(field.clone(), |at| field.item(at)),
+    }
+}
+
+/// What stands in the way, if the files can mend it.
+fn rule(reason: Reason) -> Option<Rule> {
+    match reason {
+        Reason::PolicyDenied => Some(Rule::NotAllowed),
+        Reason::NoPolicy => Some(Rule::NoPolicy),
+        Reason::QuotaExceeded => Some(Rule::QuotaExceeded),
+        // What is given and has ended, or was revoked, is in the files as well.
+        Reason::InvalidSpec | Reason::Expired | Reason::Revoked => Some(Rule::InvalidSpec),
+        _ => None,
+    }
+}
+
+/// A violation of the field with which a message begins, as the operator names it: entries by their names.
+fn about(rule: Rule, message: &str, registration: &AppRegistration) -> Violation {
+    let end = message.find([' ', ':']).unwrap_or(message.len());
+    let (named, said) = message.split_at(end);
+    let Some(below) = named.strip_prefix("spec.") else {
+        return Violation::error(rule, FieldPath::default().field("spec"), message);
+    };
+    let mut field = FieldPath::default().field("spec");
+    for part in below.split('.') {
+        let (name, entry) = part.split_once('[').unwrap_or((part, ""));
+        field = field.field(name);
+        let mut entries = registration.spec.credentials.iter().flatten();
+        if let Some(index) = entries.position(|known| known.name == entry.trim_end_matches(']')) {
+            field = field.item(index);
+        }
+    }
+    Violation::error(rule, field, said.trim_start_matches([':', ' ']))
+}
