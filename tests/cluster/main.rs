@@ -33,6 +33,7 @@ mod hostile;
 mod needles;
 mod observer;
 mod outages;
+mod policies;
 mod processes;
 mod rbac;
 mod registration;

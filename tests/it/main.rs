@@ -12,6 +12,7 @@ mod docs;
 mod examples;
 mod fake_api;
 mod fuzz_corpus;
+mod governance;
 mod lint;
 mod reconcile;
 mod signing_keys;

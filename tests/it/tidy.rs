@@ -54,7 +54,7 @@ struct Source {
 
 /// The program without its tests.
 fn sources() -> Vec<Source> {
-    let tests = ["plan/cases.rs", "plan/cases/", "plan/model.rs", "plan/properties.rs"];
+    let tests = ["plan/cases.rs", "plan/cases/", "plan/model.rs", "plan/properties.rs", "lint/properties.rs"];
     let is_test = |path: &str| tests.iter().any(|test| path.contains(test));
     files("src")
         .into_iter()
