@@ -30,6 +30,7 @@ mod foreign;
 mod given;
 mod hand_edits;
 mod hostile;
+mod lint;
 mod needles;
 mod observer;
 mod outages;

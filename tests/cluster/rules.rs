@@ -7,7 +7,7 @@ use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomRe
 use kube::{
     Api, Client,
     api::{DynamicObject, Patch, PatchParams, PostParams},
-    core::ApiResource,
+    core::{ApiResource, GroupVersionKind},
 };
 use serde_json::json;
 
@@ -30,6 +30,33 @@ async fn the_api_server_accepts_what_the_rules_allow_and_nothing_else_and_names_
     expect_refusal(&mut wrong, "a long metadata.name", long_name, &["metadata.name: use at most 63 characters"]);
     if let Err(message) = create(&registrations, &"a".repeat(63), "{credentials: [{name: a, accessToken: {}}]}").await {
         wrong.push(format!("a metadata.name of 63 characters: should be accepted, but: {message}"));
+    }
+    assert!(wrong.is_empty(), "{} cases:\n{}", wrong.len(), wrong.join("\n"));
+}
+
+#[tokio::test]
+async fn policies_and_approvals_are_accepted_as_their_rules_allow_and_refused_by_field_and_fix() {
+    let client = harness::shared().await.client("admin");
+    apply_crds(&client).await;
+    let create = async |kind: &str, spec: &str| {
+        let object = schema::governors::object(kind, "rules", spec);
+        let resource = ApiResource::from_gvk(&GroupVersionKind::gvk("appreg.dev", "v1alpha1", kind));
+        let object: DynamicObject = serde_json::from_value(object).unwrap();
+        let dry_run = PostParams { dry_run: true, ..PostParams::default() };
+        Api::<DynamicObject>::all_with(client.clone(), &resource)
+            .create(&dry_run, &object)
+            .await
+            .map(drop)
+            .map_err(message)
+    };
+    let mut wrong = Vec::new();
+    for (kind, spec) in schema::governors::ACCEPTED {
+        if let Err(message) = create(kind, spec).await {
+            wrong.push(format!("{kind} {spec}: should be accepted, but: {message}"));
+        }
+    }
+    for (kind, spec, said) in schema::governors::REFUSED {
+        expect_refusal(&mut wrong, &format!("{kind} {spec}"), create(kind, spec).await, said);
     }
     assert!(wrong.is_empty(), "{} cases:\n{}", wrong.len(), wrong.join("\n"));
 }

@@ -3,6 +3,8 @@
 //! Two tests use it: `tests/cluster/rules.rs` shows that the API server answers so, `tests/it/lint/rules.rs` that
 //! `appreg lint` does. Each refusal names the field and the fix.
 
+pub(crate) mod governors;
+
 use appreg::api::{Entry, Kind, secret_name};
 use serde_json::{Value, json};
 

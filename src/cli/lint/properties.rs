@@ -144,7 +144,7 @@ struct World {
     registrations: Vec<Value>,
 }
 
-fn object(kind: &str, namespace: Option<&str>, name: String, spec: Value) -> Value {
+fn object(kind: &str, namespace: Option<&str>, name: &str, spec: Value) -> Value {
     // What is null stands in nobody's file.
     let Value::Object(fields) = spec else { panic!("an object") };
     let spec: serde_json::Map<_, _> = fields.into_iter().filter(|(_, value)| !value.is_null()).collect();
@@ -168,14 +168,14 @@ fn world() -> impl Strategy<Value = World> {
             registrations: specs
                 .into_iter()
                 .enumerate()
-                .map(|(n, spec)| object("AppRegistration", Some(NAMESPACES[n / 2]), format!("r{}", n % 2), spec))
+                .map(|(n, spec)| object("AppRegistration", Some(NAMESPACES[n / 2]), &format!("r{}", n % 2), spec))
                 .collect(),
         },
     )
 }
 
 fn named(kind: &str, prefix: &str, specs: Vec<Value>) -> Vec<Value> {
-    specs.into_iter().enumerate().map(|(n, spec)| object(kind, None, format!("{prefix}{n}"), spec)).collect()
+    specs.into_iter().enumerate().map(|(n, spec)| object(kind, None, &format!("{prefix}{n}"), spec)).collect()
 }
 
 impl World {

@@ -1,8 +1,9 @@
 //! The tables of `tests/schema/`, which hold on a real API server: `appreg lint` says the same.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
-use appreg::cli::lint::{File, Report, lint};
+use appreg::api::crds;
+use appreg::cli::lint::{File, Report, Rule, lint};
 use serde_json::{Value, json};
 
 use crate::schema::{self, ACCEPTED, CHANGES, CONFLICT, FIXED, REFUSED, UNKNOWN_FIELDS, expect_refusal};
@@ -11,18 +12,25 @@ use crate::schema::{self, ACCEPTED, CHANGES, CONFLICT, FIXED, REFUSED, UNKNOWN_F
 fn object(name: &str, spec: &str) -> Value {
     json!({
         "apiVersion": "appreg.dev/v1alpha1", "kind": "AppRegistration",
-        "metadata": {"name": name, "namespace": "shop"}, "spec": schema::spec(spec),
+        "metadata": {"name": name}, "spec": schema::spec(spec),
     })
 }
 
-/// What is said of each object, in one run; it is never that something could not be evaluated.
+/// What the definitions say of each object, in one run; it is never that something could not be evaluated.
 fn run(objects: impl IntoIterator<Item = Value>) -> (Report, Vec<Result<(), String>>) {
-    let file = |(number, object): (usize, Value)| File { name: number.to_string(), text: Ok(object.to_string()) };
+    let file = |(number, mut object): (usize, Value)| {
+        // Each in a namespace of its own: the same name is another object there.
+        if object["kind"] == "AppRegistration" {
+            object["metadata"]["namespace"] = json!(format!("shop-{number}"));
+        }
+        File { name: number.to_string(), text: Ok(object.to_string()) }
+    };
     let files: Vec<_> = objects.into_iter().enumerate().map(file).collect();
     let report = lint(&files, &super::options()).unwrap();
     assert_eq!(report.obstacles, []);
     let mut said = BTreeMap::<&str, Vec<String>>::new();
-    for finding in &report.findings {
+    let of_a_definition = |rule: Rule| rule <= Rule::ValidationRule;
+    for finding in report.findings.iter().filter(|finding| of_a_definition(finding.violation.rule)) {
         let text = format!("{}: {}", finding.violation.field, finding.violation.message);
         said.entry(&finding.file).or_default().push(text);
     }
@@ -59,6 +67,59 @@ fn what_the_api_server_accepts_is_accepted_and_what_it_refuses_is_refused_in_its
 }
 
 #[test]
+fn policies_and_approvals_are_held_against_their_rules_as_well() {
+    use schema::governors::{ACCEPTED, REFUSED, object};
+    let mut wrong = Vec::new();
+    let (_, answers) = run(ACCEPTED.iter().enumerate().map(|(n, (kind, spec))| object(kind, &format!("a{n}"), spec)));
+    for ((kind, spec), answer) in ACCEPTED.iter().zip(answers) {
+        expect_acceptance(&mut wrong, &format!("{kind} {spec}"), answer);
+    }
+    let (_, answers) = run(REFUSED.iter().enumerate().map(|(n, (kind, spec, _))| object(kind, &format!("r{n}"), spec)));
+    for ((kind, spec, said), answer) in REFUSED.iter().zip(answers) {
+        expect_refusal(&mut wrong, &format!("{kind} {spec}"), answer, said);
+    }
+    assert_right(&wrong);
+}
+
+/// The messages of the rules below a schema; those about changes are apart.
+fn messages(schema: &Value, of_changes: bool, found: &mut BTreeSet<String>) {
+    match schema {
+        Value::Object(fields) => {
+            for rule in fields.get("x-kubernetes-validations").and_then(Value::as_array).into_iter().flatten() {
+                let about_a_change = rule["rule"].as_str().unwrap().contains("oldSelf");
+                if let Some(message) = rule["message"].as_str().filter(|_| about_a_change == of_changes) {
+                    found.insert(message.to_owned());
+                }
+            }
+            fields.values().for_each(|below| messages(below, of_changes, found));
+        }
+        Value::Array(items) => items.iter().for_each(|below| messages(below, of_changes, found)),
+        _ => {}
+    }
+}
+
+/// A rule that always holds, because it is evaluated wrongly, would be found by no case that accepts.
+#[test]
+fn each_rule_of_these_kinds_is_seen_to_refuse_something() {
+    let specs = REFUSED.iter().map(|(_, spec, _)| object("rules", spec));
+    let others = schema::governors::REFUSED.iter().enumerate();
+    let others = others.map(|(n, (kind, spec, _))| schema::governors::object(kind, &format!("r{n}"), spec));
+    let long = "a".repeat(128);
+    let named = [("RegistrationPolicy", 0), ("RegistrationApproval", 3)];
+    let named = named.map(|(kind, case)| schema::governors::object(kind, &long, schema::governors::ACCEPTED[case].1));
+    let all = specs.chain(others).chain(named).chain([object(&long[..64], "{}")]);
+    let said: String = run(all).1.into_iter().filter_map(Result::err).collect();
+    let mut rules = BTreeSet::new();
+    let kinds = ["AppRegistration", "RegistrationPolicy", "RegistrationApproval"];
+    for crd in crds::all().iter().filter(|crd| kinds.contains(&crd.spec.names.kind.as_str())) {
+        messages(&serde_json::to_value(crd).unwrap(), false, &mut rules);
+    }
+    assert!(rules.len() > 30);
+    let unseen: Vec<_> = rules.iter().filter(|message| !said.contains(message.as_str())).collect();
+    assert_eq!(unseen, Vec::<&String>::new());
+}
+
+#[test]
 fn two_entries_are_refused_exactly_where_they_would_write_the_same_field_of_one_secret() {
     let pairs = schema::pairs_of_entries();
     let (_, answers) = run(pairs.iter().map(|(spec, _)| object("rules", spec)));
@@ -92,7 +153,7 @@ fn a_change_that_the_api_server_would_refuse_is_said_not_to_be_evaluated() {
         expect_acceptance(&mut wrong, cases[number / 2].0, answer);
     }
     assert_right(&wrong);
-    let [note] = &report.notes[..] else { panic!("{:?}", report.notes) };
+    let note = report.notes.iter().find(|note| note.contains("rules about changes")).unwrap();
     for field in [
         "spec.clientID",
         "spec.authorizationServerRef",

@@ -1,0 +1,136 @@
+//! The same for the kinds that govern registrations: by kind, specs that are accepted and specs that are refused.
+
+use serde_json::{Value, json};
+
+/// Specs that are accepted.
+pub(crate) const ACCEPTED: &[(&str, &str)] = &[
+    ("RegistrationPolicy", "{namespaceSelector: {}}"),
+    (
+        "RegistrationPolicy",
+        r#"
+description: web shops
+namespaceSelector:
+  matchLabels: {team: shop}
+  matchExpressions:
+  - {key: tier, operator: In, values: [front, back]}
+  - {key: legacy, operator: DoesNotExist}
+scopes: ["orders:*", "{namespace}:{name}:read"]
+audiences: ["https://api.shop.example"]
+resourceAudiences: ["*"]
+customers: ["*"]
+customerGroups: [retail]
+redirectURIs: {hosts: ["*.shop.example"], schemes: [https, http]}
+clientIDs: ["{namespace}.*"]
+dnsNames: ["*.{namespace}.svc"]
+grantTypes: [client_credentials]
+tokenEndpointAuthMethods: [private_key_jwt]
+kinds: [certificate, serviceAccount]
+keyTypes: [ECDSAP256]
+durations: {certificate: {min: 1h, max: 90d}, accessToken: {max: 1h}}
+limits: {registrationsPerNamespace: 10, credentials: 4}
+approvalRequired: {scopes: ["orders:write"]}
+onViolation: Withdraw
+"#,
+    ),
+    ("RegistrationPolicy", "{namespaceSelector: {}, durations: {clientSecret: {min: 1d, max: 24h}}}"),
+    ("RegistrationApproval", "{registration: {namespace: shop, name: storefront}, scopes: ['orders:write']}"),
+    (
+        "RegistrationApproval",
+        "{registration: {namespace: shop, name: storefront}, redirectURIs: ['https://shop.example/cb'], customers: ['*'], expires: '2027-01-01T00:00:00Z', description: by the owner of the API}",
+    ),
+];
+
+/// Specs that are refused, with what the answer says.
+pub(crate) const REFUSED: &[(&str, &str, &[&str])] = &[
+    ("RegistrationPolicy", "{}", &["spec.namespaceSelector: Required value"]),
+    (
+        "RegistrationPolicy",
+        "{namespaceSelector: {matchExpressions: [{key: a, operator: In}]}}",
+        &["spec.namespaceSelector.matchExpressions[0].values", "In and NotIn need values"],
+    ),
+    (
+        "RegistrationPolicy",
+        "{namespaceSelector: {matchExpressions: [{key: a, operator: Exists, values: [b]}]}}",
+        &["spec.namespaceSelector.matchExpressions[0].values", "Exists and DoesNotExist take none"],
+    ),
+    (
+        "RegistrationPolicy",
+        "{namespaceSelector: {matchExpressions: [{key: a, operator: Near}]}}",
+        &["spec.namespaceSelector.matchExpressions[0].operator: Unsupported value", "\"NotIn\""],
+    ),
+    (
+        "RegistrationPolicy",
+        "{namespaceSelector: {}, scopes: ['{team}:read']}",
+        &["spec.scopes[0]", "should match", "namespace"],
+    ),
+    ("RegistrationPolicy", "{namespaceSelector: {}, scopes: [a, a]}", &["spec.scopes[1]: Duplicate value"]),
+    (
+        "RegistrationPolicy",
+        "{namespaceSelector: {}, redirectURIs: {hosts: []}}",
+        &["spec.redirectURIs.hosts", "at least 1 items"],
+    ),
+    (
+        "RegistrationPolicy",
+        "{namespaceSelector: {}, redirectURIs: {hosts: [a], schemes: [ftp]}}",
+        &["spec.redirectURIs.schemes[0]: Unsupported value"],
+    ),
+    ("RegistrationPolicy", "{namespaceSelector: {}, kinds: [password]}", &["spec.kinds[0]: Unsupported value"]),
+    (
+        "RegistrationPolicy",
+        "{namespaceSelector: {}, durations: {clientSecret: {min: 30d, max: 1w}}}",
+        &["spec.durations.clientSecret.max", "max must not be shorter than min"],
+    ),
+    (
+        "RegistrationPolicy",
+        "{namespaceSelector: {}, durations: {accessToken: {min: 0s}}}",
+        &["spec.durations.accessToken.min", "must be longer than 0s"],
+    ),
+    (
+        "RegistrationPolicy",
+        "{namespaceSelector: {}, durations: {certificate: {max: 1097d}}}",
+        &["spec.durations.certificate.max", "must be at most 1096d"],
+    ),
+    (
+        "RegistrationPolicy",
+        "{namespaceSelector: {}, limits: {credentials: 17}}",
+        &["spec.limits.credentials", "should be less than or equal to 16"],
+    ),
+    (
+        "RegistrationPolicy",
+        "{namespaceSelector: {}, limits: {registrationsPerNamespace: -1}}",
+        &["spec.limits.registrationsPerNamespace", "should be greater than or equal to 0"],
+    ),
+    (
+        "RegistrationPolicy",
+        "{namespaceSelector: {}, limits: {credentials: 1.5}}",
+        &["spec.limits.credentials", "must be of type integer"],
+    ),
+    ("RegistrationPolicy", "{namespaceSelector: {}, onViolation: Delete}", &["spec.onViolation: Unsupported value"]),
+    ("RegistrationApproval", "{scopes: [a]}", &["spec.registration: Required value"]),
+    (
+        "RegistrationApproval",
+        "{registration: {namespace: shop, name: storefront}}",
+        &["spec", "an approval approves something"],
+    ),
+    (
+        "RegistrationApproval",
+        "{registration: {namespace: Shop, name: storefront}, scopes: [a]}",
+        &["spec.registration.namespace", "should match"],
+    ),
+    (
+        "RegistrationApproval",
+        "{registration: {namespace: shop, name: storefront}, redirectURIs: ['http://shop.example/cb']}",
+        &["spec.redirectURIs[0]", "use https"],
+    ),
+    (
+        "RegistrationApproval",
+        "{registration: {namespace: shop, name: storefront}, scopes: [a], expires: tomorrow}",
+        &["spec.expires"],
+    ),
+];
+
+/// An object of these tables.
+pub(crate) fn object(kind: &str, name: &str, spec: &str) -> Value {
+    let spec: Value = serde_yaml::from_str(spec).unwrap();
+    json!({"apiVersion": "appreg.dev/v1alpha1", "kind": kind, "metadata": {"name": name}, "spec": spec})
+}
