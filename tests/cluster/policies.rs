@@ -356,7 +356,7 @@ async fn apaleo_what_an_app_asks_for_is_approved_before_it_is_in_force() {
     until_granted(&room, "connect", &[("reservations.read", &format!("approval/{approval}"))]).await;
 }
 
-/// AvePoint Elements: permissions, and a customer scope of all, of specific customers or of groups, carried in tokens.
+/// `AvePoint` Elements: permissions, and a customer scope of all, of specific customers or of groups, carried in tokens.
 #[tokio::test(flavor = "multi_thread")]
 async fn elements_permissions_and_each_customer_scope_that_a_policy_allows_are_carried_in_tokens() {
     let room = room().await;
