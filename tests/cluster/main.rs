@@ -37,6 +37,7 @@ mod outages;
 mod policies;
 mod processes;
 mod rbac;
+mod rbac_matrix;
 mod registration;
 mod replicas;
 mod requests;
