@@ -1,5 +1,7 @@
 //! Who may do what, as the API server answers it: every persona, every kind, every verb, in one table.
 
+#![allow(clippy::needless_raw_string_hashes, reason = "`UPDATE_EXPECT` writes them so")]
+
 use std::fmt::Write as _;
 
 use expect_test::expect;
@@ -160,7 +162,9 @@ async fn nobody_may_do_more_than_the_table_says_and_no_one_in_a_namespace_touche
     .await;
 
     let mut table = format!("{:24}", "");
-    personas.iter().for_each(|persona| write!(table, "{:11}", persona.title).unwrap());
+    for persona in &personas {
+        write!(table, "{:11}", persona.title).unwrap();
+    }
     for kind in KINDS {
         write!(table, "\n{:24}", kind.0).unwrap();
         for persona in &personas {

@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
-use serde::de::{Deserialize, Deserializer, Error as _, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde::de::{Deserialize, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Number, Value};
 use serde_yaml::{Location, Options, Spanned};
 
@@ -134,14 +134,11 @@ fn unreadable(error: &serde_yaml::Error, lines_before: u64) -> Unreadable {
             "is too large: at most {FILE_OBJECTS} objects, {FILE_VALUES} values, {FILE_ALIASED_VALUES} of them by aliases, and {DEPTH} levels are read of a file: split it"
         ),
         Error::DuplicateMappingKey { .. } => "has a key twice: remove one of them".to_owned(),
-        Error::Message { msg, .. } if msg == NOT_A_KEY => NOT_A_KEY.to_owned(),
         _ => "is neither YAML nor JSON that can be read: mend it; a template must be rendered first".to_owned(),
     };
     let place = error.location().map(|location| place(location, lines_before));
     Unreadable { place, message }
 }
-
-const NOT_A_KEY: &str = "has a key that is no text: write it in quotes; a template must be rendered first";
 
 fn place(location: Location, lines_before: u64) -> Place {
     Place { line: location.line() + lines_before, column: location.column() }
@@ -157,6 +154,8 @@ enum Kind {
     Scalar(Value),
     Sequence(Vec<Node>),
     Mapping(Vec<(Location, String, Node)>),
+    /// A mapping with a key that is no text, here.
+    Keyless(Location),
 }
 
 impl Node {
@@ -164,8 +163,12 @@ impl Node {
     fn unfold(self, lines_before: u64, objects: &mut Vec<Object>) -> Result<(), Unreadable> {
         let at = place(self.at, lines_before);
         let refuse = |message: &str| Err(Unreadable { place: Some(at), message: message.to_owned() });
-        let Kind::Mapping(fields) = self.kind else {
-            return refuse("is no Kubernetes object: it is no map with apiVersion and kind");
+        let fields = match self.kind {
+            Kind::Mapping(fields) => fields,
+            Kind::Keyless(at) => return Err(keyless(at, lines_before)),
+            Kind::Scalar(_) | Kind::Sequence(_) => {
+                return refuse("is no Kubernetes object: it is no map with apiVersion and kind");
+            }
         };
         let kind = text_of(&fields, "kind");
         if kind.is_empty() || text_of(&fields, "apiVersion").is_empty() {
@@ -182,33 +185,44 @@ impl Node {
         }
         let mut places = BTreeMap::from([(FieldPath::default(), at)]);
         let node = Self { at: self.at, kind: Kind::Mapping(fields) };
-        let json = node.into_json(&FieldPath::default(), lines_before, &mut places);
+        let json = node.into_json(&FieldPath::default(), lines_before, &mut places)?;
         objects.push(Object { json, places });
         Ok(())
     }
 
-    fn into_json(self, path: &FieldPath, lines_before: u64, places: &mut BTreeMap<FieldPath, Place>) -> Value {
+    fn into_json(
+        self,
+        path: &FieldPath,
+        lines_before: u64,
+        places: &mut BTreeMap<FieldPath, Place>,
+    ) -> Result<Value, Unreadable> {
         match self.kind {
-            Kind::Scalar(value) => value,
+            Kind::Scalar(value) => Ok(value),
             Kind::Sequence(items) => {
                 let items = items.into_iter().enumerate().map(|(index, item)| {
                     let path = path.item(index);
                     places.insert(path.clone(), place(item.at, lines_before));
                     item.into_json(&path, lines_before, places)
                 });
-                Value::Array(items.collect())
+                items.collect::<Result<_, _>>().map(Value::Array)
             }
             Kind::Mapping(fields) => {
                 let fields = fields.into_iter().map(|(at, name, node)| {
                     let path = path.field(&name);
                     places.insert(path.clone(), place(at, lines_before));
-                    let value = node.into_json(&path, lines_before, places);
-                    (name, value)
+                    let value = node.into_json(&path, lines_before, places)?;
+                    Ok((name, value))
                 });
-                Value::Object(fields.collect::<Map<_, _>>())
+                fields.collect::<Result<Map<_, _>, _>>().map(Value::Object)
             }
+            Kind::Keyless(at) => Err(keyless(at, lines_before)),
         }
     }
+}
+
+fn keyless(at: Location, lines_before: u64) -> Unreadable {
+    let message = "has a key that is no text: write it in quotes; a template must be rendered first".to_owned();
+    Unreadable { place: Some(place(at, lines_before)), message }
 }
 
 fn text_of<'f>(fields: &'f [(Location, String, Node)], name: &str) -> &'f str {
@@ -282,16 +296,17 @@ impl<'de> Visitor<'de> for KindVisitor {
 
     fn visit_map<A: MapAccess<'de>>(self, mut access: A) -> Result<Kind, A::Error> {
         let mut fields = Vec::new();
+        let mut keyless = None;
         while let Some(key) = access.next_key::<Node>()? {
-            let name = match key.kind {
-                Kind::Scalar(Value::String(name)) => name,
-                Kind::Scalar(Value::Number(number)) => number.to_string(),
-                Kind::Scalar(Value::Bool(is)) => is.to_string(),
-                Kind::Scalar(_) | Kind::Sequence(_) | Kind::Mapping(_) => return Err(A::Error::custom(NOT_A_KEY)),
-            };
-            fields.push((key.at, name, access.next_value()?));
+            let value = access.next_value()?;
+            match key.kind {
+                Kind::Scalar(Value::String(name)) => fields.push((key.at, name, value)),
+                Kind::Scalar(Value::Number(number)) => fields.push((key.at, number.to_string(), value)),
+                Kind::Scalar(Value::Bool(is)) => fields.push((key.at, is.to_string(), value)),
+                Kind::Scalar(_) | Kind::Sequence(_) | Kind::Mapping(_) | Kind::Keyless(_) => keyless = Some(key.at),
+            }
         }
-        Ok(Kind::Mapping(fields))
+        Ok(keyless.map_or(Kind::Mapping(fields), Kind::Keyless))
     }
 }
 
@@ -374,13 +389,13 @@ items:
         for (text, place, said) in [
             ("a: [", None, "neither YAML nor JSON"),
             ("kind: A\npem: |\n-----BEGIN PRIVATE KEY-----\ncanary\n", None, "neither YAML nor JSON"),
-            ("{{ if .Values.canary }}\nkind: A\n{{ end }}\n", None, "a template must be rendered first"),
+            ("{{ if .Values.canary }}: 1\nkind: A\n", Some((1, 1)), "a template must be rendered first"),
             ("kind: A\nkind: canary\n", Some((2, 1)), "a key twice"),
             ("canary: 1\ncanary: 2\n", Some((2, 1)), "a key twice"),
             ("canary", Some((1, 1)), "no map"),
             ("kind: canary\n", Some((1, 1)), "write apiVersion and kind"),
             ("apiVersion: v1\nkind: List\nitems:\n- canary\n", Some((4, 3)), "no map"),
-            ("apiVersion: v1\nkind: A\n? [canary]\n: 1\n", None, "a key that is no text"),
+            ("apiVersion: v1\nkind: A\n? [canary]\n: 1\n", Some((3, 3)), "a key that is no text"),
             ("apiVersion: v1\nkind: A\nn: .nan\n", None, "neither"),
         ] {
             let (message, at) = refused(text);

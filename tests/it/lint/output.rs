@@ -53,8 +53,8 @@ fn people_read_what_is_wrong_where_it_is_and_what_to_do() {
            = Registration (without a name)
            = fix: write AppRegistration of appreg.dev/v1alpha1, or RegistrationPolicy of appreg.dev/v1alpha1, or RegistrationApproval of appreg.dev/v1alpha1
 
-        not evaluated: helm.yaml has a key that is no text: write it in quotes; a template must be rendered first
-          --> helm.yaml
+        not evaluated: helm.yaml is neither YAML nor JSON that can be read: mend it; a template must be rendered first
+          --> helm.yaml:2:1
 
         note: AppRegistration: rules about changes were not evaluated, because they compare with what a cluster has stored: those of spec.authorizationServerRef, spec.clientID, spec.credentials, spec.credentials[].name, spec.credentials[].secretName
         note: the default policy was taken to be the chart's, which allows every scope: --config reads yours
