@@ -6,8 +6,8 @@ use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 
 use crate::api::{
-    AppRegistrationStatus, AuthorizationServerStatus, ConditionType, CredentialStatus, Granted, Kind, LongDuration,
-    Reason, RevisionStatus, SecretStatus, StatusTime,
+    AppRegistrationStatus, ConditionType, CredentialStatus, Granted, Kind, LongDuration, Reason, RevisionStatus,
+    SecretStatus, ServerInUse, StatusTime,
 };
 use crate::credential::public_key;
 use crate::ledger::Credential;
@@ -217,13 +217,9 @@ fn conditions(
     wanted.into_iter().map(condition).collect()
 }
 
-fn server(facts: &Facts) -> AuthorizationServerStatus {
+fn server(facts: &Facts) -> ServerInUse {
     let server = &facts.environment.server;
-    AuthorizationServerStatus {
-        name: server.name.clone(),
-        issuer: server.issuer.clone(),
-        token_endpoint: server.token_endpoint(),
-    }
+    ServerInUse { name: server.name.clone(), issuer: server.issuer.clone(), token_endpoint: server.token_endpoint() }
 }
 
 fn granted(draft: &Draft) -> Granted {
