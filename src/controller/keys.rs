@@ -109,6 +109,7 @@ impl Keys {
                 policy: config.policy.clone(),
                 keys: Index::default(),
                 authorities: CaIndex::default(),
+                endpoint_authorities: CaIndex::default(),
             }),
             signing: HashMap::new(),
             public: Vec::new(),

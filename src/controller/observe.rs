@@ -15,7 +15,7 @@ use crate::credential::published::Published;
 use crate::kubernetes::client::{ANSWER_WITHIN, Error, call};
 use crate::kubernetes::{DeserializeGuard, ObjectName, version_of};
 use crate::ledger::{self, Entry};
-use crate::plan::facts::{Facts, LedgerFact, OurSecret, Registration, SecretFact, Source, Standing};
+use crate::plan::facts::{Admission, Facts, LedgerFact, OurSecret, Registration, SecretFact, Source, Standing};
 use crate::plan::{self, Look, Reading};
 use crate::policy::Absence;
 use crate::signer::jwt;
@@ -141,7 +141,7 @@ fn gather(
     }
     let environment = keys.environment.clone();
     Snapshot {
-        facts: Facts { registration: facts_of, environment, governance, ledger, secrets },
+        facts: Facts { registration: facts_of, environment, admission: Admission::Open, governance, ledger, secrets },
         held,
         keys: keys.clone(),
         resource_version: registration.metadata.resource_version.clone().unwrap_or_default(),
