@@ -6,7 +6,11 @@ use serde::{Deserialize, Serialize};
 use super::Server;
 use crate::api::{Algorithm, LongDuration};
 
-/// The field of the Secret `signing-keys-<server>` that holds the settings.
+/// The start of the name of the Secret with the settings and the signing keys of a server that is not the configured one;
+/// the server's name follows.
+pub const SECRET_PREFIX: &str = "signing-keys-";
+
+/// The field of that Secret that holds the settings.
 pub const FIELD: &str = "server.json";
 
 /// The largest field that is read, in bytes.

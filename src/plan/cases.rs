@@ -1843,13 +1843,17 @@ fn what_exists_at_a_server_goes_on_when_it_takes_the_namespace_no_longer() {
 fn a_credential_that_is_new_waits_for_a_server_that_takes_the_namespace_and_the_others_go_on() {
     let mut case = issued("billing", "2026-01-01").edited(|spec| entries(spec).push(token("new", &[])));
     case.world.admission = closed();
-    check(case, "2026-01-02", expect![[r#"
+    check(
+        case,
+        "2026-01-02",
+        expect![[r#"
         Ready=False ServerDenied: spec.credentials[new]: the authorization server partners takes no registrations of the namespace shop
         Approved=False ServerDenied: spec.credentials[new]: the authorization server partners takes no registrations of the namespace shop
         Stalled=True ServerDenied: spec.credentials[new]: the authorization server partners takes no registrations of the namespace shop
         wake 2026-02-25T03:22:44Z
         = PUT status
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]
