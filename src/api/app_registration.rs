@@ -34,6 +34,11 @@ pub const DEFAULT_AUTHORIZATION_SERVER: &str = "default";
     ),
     printcolumn(name = "Client ID", type_ = "string", json_path = ".status.clientID"),
     printcolumn(
+        name = "Approved",
+        type_ = "string",
+        json_path = r#".status.conditions[?(@.type=="Approved")].status"#
+    ),
+    printcolumn(
         name = "Next",
         type_ = "string",
         json_path = ".status.nextTransitionTime"
@@ -44,10 +49,9 @@ pub const DEFAULT_AUTHORIZATION_SERVER: &str = "default";
         json_path = ".metadata.creationTimestamp"
     ),
     printcolumn(
-        name = "Approved",
+        name = "Problem",
         type_ = "string",
-        json_path = r#".status.conditions[?(@.type=="Approved")].status"#,
-        priority = 1
+        json_path = r#".status.conditions[?(@.status=="False")].message"#
     ),
     printcolumn(
         name = "Server",

@@ -85,7 +85,7 @@ pub struct RegistrationPolicySpec {
     #[serde(rename = "redirectURIs", default, skip_serializing_if = "Option::is_none")]
     pub redirect_uris: Option<RedirectUriRules>,
 
-    /// Client IDs that a registration chooses, as globs; omitted, {namespace}.*
+    /// Client IDs that a registration chooses, as globs; omitted, those that begin with {namespace} and a dot.
     #[serde(rename = "clientIDs", default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "schema::globs")]
     pub client_ids: Option<Vec<String>>,

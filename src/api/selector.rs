@@ -86,7 +86,7 @@ fn meets(
 pub(super) fn schema(_: &mut SchemaGenerator) -> Schema {
     let name = json!({"type": "string", "minLength": 1, "maxLength": 317});
     json_schema!({
-        "type": "object",
+        "type": "object", "description": "The namespaces, by their labels; {} is every namespace.",
         "properties": {
             "matchLabels": {
                 "type": "object", "maxProperties": MOST_REQUIREMENTS, "additionalProperties": value(),

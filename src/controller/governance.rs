@@ -250,3 +250,137 @@ impl Governors {
         namespaces.map(|(object, _)| object.name.clone()).collect()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kubernetes::watch::Item;
+
+    fn item<T>(name: &str, version: u64, value: T) -> Item<T> {
+        Item { object: ObjectName::new("", name), version, value }
+    }
+
+    fn policy_for(team: &str, scopes: &[&str]) -> PolicyObject {
+        let spec = crate::api::RegistrationPolicySpec {
+            namespace_selector: LabelSelector {
+                match_labels: Some(BTreeMap::from([("team".into(), team.into())])),
+                ..LabelSelector::default()
+            },
+            scopes: scopes.iter().map(|scope| (*scope).to_owned()).collect(),
+            ..Default::default()
+        };
+        let rules = Rules::of_object(team, &spec, &config::Policy::default()).unwrap();
+        PolicyObject {
+            generation: 1,
+            rules: Ok((Arc::new(rules), spec.namespace_selector)),
+            status: RegistrationPolicyStatus::default(),
+        }
+    }
+
+    fn of_team(team: &str) -> BTreeMap<String, String> {
+        BTreeMap::from([("team".into(), team.into())])
+    }
+
+    /// A thousand policies and a thousand namespaces, each policy for one of them.
+    fn thousand() -> Governors {
+        let mut governors = Governors::new(&config::Policy { enabled: false, ..Default::default() }).unwrap();
+        let policies = (0..1000).map(|n| item(&format!("p{n}"), n + 1, policy_for(&n.to_string(), &["a"]))).collect();
+        assert_eq!(
+            governors.policies(Change::Listed { items: policies, version: 1000 }),
+            None,
+            "the first list is about all"
+        );
+        let namespaces = (0..1000).map(|n| item(&format!("ns{n}"), n + 1, of_team(&n.to_string()))).collect();
+        assert_eq!(governors.namespaces(Change::Listed { items: namespaces, version: 1000 }), None);
+        governors
+    }
+
+    fn names(concerned: Option<BTreeSet<Arc<str>>>) -> Vec<String> {
+        concerned.expect("not all").iter().map(ToString::to_string).collect()
+    }
+
+    fn selecting(governors: &Governors, namespace: &str) -> Vec<String> {
+        let governance = governors.of(&ObjectName::new(namespace, "app"), None);
+        assert_eq!(governance.unknown, None);
+        governance.policies.iter().map(|rules| rules.name.clone()).collect()
+    }
+
+    #[test]
+    fn an_edit_of_one_policy_of_a_thousand_concerns_what_it_selects_or_selected_and_nothing_else() {
+        let mut governors = thousand();
+        assert_eq!(selecting(&governors, "ns7"), ["7"]);
+        let edited = policy_for("7", &["a", "b"]);
+        assert_eq!(names(governors.policies(Change::Applied(item("p7", 2000, edited.clone())))), ["ns7"]);
+        let reported =
+            PolicyObject { status: RegistrationPolicyStatus { violations: Some(1), ..Default::default() }, ..edited };
+        assert!(
+            names(governors.policies(Change::Applied(item("p7", 2001, reported)))).is_empty(),
+            "a report is no edit"
+        );
+        let moved = policy_for("8", &["a", "b"]);
+        assert_eq!(names(governors.policies(Change::Applied(item("p7", 2002, moved)))), ["ns7", "ns8"]);
+        assert_eq!(selecting(&governors, "ns7"), Vec::<String>::new());
+        assert_eq!(selecting(&governors, "ns8"), ["8", "8"]);
+        let gone = Change::Deleted { object: ObjectName::new("", "p7"), version: 2003 };
+        assert_eq!(names(governors.policies(gone)), ["ns8"]);
+        assert_eq!(governors.selected(&ObjectName::new("", "p7")).count(), 0);
+    }
+
+    #[test]
+    fn a_change_of_a_namespaces_labels_concerns_it_alone_and_only_if_it_matters() {
+        let mut governors = thousand();
+        let mut labels = of_team("7");
+        labels.insert("colour".into(), "blue".into());
+        assert!(names(governors.namespaces(Change::Applied(item("ns7", 2000, labels)))).is_empty());
+        assert_eq!(names(governors.namespaces(Change::Applied(item("ns7", 2001, of_team("9"))))), ["ns7"]);
+        assert_eq!(selecting(&governors, "ns7"), ["9"]);
+        assert_eq!(names(governors.namespaces(Change::Applied(item("new", 2002, of_team("none"))))), ["new"]);
+    }
+
+    #[test]
+    fn what_was_not_listed_is_not_taken_for_absent() {
+        let mut governors = Governors::new(&config::Policy { enabled: false, ..Default::default() }).unwrap();
+        let app = ObjectName::new("shop", "app");
+        let unknown = |governors: &Governors| governors.of(&app, None).unknown.unwrap_or_default();
+        assert_eq!(unknown(&governors), "RegistrationPolicies could not be listed yet");
+        governors.policies(Change::Listed { items: vec![], version: 1 });
+        assert_eq!(unknown(&governors), "Namespaces could not be listed yet");
+        governors.namespaces(Change::Listed { items: vec![], version: 1 });
+        assert_eq!(unknown(&governors), "the labels of the namespace shop are not known yet");
+        governors.namespaces(Change::Applied(item("shop", 2, of_team("shop"))));
+        assert_eq!(unknown(&governors), "");
+    }
+
+    #[test]
+    fn a_policy_that_left_a_namespace_is_known_by_what_it_granted() {
+        let mut governors = Governors::new(&config::Policy::default()).unwrap();
+        let mut leaving = policy_for("shop", &["a"]);
+        if let Ok((rules, _)) = &mut leaving.rules {
+            Arc::make_mut(rules).on_violation = crate::api::OnViolation::Withdraw;
+        }
+        governors.policies(Change::Applied(item("shop", 1, leaving)));
+        governors.namespaces(Change::Applied(item("bank", 1, of_team("bank"))));
+        let grant = Grant { scopes: BTreeMap::from([("a".into(), "policy/shop".into())]), ..Grant::default() };
+        let governance = governors.of(&ObjectName::new("bank", "app"), Some(&grant));
+        assert_eq!(governance.departed, BTreeSet::from(["shop".to_owned()]));
+        assert_eq!(governance.policies.len(), 1, "the configured one");
+    }
+
+    #[test]
+    fn approvals_come_and_go_with_their_registration() {
+        let approval_for = |name: &str| {
+            ApprovalObject(Some(Arc::new(RegistrationApprovalSpec {
+                registration: crate::api::RegistrationRef { namespace: "shop".into(), name: name.into() },
+                ..RegistrationApprovalSpec::default()
+            })))
+        };
+        let mut governors = Governors::default();
+        let concerned = governors.approvals(Change::Applied(item("yes", 1, approval_for("app"))));
+        assert_eq!(concerned, BTreeSet::from([ObjectName::new("shop", "app")]));
+        assert_eq!(governors.of(&ObjectName::new("shop", "app"), None).approvals.len(), 1);
+        assert_eq!(governors.of(&ObjectName::new("shop", "other"), None).approvals.len(), 0);
+        let gone = Change::Deleted { object: ObjectName::new("", "yes"), version: 2 };
+        assert_eq!(governors.approvals(gone).len(), 1);
+        assert_eq!(governors.of(&ObjectName::new("shop", "app"), None).approvals.len(), 0);
+    }
+}

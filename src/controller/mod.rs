@@ -20,6 +20,7 @@ mod report;
 mod requests;
 mod signing_keys;
 mod sweep;
+mod watches;
 mod world;
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

@@ -8,9 +8,6 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use futures::future::join_all;
 use jiff::{SignedDuration, Timestamp};
-use k8s_openapi::api::core::v1::{Namespace, Secret};
-use kube::Api;
-use kube::core::PartialObjectMeta;
 use prometheus_client::registry::Registry;
 use tokio::sync::{Notify, watch};
 use tokio::task::JoinSet;
@@ -18,12 +15,11 @@ use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
 use crate::admin::{Condition, Readiness};
-use crate::api::{AppRegistration, RegistrationApproval, RegistrationPolicy, names};
 use crate::clock::Clock;
 use crate::config::Config;
+use crate::kubernetes::ObjectName;
 use crate::kubernetes::client::Clients;
-use crate::kubernetes::watch::{Health, Selection, Watch};
-use crate::kubernetes::{DeserializeGuard, ObjectName};
+use crate::kubernetes::watch::Health;
 use crate::mint::slow::{Pool, Slot};
 use crate::plan::facts::{LedgerFact, SecretFact};
 use crate::plan::{self, Plan, Step};
@@ -31,12 +27,12 @@ use crate::{ledger, mint, policy, rotation};
 
 use super::act::{self, Outcome, Stale};
 use super::events::Events;
-use super::governance::{self, Governors};
+use super::governance::Governors;
 use super::keys::{self, Keys};
 use super::metrics::Metrics;
-use super::objects::{self, CA_KEYS};
 use super::observe::{self, Seen, Sight, Snapshot};
 use super::schedule::Schedule;
+use super::watches::{self, WATCHES, is_essential};
 use super::world::{Due, World};
 use super::{Context, SLOW_MINTS_AT_ONCE, State, policy_status, report, sweep};
 
@@ -50,15 +46,6 @@ const DRAIN_WITHIN: Duration = Duration::from_secs(10);
 const NAMESPACE_ENDS_AGAIN: SignedDuration = SignedDuration::from_mins(5);
 /// How long to wait after the keys could not be brought in order.
 const KEYS_AGAIN: Duration = Duration::from_secs(2);
-
-/// The watches, in the order in which their health is told.
-const WATCHES: [&str; 7] = ["registrations", "ledger", "secrets", "authority", "policies", "approvals", "namespaces"];
-
-/// Whether nothing can be decided without this watch. Without the others nothing new is granted by what they would show,
-/// and what exists goes on.
-fn is_essential(watch: &str) -> bool {
-    !matches!(watch, "policies" | "approvals" | "namespaces")
-}
 
 /// What the controller is told at its start.
 #[derive(Clone, Debug)]
@@ -133,8 +120,7 @@ impl Controller {
                     let problem = || health.problem.clone().unwrap_or_else(|| "no list has succeeded yet".to_owned());
                     match (health.synced, health.healthy) {
                         (false, _) if is_essential(name) => Readiness::Missing(problem()),
-                        (false, _) => Readiness::Degraded(problem()),
-                        (true, false) => Readiness::Degraded(problem()),
+                        (false, _) | (true, false) => Readiness::Degraded(problem()),
                         (true, true) => Readiness::Ready,
                     }
                 })
@@ -159,7 +145,7 @@ impl Controller {
         let mut tasks = JoinSet::new();
         for (name, sender, receiver) in health {
             receivers.push(receiver);
-            spawn_watch(&mut tasks, &ctx, name, sender, stop.clone());
+            watches::spawn(&mut tasks, &ctx, name, sender, stop.clone());
         }
         tasks.spawn(events);
         let all = receivers.clone();
@@ -230,100 +216,6 @@ impl State {
         let all: Vec<_> = self.world.registrations.iter().map(|(object, _)| object.clone()).collect();
         for object in all {
             self.schedule.push(object);
-        }
-    }
-}
-
-fn spawn_watch(
-    tasks: &mut JoinSet<()>,
-    ctx: &Arc<Context>,
-    name: &'static str,
-    health: watch::Sender<Health>,
-    stop: CancellationToken,
-) {
-    let client = ctx.clients.watches.clone();
-    let shared = ctx.clone();
-    match name {
-        "registrations" => {
-            let api: Api<DeserializeGuard<AppRegistration>> = Api::all(client);
-            let watch = Watch { name, api, selection: Selection::default() };
-            tasks.spawn(async move {
-                let apply = |change| {
-                    let due = shared.state().world.registrations(change);
-                    shared.take(due);
-                };
-                watch.run(objects::registered, apply, health, stop).await;
-            });
-        }
-        "ledger" => {
-            let api: Api<Secret> = Api::namespaced(client, &ctx.ledger_namespace);
-            let watch = Watch { name, api, selection: Selection::default() };
-            tasks.spawn(async move {
-                let apply = |change| {
-                    let due = shared.state().world.ledger(change);
-                    shared.take(due);
-                };
-                watch.run(objects::ledger_object, apply, health, stop).await;
-            });
-        }
-        "secrets" => {
-            let api: Api<PartialObjectMeta<Secret>> = Api::all(client);
-            let mut selection = Selection::labelled(&format!("{}={}", names::MANAGED_BY_LABEL, names::MANAGED_BY));
-            // Ledger entries carry the same label and have a watch of their own.
-            selection.fields = Some(format!("type!={}", names::LEDGER_SECRET_TYPE));
-            let watch = Watch { name, api, selection };
-            tasks.spawn(async move {
-                let apply = |change| {
-                    let due = shared.state().world.secrets(change);
-                    shared.take(due);
-                };
-                watch.run(objects::secret_meta, apply, health, stop).await;
-            });
-        }
-        "policies" => {
-            let api: Api<DeserializeGuard<RegistrationPolicy>> = Api::all(client);
-            let watch = Watch { name, api, selection: Selection::default() };
-            tasks.spawn(async move {
-                let apply = |change| {
-                    let due = shared.state().world.policies(change);
-                    shared.take(due);
-                };
-                let reduce = |object| governance::policy(object, &shared.config.policy);
-                watch.run(reduce, apply, health, stop).await;
-            });
-        }
-        "approvals" => {
-            let api: Api<DeserializeGuard<RegistrationApproval>> = Api::all(client);
-            let watch = Watch { name, api, selection: Selection::default() };
-            tasks.spawn(async move {
-                let apply = |change| {
-                    let due = shared.state().world.approvals(change);
-                    shared.take(due);
-                };
-                watch.run(governance::approval, apply, health, stop).await;
-            });
-        }
-        "namespaces" => {
-            let api: Api<PartialObjectMeta<Namespace>> = Api::all(client);
-            let watch = Watch { name, api, selection: Selection::default() };
-            tasks.spawn(async move {
-                let apply = |change| {
-                    let due = shared.state().world.namespaces(change);
-                    shared.take(due);
-                };
-                watch.run(governance::labels, apply, health, stop).await;
-            });
-        }
-        _ => {
-            let api: Api<Secret> = Api::namespaced(client, &ctx.controller_namespace);
-            let watch = Watch { name, api, selection: Selection::named(CA_KEYS) };
-            tasks.spawn(async move {
-                let apply = |change| {
-                    shared.state().world.authority.apply(change);
-                    shared.keys_changed.notify_one();
-                };
-                watch.run(objects::ledger_object, apply, health, stop).await;
-            });
         }
     }
 }

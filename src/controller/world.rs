@@ -101,6 +101,12 @@ impl World {
         due
     }
 
+    /// Takes what the watch of the CA's private keys says.
+    pub(crate) fn authority(&mut self, change: Change<LedgerObject>) -> Due {
+        self.authority.apply(change);
+        Due { keys: true, ..Due::default() }
+    }
+
     /// Takes what the watch of policies says.
     pub(crate) fn policies(&mut self, change: Change<PolicyObject>) -> Due {
         match &change {

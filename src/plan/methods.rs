@@ -145,8 +145,8 @@ mod tests {
         Governance { policies: vec![Rules::of_config(&Policy::default()).unwrap().into()], ..Governance::default() }
     }
 
-    fn allowing(spec: RegistrationPolicySpec) -> Governance {
-        let rules = Rules::of_object("p", &spec, &Policy::default()).unwrap();
+    fn allowing(spec: &RegistrationPolicySpec) -> Governance {
+        let rules = Rules::of_object("p", spec, &Policy::default()).unwrap();
         Governance { policies: vec![rules.into()], ..Governance::default() }
     }
 
@@ -195,7 +195,7 @@ mod tests {
     #[test]
     fn a_policy_takes_away_no_method_and_no_grant_that_is_in_use() {
         let spec = AppRegistrationSpec::default();
-        let narrow = allowing(RegistrationPolicySpec {
+        let narrow = allowing(&RegistrationPolicySpec {
             token_endpoint_auth_methods: Some(vec![Method::PrivateKeyJwt]),
             grant_types: Some(vec![]),
             ..RegistrationPolicySpec::default()

@@ -3,6 +3,7 @@
 use jiff::Timestamp;
 
 use crate::api::{self, KeyType, Kind, Reason};
+use crate::policy::Beginning;
 use crate::rotation::{self, CLOCK_TOLERANCE};
 
 use super::Problem;
@@ -40,7 +41,8 @@ pub(super) fn credential_is_denied(
     let exists = |entry: &api::Entry| entry.kind().is_some_and(|kind| client.credential(&entry.name, kind).is_some());
     let position = entries.iter().position(|entry| entry.name == name).unwrap_or(entries.len());
     let others = entries.iter().enumerate().filter(|(at, entry)| *at < position || exists(entry)).count();
-    let refusal = facts.governance.admits_credential(name, kind, key_type, others, registration.subject()).err()?;
+    let credential = Beginning { entry: name, kind, key_type, others };
+    let refusal = facts.governance.admits_credential(credential, registration.subject()).err()?;
     Some(refusal.into())
 }
 

@@ -21,6 +21,19 @@ pub struct Bounded {
     pub clamped_by: Option<String>,
 }
 
+/// A credential that does not exist yet.
+#[derive(Clone, Copy, Debug)]
+pub struct Beginning<'a> {
+    /// The entry's name.
+    pub entry: &'a str,
+    /// Its kind.
+    pub kind: Kind,
+    /// The key type of a certificate.
+    pub key_type: Option<KeyType>,
+    /// How many credentials the registration has, or has asked for before it.
+    pub others: usize,
+}
+
 impl Governance {
     /// Whether a client may come to be, with a chosen client ID if there is one: one policy must allow it and have room.
     pub fn admits_client(&self, client_id: Option<&str>, subject: Subject<'_>) -> Result<(), Refusal> {
@@ -58,15 +71,9 @@ impl Governance {
         ))
     }
 
-    /// Whether a credential of this kind may begin beside `others` that the registration has or that come before it.
-    pub fn admits_credential(
-        &self,
-        entry: &str,
-        kind: Kind,
-        key_type: Option<KeyType>,
-        others: usize,
-        subject: Subject<'_>,
-    ) -> Result<(), Refusal> {
+    /// Whether a credential may begin: one policy must allow its kind and key, and have room.
+    pub fn admits_credential(&self, credential: Beginning<'_>, subject: Subject<'_>) -> Result<(), Refusal> {
+        let Beginning { entry, kind, key_type, others } = credential;
         if self.policies.is_empty() {
             return Err(self.no_policy(subject.namespace));
         }

@@ -14,6 +14,11 @@ pub mod rules;
 mod credentials;
 mod sentence;
 
+#[cfg(test)]
+mod cases;
+#[cfg(test)]
+mod properties;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
@@ -22,7 +27,7 @@ use jiff::Timestamp;
 use crate::api::{AppRegistrationSpec, CustomerScopeType, KindSpec, OnViolation, RegistrationApprovalSpec, parse_time};
 use crate::ledger::Grant;
 
-pub use credentials::{Bounded, Refusal, effective_duration};
+pub use credentials::{Beginning, Bounded, Refusal, effective_duration};
 pub use rules::{Invalid, Rules};
 
 /// What a grant is recorded under that a policy made, before its name.
@@ -275,12 +280,11 @@ pub fn evaluate(
                 None => request.allowed_by(),
                 Some(by) => request.still_by(by, &mut decision),
             };
-            match by {
-                Some(by) => drop(field.of_mut(&mut decision.grant).insert(item, by)),
-                None => {
-                    let why = request.why_not(before.get(&item).map(String::as_str), spec);
-                    decision.denied.push(Denied { field, item, why });
-                }
+            if let Some(by) = by {
+                field.of_mut(&mut decision.grant).insert(item, by);
+            } else {
+                let why = request.why_not(before.get(&item).map(String::as_str), spec);
+                decision.denied.push(Denied { field, item, why });
             }
         }
     }

@@ -80,9 +80,9 @@ pub(super) fn no_policy(namespace: &str) -> String {
 }
 
 fn kept(first: &Kept, count: usize) -> String {
-    let more = if count > 1 { format!(" and {} more items", count - 1) } else { String::new() };
+    let more = if count > 1 { format!(" and {} more are", count - 1) } else { " is".to_owned() };
     format!(
-        "spec.{} {}{more} stay granted though nothing allows it any more, by {}: allow it again, or remove it from the spec",
+        "spec.{} {}{more} kept though nothing allows it any more, by {}: allow it again, or remove it from the spec",
         first.field.path(),
         first.item,
         first.by

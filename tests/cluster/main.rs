@@ -31,6 +31,7 @@ mod hostile;
 mod needles;
 mod observer;
 mod outages;
+mod policies;
 mod processes;
 mod rbac;
 mod registration;

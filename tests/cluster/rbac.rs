@@ -39,7 +39,7 @@ struct Right {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_operator_uses_every_right_that_the_chart_gives_it_and_no_other() {
     let plane = audited().await;
-    let mut operator = Operator::install(&plane, BINARY, &[]).await.unwrap();
+    let mut operator = Operator::install(&plane, BINARY, &["policy.enabled=false"]).await.unwrap();
     let mark = plane.audit().mark().await.unwrap();
     let controller = operator.controller(&plane).await.unwrap();
     let token_service = operator.token_service(&plane).await.unwrap();
@@ -83,9 +83,37 @@ async fn the_operator_uses_every_right_that_the_chart_gives_it_and_no_other() {
 }
 
 /// All that the operator has to do with the API server: from the first keys to the last sweep.
+/// A policy that is reported on, an approval, and its end.
+async fn govern(plane: &ControlPlane, namespace: &str) {
+    let policy = json!({
+        "apiVersion": "appreg.dev/v1alpha1", "kind": "RegistrationPolicy", "metadata": {"name": "everybody"},
+        "spec": {"namespaceSelector": {}, "scopes": ["*"], "approvalRequired": {"scopes": ["admin"]}},
+    });
+    let approval = json!({
+        "apiVersion": "appreg.dev/v1alpha1", "kind": "RegistrationApproval", "metadata": {"name": "once"},
+        "spec": {"registration": {"namespace": namespace, "name": "approved"}, "scopes": ["admin"]},
+    });
+    plane.kubectl_apply(&policy.to_string()).await.unwrap();
+    plane.kubectl_apply(&approval.to_string()).await.unwrap();
+    create(plane, namespace, "approved", json!({"scopes": ["admin"]})).await;
+    in_order(plane, namespace, "approved").await;
+    plane.kubectl(&["delete", "registrationapproval", "once"]).await.unwrap().ok().unwrap();
+    until(plane, (namespace, "approved"), "waits for approval", |approved| {
+        approved.status.as_ref().is_some_and(|status| status.conditions.iter().any(|c| c.reason == "ApprovalRequired"))
+    })
+    .await;
+    let policies: kube::Api<appreg::api::RegistrationPolicy> = Api::all(plane.client("admin"));
+    eventually("the policy is reported on", async || {
+        let status = policies.get("everybody").await.map_err(|error| error.to_string())?.status.unwrap_or_default();
+        holds(status.registrations == Some(1), || format!("{status:?}"))
+    })
+    .await;
+}
+
 async fn everything(plane: &ControlPlane, operator: &Operator<'_>) {
     let shop = plane.namespace("shop").await.unwrap();
     let shop = shop.as_str();
+    govern(plane, shop).await;
     // First mints, of every kind.
     let credentials = json!([
         {"name": "web", "clientSecret": {}},

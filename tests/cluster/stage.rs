@@ -43,25 +43,13 @@ pub(crate) async fn stage() -> &'static Stage {
     static RUNTIME: LazyLock<Runtime> = LazyLock::new(|| Runtime::new().expect("a runtime"));
     static STAGE: OnceCell<Stage> = OnceCell::const_new();
     // Not on the caller's runtime, which ends with its test.
-    STAGE.get_or_init(|| async { RUNTIME.spawn(start()).await.expect("the stage is set") }).await
-}
-
-async fn start() -> Stage {
-    static PLANE: OnceCell<ControlPlane> = OnceCell::const_new();
-    let options = Options { audit: Audit::Users(vec![CONTROLLER.to_owned()]), ..Options::default() };
-    let start = || async { ControlPlane::start_with(options).await.expect("the control plane starts") };
-    let plane = PLANE.get_or_init(start).await;
     let sets = [
         "policy.clientSecret.min=5s",
         "policy.certificate.min=5s",
         "policy.accessToken.min=5s",
         "policy.clientIDs={*}",
     ];
-    let mut operator = Operator::install(plane, BINARY, &sets).await.expect("the chart is installed");
-    operator.log("info,appreg=debug");
-    let controller = operator.controller(plane).await.expect("the controller starts");
-    let token_service = operator.token_service(plane).await.expect("the token service starts");
-    Stage { plane, controller, token_service }
+    STAGE.get_or_init(|| async { RUNTIME.spawn(Stage::start(sets.into())).await.expect("the stage is set") }).await
 }
 
 /// A namespace of a test's own.
@@ -72,6 +60,18 @@ pub(crate) struct Room {
 }
 
 impl Stage {
+    /// A control plane of its own, and the chart with these values. It stands until the test process ends.
+    pub(crate) async fn start(sets: Vec<&'static str>) -> Self {
+        let options = Options { audit: Audit::Users(vec![CONTROLLER.to_owned()]), ..Options::default() };
+        let plane = ControlPlane::start_with(options).await.expect("the control plane starts");
+        let plane: &'static ControlPlane = Box::leak(Box::new(plane));
+        let mut operator = Operator::install(plane, BINARY, &sets).await.expect("the chart is installed");
+        operator.log("info,appreg=debug");
+        let controller = operator.controller(plane).await.expect("the controller starts");
+        let token_service = operator.token_service(plane).await.expect("the token service starts");
+        Self { plane, controller, token_service }
+    }
+
     /// A new namespace whose name begins with `prefix`.
     pub(crate) async fn room(&'static self, prefix: &str) -> Room {
         let namespace = self.plane.namespace(prefix).await.unwrap();

@@ -83,7 +83,10 @@ fn lists_say_how_they_are_merged() {
 
 #[test]
 fn kubectl_shows_and_selects_what_people_look_for() {
-    let [crd] = &crds::all()[..] else { panic!("one CRD") };
+    let [crd, policy, approval] = &crds::all()[..] else { panic!("three definitions") };
+    assert_eq!(policy.spec.names.short_names.as_deref(), Some(&["regpol".to_owned()][..]));
+    assert_eq!(approval.spec.names.short_names.as_deref(), Some(&["regapp".to_owned()][..]));
+    assert_eq!((policy.spec.scope.as_str(), approval.spec.scope.as_str()), ("Cluster", "Cluster"));
     let names = &crd.spec.names;
     assert_eq!(names.short_names.as_deref(), Some(&["appreg".to_owned()][..]));
     assert_eq!(names.categories.as_deref(), Some(&["appreg-all".to_owned()][..]));
@@ -94,8 +97,16 @@ fn kubectl_shows_and_selects_what_people_look_for() {
         .flatten()
         .map(|column| (column.name.as_str(), column.priority.unwrap_or(0)))
         .collect();
-    let expected =
-        [("Ready", 0), ("Client ID", 0), ("Next", 0), ("Age", 0), ("Approved", 1), ("Server", 1), ("Message", 1)];
+    let expected = [
+        ("Ready", 0),
+        ("Client ID", 0),
+        ("Approved", 0),
+        ("Next", 0),
+        ("Age", 0),
+        ("Problem", 0),
+        ("Server", 1),
+        ("Message", 1),
+    ];
     assert_eq!(columns, expected);
     let selectable: Vec<_> = version.selectable_fields.iter().flatten().map(|field| &field.json_path).collect();
     assert_eq!(selectable, [".spec.clientID"]);

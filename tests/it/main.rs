@@ -9,6 +9,7 @@ mod docs;
 mod examples;
 mod fake_api;
 mod fuzz_corpus;
+mod governance;
 mod reconcile;
 mod signing_keys;
 mod tidy;

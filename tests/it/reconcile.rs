@@ -138,7 +138,7 @@ impl Stage {
         self.server.object("secrets", "shop", name).unwrap_or_else(|| panic!("no Secret {name}"))
     }
 
-    fn entry(&self) -> Entry {
+    pub(crate) fn entry(&self) -> Entry {
         let secrets: Vec<Secret> = self.server.objects("secrets");
         let secret = secrets.iter().find(|s| s.type_.as_deref() == Some(names::LEDGER_SECRET_TYPE)).expect("an entry");
         let name = secret.metadata.name.clone().unwrap();
@@ -146,7 +146,7 @@ impl Stage {
     }
 
     /// The revision of entry `web` that the Secret holds, by the ledger.
-    fn held_revision(&self) -> Option<u64> {
+    pub(crate) fn held_revision(&self) -> Option<u64> {
         let secret = self.secret("storefront");
         let digest = Digest::of(&secret.data.as_ref().unwrap()["client_secret"].0);
         let entry = self.entry();
@@ -158,7 +158,7 @@ impl Stage {
     }
 }
 
-fn is_ready(server: &FakeApi, name: &str) -> bool {
+pub(crate) fn is_ready(server: &FakeApi, name: &str) -> bool {
     let registration = server.object::<AppRegistration>("appregistrations", "shop", name);
     let Some(registration) = registration else { return false };
     let generation = registration.metadata.generation;

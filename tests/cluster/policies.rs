@@ -1,0 +1,445 @@
+//! Policy and approval on a real API server, with real processes: a test for each sentence of what is promised, and for
+//! each console that has a say in who may ask for what. Nothing but objects allows anything here.
+
+use std::sync::LazyLock;
+
+use appreg::api::{
+    AppRegistration, ConditionType, Reason, RegistrationApproval, RegistrationPolicy, RegistrationPolicyStatus, names,
+};
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use kube::api::{DeleteParams, Patch, PatchParams};
+use kube::{Api, ResourceExt as _};
+use serde_json::{Value, json};
+use tokio::runtime::Runtime;
+use tokio::sync::OnceCell;
+
+use crate::harness::eventually_within;
+use crate::stage::{Room, SOON, Stage, condition, conditions, text};
+
+/// A stage without a default policy.
+async fn stage() -> &'static Stage {
+    static RUNTIME: LazyLock<Runtime> = LazyLock::new(|| Runtime::new().expect("a runtime"));
+    static STAGE: OnceCell<Stage> = OnceCell::const_new();
+    let sets = ["policy.enabled=false", "policy.clientSecret.min=5s", "policy.accessToken.min=5s"];
+    STAGE.get_or_init(|| async { RUNTIME.spawn(Stage::start(sets.into())).await.expect("the stage is set") }).await
+}
+
+/// A namespace with the label `team` of its own name, so that policies of one test select no other's.
+async fn room() -> Room {
+    let room = stage().await.room("team").await;
+    label(&room, &json!({"team": room.namespace})).await;
+    room
+}
+
+async fn label(room: &Room, labels: &Value) {
+    let api: Api<k8s_openapi::api::core::v1::Namespace> = Api::all(room.client.clone());
+    let patch = json!({"metadata": {"labels": labels}});
+    api.patch(&room.namespace, &PatchParams::default(), &Patch::Merge(&patch)).await.unwrap();
+}
+
+/// Applies a policy for the room, and returns its name.
+async fn policy(room: &Room, name: &str, more: Value) -> String {
+    let mut spec = json!({"namespaceSelector": {"matchLabels": {"team": room.namespace}}});
+    spec.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+    let name = format!("{}-{name}", room.namespace);
+    let object = json!({"apiVersion": "appreg.dev/v1alpha1", "kind": "RegistrationPolicy", "metadata": {"name": name}, "spec": spec});
+    let api: Api<RegistrationPolicy> = Api::all(room.client.clone());
+    api.patch(&name, &PatchParams::apply("tests").force(), &Patch::Apply(&object)).await.unwrap();
+    name
+}
+
+async fn approve(room: &Room, name: &str, registration: &str, more: Value) -> String {
+    let mut spec = json!({"registration": {"namespace": room.namespace, "name": registration}});
+    spec.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+    let name = format!("{}-{name}", room.namespace);
+    let object = json!({"apiVersion": "appreg.dev/v1alpha1", "kind": "RegistrationApproval", "metadata": {"name": name}, "spec": spec});
+    approvals(room).patch(&name, &PatchParams::apply("tests").force(), &Patch::Apply(&object)).await.unwrap();
+    name
+}
+
+fn approvals(room: &Room) -> Api<RegistrationApproval> {
+    Api::all(room.client.clone())
+}
+
+async fn unmake(room: &Room, policy: &str) {
+    let api: Api<RegistrationPolicy> = Api::all(room.client.clone());
+    api.delete(policy, &DeleteParams::default()).await.unwrap();
+}
+
+/// Waits until a condition has this reason, and returns its message.
+async fn until(room: &Room, name: &str, type_: ConditionType, reason: Reason) -> String {
+    room.until(name, &format!("{type_} for {reason}"), |registration| match condition(registration, type_) {
+        Some(condition) if condition.reason == reason.as_str() => Ok(condition.message.clone()),
+        _ => Err(conditions(registration)),
+    })
+    .await
+}
+
+/// Waits until exactly these scopes are granted, each by what.
+async fn until_granted(room: &Room, name: &str, scopes: &[(&str, &str)]) {
+    let expected: Value = scopes.iter().map(|(scope, by)| ((*scope).to_owned(), json!(by))).collect();
+    let id = room.until(name, "a client ID", client_id_of).await;
+    eventually_within(SOON, &format!("{name} is granted {expected}"), async || {
+        let entry = room.ledger_entry(&id).await.ok_or("there is no ledger entry")?;
+        if entry["grant"]["scopes"] == expected { Ok(()) } else { Err(entry["grant"]["scopes"].to_string()) }
+    })
+    .await;
+}
+
+fn client_id_of(registration: &AppRegistration) -> Result<String, String> {
+    let id = registration.status.as_ref().and_then(|status| status.client_id.clone());
+    id.ok_or_else(|| conditions(registration))
+}
+
+/// The claims of the ready access token of a registration. Its signature is others' to verify.
+async fn claims(room: &Room, name: &str, what: &str, fits: impl Fn(&Value) -> bool) -> Value {
+    room.secret_until(&format!("{name}-token"), what, |secret| {
+        let token = text(secret, "access_token").unwrap_or_default();
+        let payload = token.split('.').nth(1).map(|part| URL_SAFE_NO_PAD.decode(part).unwrap()).unwrap_or_default();
+        let claims: Value = serde_json::from_slice(&payload).unwrap_or_default();
+        if fits(&claims) { Ok(claims) } else { Err("another token") }
+    })
+    .await
+}
+
+async fn status_of(room: &Room, policy: &str, what: &str, fits: impl Fn(&RegistrationPolicyStatus) -> bool) {
+    let api: Api<RegistrationPolicy> = Api::all(room.client.clone());
+    eventually_within(SOON, &format!("{policy}: {what}"), async || {
+        let status = api.get(policy).await.map_err(|error| error.to_string())?.status.unwrap_or_default();
+        if fits(&status) { Ok(()) } else { Err(format!("{status:?}")) }
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_policy_grants_nothing_new_and_what_exists_goes_on() {
+    let room = room().await;
+    room.apply("app", json!({"displayName": "App", "scopes": ["read"]})).await;
+    let why = until(&room, "app", ConditionType::Stalled, Reason::NoPolicy).await;
+    assert!(why.contains(&format!("no RegistrationPolicy selects the namespace {}", room.namespace)), "{why}");
+    assert!(room.secrets().get_opt("app").await.unwrap().is_none(), "something was minted");
+
+    let all = policy(&room, "all", json!({"scopes": ["*"]})).await;
+    room.ready("app").await;
+    let first = room.application("app").await;
+    unmake(&room, &all).await;
+    until(&room, "app", ConditionType::Approved, Reason::PolicyDenied).await;
+    room.annotate(
+        "app",
+        json!({names::ROTATE_MINTED_BEFORE_ANNOTATION: crate::stage::pass_of_a_second().await.to_string()}),
+    )
+    .await;
+    room.another_client_secret("app", &first.client_secret).await;
+    first.accepted(&first.client_secret, "the old one, in its overlap").await;
+
+    room.apply("late", json!({"displayName": "Late"})).await;
+    until(&room, "late", ConditionType::Stalled, Reason::NoPolicy).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn adding_a_policy_only_adds_and_the_ledger_says_by_what_each_item_was_granted() {
+    let room = room().await;
+    let one = policy(&room, "one", json!({"scopes": ["read"]})).await;
+    room.apply("app", json!({"displayName": "App", "scopes": ["read", "write"]})).await;
+    let why = until(&room, "app", ConditionType::Stalled, Reason::PolicyDenied).await;
+    assert!(
+        why.starts_with(&format!("spec.scopes write is not allowed: policy/{one} comes closest and allows read")),
+        "{why}"
+    );
+    until_granted(&room, "app", &[("read", &format!("policy/{one}"))]).await;
+    let shown = room.stage.plane.kubectl(&["-n", &room.namespace, "get", "appreg", "app"]).await.unwrap().stdout;
+    assert!(shown.contains("spec.scopes write is not allowed"), "kubectl get says why not: {shown}");
+
+    let two = policy(&room, "two", json!({"scopes": ["write"]})).await;
+    room.ready("app").await;
+    let by = [("read", format!("policy/{one}")), ("write", format!("policy/{two}"))];
+    until_granted(&room, "app", &by.each_ref().map(|(scope, by)| (*scope, by.as_str()))).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_policy_never_stops_a_rotation_and_a_duration_beyond_it_is_clamped_and_reported() {
+    let room = room().await;
+    policy(&room, "short", json!({"durations": {"clientSecret": {"max": "1h"}}})).await;
+    let credentials = json!([{"name": "web", "effectiveDuration": "365d", "clientSecret": {}}]);
+    room.apply("app", json!({"displayName": "App", "credentials": credentials})).await;
+    let app = room.ready("app").await;
+    assert_eq!(app.status.as_ref().unwrap().credentials[0].effective_duration.as_deref(), Some("1h"));
+    let said = &condition(&app, ConditionType::Approved).unwrap().message;
+    let policy_name = format!("policy/{}-short", room.namespace);
+    assert_eq!(*said, format!("spec.credentials[web].effectiveDuration is bounded to 1h by {policy_name}"));
+
+    let first = room.application("app").await;
+    policy(&room, "short", json!({"kinds": ["certificate"], "durations": {"clientSecret": {"max": "1h"}}})).await;
+    let mut both = credentials.clone();
+    both.as_array_mut().unwrap().push(json!({"name": "batch", "secretName": "batch", "clientSecret": {}}));
+    room.apply("app", json!({"displayName": "App", "credentials": both})).await;
+    let why = until(&room, "app", ConditionType::Stalled, Reason::PolicyDenied).await;
+    assert_eq!(why, format!("spec.credentials[batch]: the kind clientSecret is not allowed by {policy_name}"));
+    room.annotate(
+        "app",
+        json!({names::ROTATE_MINTED_BEFORE_ANNOTATION: crate::stage::pass_of_a_second().await.to_string()}),
+    )
+    .await;
+    room.another_client_secret("app", &first.client_secret).await;
+    assert!(room.secrets().get_opt("batch").await.unwrap().is_none());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_still_asked_for_survives_an_edit_of_its_policy_unless_that_says_withdraw() {
+    let room = room().await;
+    let name = policy(&room, "p", json!({"scopes": ["*"]})).await;
+    room.apply("app", json!({"displayName": "App", "scopes": ["read", "write"]})).await;
+    room.ready("app").await;
+    status_of(&room, &name, "selects one, none violates it", |status| {
+        (status.registrations, status.violations) == (Some(1), Some(0))
+    })
+    .await;
+
+    policy(&room, "p", json!({"scopes": ["read"]})).await;
+    let why = until(&room, "app", ConditionType::Approved, Reason::PolicyDenied).await;
+    assert!(
+        why.starts_with(&format!("spec.scopes write is kept though nothing allows it any more, by policy/{name}")),
+        "{why}"
+    );
+    let app = room.registrations().get("app").await.unwrap();
+    assert!(condition(&app, ConditionType::Ready).unwrap().status == "True", "{}", conditions(&app));
+    status_of(&room, &name, "one violates it, by name", |status| {
+        status.violations == Some(1) && status.violating == [format!("{}/app", room.namespace)]
+    })
+    .await;
+    let id = client_id_of(&app).unwrap();
+    assert_eq!(room.ledger_entry(&id).await.unwrap()["grant"]["scopes"].as_object().unwrap().len(), 2);
+
+    policy(&room, "p", json!({"scopes": ["read"], "onViolation": "Withdraw"})).await;
+    until_granted(&room, "app", &[("read", &format!("policy/{name}"))]).await;
+    claims(&room, "app", "a token without what was withdrawn", |claims| claims["scope"] == "read").await;
+    status_of(&room, &name, "none violates it any more", |status| status.violations == Some(0)).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_needs_an_approval_waits_for_it_and_ends_with_it_and_what_is_not_asked_for_goes_at_once() {
+    let room = room().await;
+    let name = policy(&room, "p", json!({"scopes": ["*"], "approvalRequired": {"scopes": ["admin"]}})).await;
+    room.apply("app", json!({"displayName": "App", "scopes": ["read", "admin"]})).await;
+    let why = until(&room, "app", ConditionType::Reconciling, Reason::ApprovalRequired).await;
+    assert!(why.starts_with(&format!("spec.scopes admin waits for approval: policy/{name} allows it once")), "{why}");
+    claims(&room, "app", "a token with what is granted meanwhile", |claims| claims["scope"] == "read").await;
+
+    // Nobody approves themselves: the administrator of a namespace has no right to.
+    let attempt =
+        ["auth", "can-i", "create", "registrationapprovals", "--as=tenant", "--as-group=system:authenticated"];
+    assert!(!room.stage.plane.kubectl(&attempt).await.unwrap().success());
+
+    let approval = approve(&room, "yes", "app", json!({"scopes": ["admin"]})).await;
+    room.ready("app").await;
+    let by_policy = format!("policy/{name}");
+    let by_approval = format!("approval/{approval}");
+    until_granted(&room, "app", &[("admin", &by_approval), ("read", &by_policy)]).await;
+
+    // More waits, and what was approved stays in force.
+    room.apply("app", json!({"displayName": "App", "scopes": ["read", "admin"], "audiences": ["https://api.example"]}))
+        .await;
+    until(&room, "app", ConditionType::Stalled, Reason::PolicyDenied).await;
+    until_granted(&room, "app", &[("admin", &by_approval), ("read", &by_policy)]).await;
+    // Less takes effect at once.
+    room.apply("app", json!({"displayName": "App", "scopes": ["admin"]})).await;
+    until_granted(&room, "app", &[("admin", &by_approval)]).await;
+
+    approvals(&room).delete(&approval, &DeleteParams::default()).await.unwrap();
+    until(&room, "app", ConditionType::Reconciling, Reason::ApprovalRequired).await;
+    until_granted(&room, "app", &[]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_approval_that_expires_ends_by_itself() {
+    let room = room().await;
+    policy(&room, "p", json!({"scopes": ["*"], "approvalRequired": {"scopes": ["*"]}})).await;
+    let end = jiff::Timestamp::now() + jiff::SignedDuration::from_secs(8);
+    let approval = approve(&room, "week", "app", json!({"scopes": ["admin"], "expires": end.to_string()})).await;
+    room.apply("app", json!({"displayName": "App", "scopes": ["admin"]})).await;
+    until_granted(&room, "app", &[("admin", &format!("approval/{approval}"))]).await;
+    let why = until(&room, "app", ConditionType::Reconciling, Reason::ApprovalRequired).await;
+    assert!(
+        why.starts_with(&format!("spec.scopes admin is not approved any more: approval/{approval} has ended")),
+        "{why}"
+    );
+    assert!(jiff::Timestamp::now() >= end);
+    until_granted(&room, "app", &[]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn chosen_client_ids_and_dns_names_are_the_namespaces_own_unless_a_policy_says_otherwise() {
+    let room = room().await;
+    policy(&room, "p", json!({})).await;
+    let namespace = &room.namespace;
+    room.apply("mine", json!({"displayName": "Mine", "clientID": format!("{namespace}.mine")})).await;
+    room.ready("mine").await;
+    room.apply("theirs", json!({"displayName": "Theirs", "clientID": "bank.theirs"})).await;
+    let why = room.stalled("theirs", Reason::PolicyDenied).await;
+    assert!(why.starts_with("spec.clientID: bank.theirs is not allowed by policy/"), "{why}");
+
+    let names = [format!("app.{namespace}.svc"), "bank.example".to_owned()];
+    let credentials = json!([{"name": "mtls", "secretName": "mtls", "certificate": {"dnsNames": names}}]);
+    room.apply("mtls", json!({"displayName": "mTLS", "credentials": credentials})).await;
+    let why = room.stalled("mtls", Reason::PolicyDenied).await;
+    assert!(why.starts_with("spec.credentials.certificate.dnsNames bank.example is not allowed"), "{why}");
+    let mtls = room.registrations().get("mtls").await.unwrap();
+    let entry = room.ledger_entry(&client_id_of(&mtls).unwrap()).await.unwrap();
+    assert_eq!(entry["grant"]["dnsNames"].as_object().unwrap().keys().collect::<Vec<_>>(), [&names[0]]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_change_of_a_namespaces_labels_is_noticed() {
+    let room = room().await;
+    policy(&room, "p", json!({"scopes": ["*"]})).await;
+    label(&room, &json!({"team": null})).await;
+    room.apply("app", json!({"displayName": "App"})).await;
+    until(&room, "app", ConditionType::Stalled, Reason::NoPolicy).await;
+    label(&room, &json!({"team": room.namespace})).await;
+    room.ready("app").await;
+}
+
+/// Akeneo PIM: who may create apps is a permission, and so is what they may reach.
+#[tokio::test(flavor = "multi_thread")]
+async fn akeneo_who_may_register_what_is_said_by_rbac_and_by_policies() {
+    let room = room().await;
+    policy(&room, "pim", json!({
+        "redirectURIs": {"hosts": ["*.shop.example"]}, "scopes": ["read_products"], "grantTypes": ["authorization_code"],
+    }))
+    .await;
+    room.apply("connector", json!({
+        "displayName": "Connector", "grantTypes": ["authorization_code"], "scopes": ["read_products"], "credentials": [],
+        "initiateLoginURI": "https://app.shop.example/activate", "redirectURIs": ["https://app.shop.example/callback"],
+    }))
+    .await;
+    room.ready("connector").await;
+    room.apply(
+        "other",
+        json!({
+            "displayName": "Other", "grantTypes": ["authorization_code"], "credentials": [],
+            "redirectURIs": ["https://app.evil.example/callback"],
+        }),
+    )
+    .await;
+    let why = room.stalled("other", Reason::PolicyDenied).await;
+    assert!(why.starts_with("spec.redirectURIs https://app.evil.example/callback is not allowed"), "{why}");
+    let attempt = ["auth", "can-i", "create", "appregistrations", "-n", &room.namespace, "--as=nobody"];
+    assert!(!room.stage.plane.kubectl(&attempt).await.unwrap().success(), "who may create is RBAC's to say");
+}
+
+/// apaleo: admins register, and an app is approved before it is published.
+#[tokio::test(flavor = "multi_thread")]
+async fn apaleo_what_an_app_asks_for_is_approved_before_it_is_in_force() {
+    let room = room().await;
+    policy(
+        &room,
+        "connect",
+        json!({
+            "scopes": ["*"], "redirectURIs": {"hosts": ["*"]},
+            "approvalRequired": {"scopes": ["*"], "redirectURIs": ["*"]},
+        }),
+    )
+    .await;
+    let spec = json!({
+        "displayName": "Connect", "clientID": format!("{}.connect", room.namespace), "scopes": ["reservations.read"],
+        "redirectURIs": ["https://connect.example/callback"],
+    });
+    room.apply("connect", spec).await;
+    until(&room, "connect", ConditionType::Reconciling, Reason::ApprovalRequired).await;
+    until_granted(&room, "connect", &[]).await;
+    let items = json!({"scopes": ["reservations.read"], "redirectURIs": ["https://connect.example/callback"]});
+    let approval = approve(&room, "published", "connect", items).await;
+    let connect = room.ready("connect").await;
+    assert_eq!(connect.status.unwrap().granted.unwrap().redirect_uris, ["https://connect.example/callback"]);
+    until_granted(&room, "connect", &[("reservations.read", &format!("approval/{approval}"))]).await;
+}
+
+/// AvePoint Elements: permissions, and a customer scope of all, of specific customers or of groups, carried in tokens.
+#[tokio::test(flavor = "multi_thread")]
+async fn elements_permissions_and_each_customer_scope_that_a_policy_allows_are_carried_in_tokens() {
+    let room = room().await;
+    let ready = async |name: &str, customer_scope: Value| {
+        let spec = json!({"displayName": name, "scopes": ["backup"], "customerScope": customer_scope});
+        room.apply(name, spec).await;
+    };
+    policy(&room, "msp", json!({"scopes": ["backup"], "customers": ["acme-*"], "customerGroups": ["emea"]})).await;
+    ready("customers", json!({"type": "Customers", "customers": ["acme-1", "acme-2", "bolt"]})).await;
+    let why = room.stalled("customers", Reason::PolicyDenied).await;
+    assert!(why.starts_with("spec.customerScope.customers bolt is not allowed"), "{why}");
+    let of = claims(&room, "customers", "the customers that are allowed", |claims| claims["scope"] == "backup").await;
+    assert_eq!(of["customers"], json!(["acme-1", "acme-2"]));
+    ready("groups", json!({"type": "Groups", "groups": ["emea"]})).await;
+    room.ready("groups").await;
+    let of = claims(&room, "groups", "the groups", |claims| claims["scope"] == "backup").await;
+    assert_eq!((of["customer_groups"].clone(), of["customers"].clone()), (json!(["emea"]), Value::Null));
+    ready("all", json!({"type": "All"})).await;
+    let why = room.stalled("all", Reason::PolicyDenied).await;
+    assert!(why.starts_with("spec.customerScope.customers * is not allowed"), "{why}");
+    policy(&room, "all", json!({"customers": ["*"], "approvalRequired": {"customers": ["*"]}})).await;
+    until(&room, "all", ConditionType::Reconciling, Reason::ApprovalRequired).await;
+    approve(&room, "all", "all", json!({"customers": ["*"]})).await;
+    room.ready("all").await;
+    let of = claims(&room, "all", "all customers", |claims| claims["customers"] == json!(["*"])).await;
+    assert_eq!(of["scope"], "backup");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_wrong_with_a_policy_or_an_approval_is_refused_with_the_field_and_the_fix() {
+    let room = room().await;
+    let plane = room.stage.plane;
+    let of = |kind: &str, spec: Value| {
+        json!({"apiVersion": "appreg.dev/v1alpha1", "kind": kind, "metadata": {"name": "bad"}, "spec": spec})
+            .to_string()
+    };
+    let policy = |more: Value| {
+        let mut spec = json!({"namespaceSelector": {}});
+        spec.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        of("RegistrationPolicy", spec)
+    };
+    let approval = |more: Value| {
+        let mut spec = json!({"registration": {"namespace": "shop", "name": "app"}});
+        spec.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        of("RegistrationApproval", spec)
+    };
+    for (object, problem) in [
+        (of("RegistrationPolicy", json!({})), "spec.namespaceSelector: Required value"),
+        (policy(json!({"scopes": ["{team}"]})), "spec.scopes[0]"),
+        (policy(json!({"scopes": ["a", "a"]})), "spec.scopes[1]: Duplicate value"),
+        (policy(json!({"kinds": ["hologram"]})), "spec.kinds[0]: Unsupported value"),
+        (policy(json!({"onViolation": "Explode"})), "spec.onViolation: Unsupported value"),
+        (policy(json!({"redirectURIs": {}})), "spec.redirectURIs.hosts: Required value"),
+        (policy(json!({"redirectURIs": {"hosts": []}})), "spec.redirectURIs.hosts"),
+        (policy(json!({"redirectURIs": {"hosts": ["*"], "schemes": ["ftp"]}})), "spec.redirectURIs.schemes[0]"),
+        (policy(json!({"durations": {"certificate": {"min": "2d", "max": "1d"}}})), "max must not be shorter than min"),
+        (policy(json!({"durations": {"certificate": {"max": "4y"}}})), "spec.durations.certificate.max"),
+        (policy(json!({"limits": {"registrationsPerNamespace": -1}})), "spec.limits.registrationsPerNamespace"),
+        (policy(json!({"limits": {"credentials": 17}})), "spec.limits.credentials"),
+        (
+            policy(json!({"namespaceSelector": {"matchExpressions": [{"key": "a", "operator": "In"}]}})),
+            "In and NotIn need values; Exists and DoesNotExist take none",
+        ),
+        (
+            policy(json!({"namespaceSelector": {"matchExpressions": [{"key": "a", "operator": "Near"}]}})),
+            "spec.namespaceSelector.matchExpressions[0].operator: Unsupported value",
+        ),
+        (policy(json!({"scope": ["a"]})), "unknown field \"spec.scope\""),
+        (approval(json!({})), "an approval approves something: list items in one of scopes"),
+        (approval(json!({"scopes": ["a b"]})), "spec.scopes[0]"),
+        (approval(json!({"scopes": ["a"], "expires": "soon"})), "spec.expires"),
+        (
+            approval(json!({"scopes": ["a"], "registration": {"name": "app"}})),
+            "spec.registration.namespace: Required value",
+        ),
+        (approval(json!({"redirectURIs": ["http://shop.example"]})), "use https, or http on localhost"),
+    ] {
+        let output = plane.kubectl_apply_as("admin", &object).await.unwrap();
+        assert!(!output.success() && output.stderr.contains(problem), "{object}: {}", output.stderr);
+    }
+    // An approval is for one registration, and stays so.
+    let name = approve(&room, "mine", "app", json!({"scopes": ["a"]})).await;
+    let moved = json!({"spec": {"registration": {"name": "other"}}});
+    let refused = approvals(&room).patch(&name, &PatchParams::default(), &Patch::Merge(&moved)).await.unwrap_err();
+    assert!(refused.to_string().contains("create a second approval"), "{refused}");
+    assert_eq!(approvals(&room).get(&name).await.unwrap().name_any(), name);
+}
