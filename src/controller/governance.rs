@@ -225,6 +225,11 @@ impl Governors {
         Governance { policies, departed, approvals: approvals.collect(), absent: BTreeMap::new(), older: 0, unknown }
     }
 
+    /// The labels of a namespace, if they are known.
+    pub(crate) fn labels(&self, namespace: &str) -> Option<&BTreeMap<String, String>> {
+        self.namespaces.value(&ObjectName::new("", namespace))
+    }
+
     /// Whether any policy of a namespace limits how many registrations it has.
     pub(crate) fn limits_registrations(&self, namespace: &str) -> bool {
         let selecting = self.selecting.get(namespace).into_iter().flatten();

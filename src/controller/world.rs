@@ -15,6 +15,7 @@ use crate::ledger::Entry;
 use super::governance::{ApprovalObject, Governors, PolicyObject};
 use super::objects::{LedgerObject, Registered, SecretMeta};
 use super::policy_status::Tally;
+use super::servers::{ServerObject, ServerObjects};
 
 /// What the watches have shown.
 #[derive(Default)]
@@ -22,8 +23,10 @@ pub(crate) struct World {
     pub(crate) registrations: Store<Registered>,
     pub(crate) ledger: Store<LedgerObject>,
     pub(crate) secrets: Store<SecretMeta>,
-    /// The Secret with the CA's private keys.
+    /// The Secrets with the private keys of certificate authorities.
     pub(crate) authority: Store<LedgerObject>,
+    /// The objects of authorization servers.
+    pub(crate) servers: ServerObjects,
     /// What governs which of them.
     pub(crate) governors: Governors,
     /// What was decided of them against policies.
@@ -129,6 +132,12 @@ impl World {
         self.concerned(concerned)
     }
 
+    /// Takes what the watch of authorization servers says. What it means for registrations follows from the upkeep.
+    pub(crate) fn servers(&mut self, change: Change<ServerObject>) -> Due {
+        self.servers.apply(change);
+        Due { keys: true, ..Due::default() }
+    }
+
     /// Takes what the watch of approvals says.
     pub(crate) fn approvals(&mut self, change: Change<ApprovalObject>) -> Due {
         Due { again: self.governors.approvals(change).into_iter().collect(), ..Due::default() }
@@ -154,6 +163,13 @@ impl World {
             }
         };
         Due { again, ..Due::default() }
+    }
+
+    /// The registrations at an authorization server.
+    pub(crate) fn registrations_at(&self, server: &str) -> impl Iterator<Item = &ObjectName> {
+        let is_there =
+            move |value: &Registered| value.readable().is_some_and(|r| r.spec.authorization_server() == server);
+        self.registrations.iter().filter(move |(_, value)| is_there(value)).map(|(object, _)| object)
     }
 
     /// How many registrations a namespace has.

@@ -65,7 +65,7 @@ pub enum Admission {
 }
 
 /// What all registrations of an authorization server share.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Environment {
     /// The authorization server.
     pub server: Server,
