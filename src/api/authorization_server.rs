@@ -90,7 +90,7 @@ pub struct BuiltIn {
 
     /// More DNS names and IP addresses of the serving certificate; the issuer's host is always one.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(extend("maxItems" = 16, "x-kubernetes-list-type" = "set", "items" = serving_name()))]
+    #[schemars(extend("maxItems" = 4, "x-kubernetes-list-type" = "set", "items" = serving_name()))]
     pub serving_names: Vec<String>,
 }
 

@@ -7,6 +7,7 @@
 //! written, and before one is swept.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
@@ -14,8 +15,14 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 use crate::api::{self, AuthorizationServerSpec, InvalidSelector, Reason};
 use crate::config::{self, Fault, Server};
 
-/// The most servers beside the configured one: each has keys that every replica of the token service holds.
-pub const MOST_SERVERS: usize = 64;
+/// The most servers beside the configured one: each has keys that every replica of the token service holds, and its
+/// names are in the certificate that every connection begins with.
+pub const MOST_SERVERS: usize = 32;
+
+/// The longest issuer and default audience.
+const LONGEST_TEXT: usize = 256;
+/// The most names in the serving certificate besides the issuer's host.
+const MOST_SERVING_NAMES: usize = 4;
 
 /// An authorization server, by its type.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -80,6 +87,7 @@ impl Authority {
             forwarded_certificates: None,
         };
         server.check().map_err(|Fault { field, problem }| format!("spec.builtIn.{field}: {problem}"))?;
+        limits(&server).map_err(|(field, problem)| format!("spec.builtIn.{field}: {problem}"))?;
         Ok(Self::BuiltIn(server))
     }
 
@@ -90,6 +98,43 @@ impl Authority {
             Self::BuiltIn(server) => server,
         }
     }
+}
+
+/// What the API server has refused already, unless its definition was another one: one server must spoil neither the
+/// certificate that all have, nor what is published.
+fn limits(server: &Server) -> Result<(), (&'static str, &'static str)> {
+    let is_long = |text: &str| text.len() > LONGEST_TEXT;
+    if is_long(&server.issuer) {
+        return Err(("issuer", "must have at most 256 characters"));
+    }
+    let authority = server.issuer.trim_start_matches("https://").trim_end_matches(server.path());
+    let after_host = authority.trim_start_matches('[').trim_start_matches(server.host()).trim_start_matches(']');
+    let is_port = after_host.strip_prefix(':').is_some_and(|port| port.parse::<u16>().is_ok());
+    if !is_name(server.host()) || !(after_host.is_empty() || is_port) {
+        return Err(("issuer", "must have a DNS name or an IP address as its host, and a port if any"));
+    }
+    if server.default_audience.as_deref().is_some_and(is_long) {
+        return Err(("defaultAudience", "must have at most 256 characters"));
+    }
+    if server.serving_names.len() > MOST_SERVING_NAMES {
+        return Err(("servingNames", "must be at most 4"));
+    }
+    if !server.serving_names.iter().all(|name| is_name(name)) {
+        return Err(("servingNames", "must be DNS names or IP addresses"));
+    }
+    Ok(())
+}
+
+/// Whether a certificate can have this name.
+fn is_name(name: &str) -> bool {
+    let is_letter = |c: u8| c.is_ascii_alphanumeric() || c == b'-';
+    let is_label = |label: &str| {
+        (1..=63).contains(&label.len())
+            && !label.starts_with('-')
+            && !label.ends_with('-')
+            && label.bytes().all(is_letter)
+    };
+    name.parse::<IpAddr>().is_ok() || (name.len() <= 253 && name.split('.').all(is_label))
 }
 
 impl Declared {

@@ -97,14 +97,31 @@ fn the_configured_servers_name_is_taken_and_settings_that_cannot_work_are_named(
 }
 
 #[test]
+fn no_server_spoils_the_certificate_that_all_have() {
+    let with = |issuer: &str, serving_names: &[&str]| {
+        let mut spec = spec(issuer);
+        spec.built_in.as_mut().unwrap().serving_names = serving_names.iter().map(|name| (*name).to_owned()).collect();
+        Authority::of("a", &spec).map(|_| ()).unwrap_err()
+    };
+    for host in ["a_b.example", "a..example", "-a.example", "a.example:port", "a.example:"] {
+        let problem = with(&format!("https://{host}"), &[]);
+        assert!(problem.starts_with("spec.builtIn.issuer: must"), "{host}: {problem}");
+    }
+    assert!(with(&format!("https://a.example/{}", "x".repeat(250)), &[]).contains("256"));
+    assert!(with("https://a.example", &["*.b.example"]).starts_with("spec.builtIn.servingNames"));
+    assert!(with("https://a.example", &["b"; 5]).contains("at most 4"));
+    assert!(Authority::of("a", &spec("https://[::1]:8443/a")).is_ok());
+}
+
+#[test]
 fn there_is_a_limit_and_those_that_serve_are_within_it() {
     let issuers: Vec<_> = (0..=MOST_SERVERS).map(|n| (format!("s{n:02}"), format!("https://s{n}.example"))).collect();
     let objects: Vec<_> = issuers.iter().map(|(name, issuer)| (name.as_str(), issuer.as_str(), 1)).collect();
-    let last = ("s64", "https://s64.example");
+    let last = ("s32", "https://s32.example");
     let catalog = catalog(&configured(), Some(&declared(&objects)), &published(&[last]));
     assert_eq!(catalog.in_force.len(), MOST_SERVERS + 1);
-    assert!(catalog.in_force.contains_key("s64"));
-    assert_eq!(catalog.refused["s63"].0, Reason::QuotaExceeded);
+    assert!(catalog.in_force.contains_key("s32"));
+    assert_eq!(catalog.refused["s31"].0, Reason::QuotaExceeded);
 }
 
 #[test]

@@ -12,7 +12,7 @@ use crate::kubernetes::store::{Changed, Store};
 use crate::kubernetes::watch::{Change, Item};
 use crate::ledger::Entry;
 
-use super::governance::{ApprovalObject, Governors, PolicyObject};
+use super::governance::{ApprovalObject, Governors, PolicyObject, Relabelled};
 use super::objects::{LedgerObject, Registered, SecretMeta};
 use super::policy_status::Tally;
 use super::servers::{ServerObject, ServerObjects};
@@ -123,13 +123,21 @@ impl World {
 
     /// Takes what the watch of namespaces says.
     pub(crate) fn namespaces(&mut self, change: Change<BTreeMap<String, String>>) -> Due {
-        let concerned = self.governors.namespaces(change);
-        for namespace in concerned.iter().flatten() {
+        let Relabelled { policies, labels } = self.governors.namespaces(change);
+        for namespace in policies.iter().flatten() {
             for policy in self.governors.selecting(namespace) {
                 self.tally.touch(policy);
             }
         }
-        self.concerned(concerned)
+        let mut due = self.concerned(policies);
+        // Whom a server takes depends on labels as well; the configured one takes everyone.
+        let of = |namespace: &Arc<str>| self.by_namespace.get(namespace).into_iter().flatten();
+        let names_a_server = |object: &&ObjectName| {
+            let registration = self.registrations.value(object).and_then(Registered::readable);
+            registration.is_some_and(|registration| registration.spec.authorization_server_ref.is_some())
+        };
+        due.again.extend(labels.iter().flat_map(of).filter(names_a_server).cloned());
+        due
     }
 
     /// Takes what the watch of authorization servers says. What it means for registrations follows from the upkeep.
