@@ -58,11 +58,14 @@ chart: ## lint the chart, and render it with its default values
 control-plane: ## build kube-apiserver, etcd, kubectl, helm into a cache (once, about 8 minutes on 2 cores)
 	@$(CONTROL_PLANE)
 
-.PHONY: bench bench-registrations bench-token
-bench: bench-registrations bench-token ## all figures, printed and not asserted (about 20 minutes after the build)
+.PHONY: bench bench-registrations bench-policies bench-token
+bench: bench-registrations bench-policies bench-token ## all figures, printed and not asserted (about 20 minutes after the build)
 
 bench-registrations: ## registrations until Ready, beside what the API server allows; ARGS='n=1000 rounds=3'
 	$(WITH_CONTROL_PLANE) cargo bench --locked --bench registrations -- $(ARGS)
+
+bench-policies: ## what a decision costs under 1, 100 and 1,000 policies, and what an edit sets in motion; ARGS='n=10000'
+	$(WITH_CONTROL_PLANE) cargo bench --locked --bench policies -- $(ARGS)
 
 bench-token: ## the token service on one core, beside the bare signature; ARGS='only=overload seconds=5 rounds=2'
 	$(WITH_CONTROL_PLANE) cargo bench --locked --bench tokens -- $(ARGS)

@@ -198,7 +198,9 @@ const VALUES: &[(&str, &str)] = &[
     ("policy.resourceAudiences={resource-1}", "- resource-1"),
     ("policy.customers={customer-1}", "- customer-1"),
     ("policy.customerGroups={group-1}", "- group-1"),
-    ("policy.redirectURIs={https://redirect.example}", "- https://redirect.example"),
+    ("policy.redirectURIs.hosts={redirect.example}", "- redirect.example"),
+    ("policy.redirectURIs.schemes={https}", "schemes:\n        - https\n"),
+    ("policy.enabled=false", "enabled: false"),
     ("policy.clientIDs={client-1}", "- client-1"),
     ("policy.dnsNames={name-1}", "- name-1"),
     ("policy.kinds={certificate}", "kinds:\n      - certificate\n"),
@@ -362,7 +364,11 @@ async fn an_upgrade_and_a_new_installation_go_on_with_the_registrations_and_the_
     assert_eq!(uids().await, before);
 
     plane.helm(&["uninstall", "appreg", "--namespace", NAMESPACE]).await.unwrap().ok().unwrap();
-    let kept = ["namespace/appreg-ledger", "customresourcedefinition.apiextensions.k8s.io/appregistrations.appreg.dev"];
+    let definitions = crds::all();
+    let definitions =
+        definitions.iter().map(|crd| format!("customresourcedefinition.apiextensions.k8s.io/{}", crd.name_any()));
+    let mut kept: Vec<_> = std::iter::once("namespace/appreg-ledger".to_owned()).chain(definitions).collect();
+    kept[1..].sort();
     eventually("only what is kept is left", async || {
         let left = objects_of_the_release(&plane).await;
         holds(left == kept, || format!("{left:?}"))
@@ -429,7 +435,10 @@ async fn each_account_and_each_person_may_do_what_is_meant_for_them_and_no_more(
         (controller, "", "secrets", LEDGER, "get list watch create update delete"),
         (controller, "events.k8s.io", "events", "default", "create"),
         (controller, "", "configmaps", NAMESPACE, ""),
-        (controller, "", "namespaces", "", ""),
+        (controller, "", "namespaces", "", "list watch"),
+        (controller, "appreg.dev", "registrationpolicies", "", "list watch"),
+        (controller, "appreg.dev", "registrationpolicies/status", "", "update"),
+        (controller, "appreg.dev", "registrationapprovals", "", "get list watch"),
         (controller, "", "pods", "default", ""),
         (controller, "rbac.authorization.k8s.io", "clusterroles", "", ""),
         // By name alone, which this question does not give.

@@ -263,7 +263,9 @@ pub(crate) async fn check(client: Client, namespace: &str, expected: &Expectatio
 fn every_example_has_an_expectation() {
     let mut files: Vec<String> = fs::read_dir(directory())
         .unwrap()
-        .map(|file| file.unwrap().file_name().into_string().unwrap())
+        .map(|file| file.unwrap())
+        .filter(|file| file.file_type().unwrap().is_file())
+        .map(|file| file.file_name().into_string().unwrap())
         .filter(|name| name != "README.md")
         .collect();
     files.sort();

@@ -14,8 +14,9 @@ use serde_json::{Value, json};
 use tokio::runtime::Runtime;
 use tokio::sync::OnceCell;
 
-use crate::harness::eventually_within;
-use crate::stage::{Room, SOON, Stage, condition, conditions, text};
+use crate::harness::operator::LEDGER;
+use crate::harness::{ControlPlane, Operator, eventually_within};
+use crate::stage::{BINARY, Room, SOON, Stage, condition, conditions, text};
 
 /// A stage without a default policy.
 async fn stage() -> &'static Stage {
@@ -355,7 +356,7 @@ async fn apaleo_what_an_app_asks_for_is_approved_before_it_is_in_force() {
     until_granted(&room, "connect", &[("reservations.read", &format!("approval/{approval}"))]).await;
 }
 
-/// AvePoint Elements: permissions, and a customer scope of all, of specific customers or of groups, carried in tokens.
+/// `AvePoint` Elements: permissions, and a customer scope of all, of specific customers or of groups, carried in tokens.
 #[tokio::test(flavor = "multi_thread")]
 async fn elements_permissions_and_each_customer_scope_that_a_policy_allows_are_carried_in_tokens() {
     let room = room().await;
@@ -442,4 +443,68 @@ async fn what_is_wrong_with_a_policy_or_an_approval_is_refused_with_the_field_an
     let refused = approvals(&room).patch(&name, &PatchParams::default(), &Patch::Merge(&moved)).await.unwrap_err();
     assert!(refused.to_string().contains("create a second approval"), "{refused}");
     assert_eq!(approvals(&room).get(&name).await.unwrap().name_any(), name);
+}
+
+/// docs/teams.md, with the files of `examples/teams/`.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_five_steps_of_the_page_lead_from_the_permissive_default_to_fail_closed_without_an_interruption() {
+    let plane = ControlPlane::start().await.unwrap();
+    let mut operator = Operator::install(&plane, BINARY, &[]).await.unwrap();
+    let controller = operator.controller(&plane).await.unwrap();
+    let _token_service = operator.token_service(&plane).await.unwrap();
+    let example = |name: &str| format!("{}/examples/teams/{name}.yaml", env!("CARGO_MANIFEST_DIR"));
+    let apply = async |name: &str| {
+        // A definition is served a moment after it is established.
+        eventually_within(SOON, name, async || plane.kubectl(&["apply", "-f", &example(name)]).await?.ok()).await;
+    };
+    let client = plane.client("admin");
+    let registrations: Api<AppRegistration> = Api::namespaced(client.clone(), "shop");
+    let until = async |name: &str, what: &str, fits: &dyn Fn(&AppRegistration) -> bool| {
+        eventually_within(SOON, &format!("{name}: {what}"), async || {
+            let registration = registrations.get(name).await.map_err(|error| error.to_string())?;
+            if fits(&registration) { Ok(registration) } else { Err(conditions(&registration)) }
+        })
+        .await
+    };
+    let is = |registration: &AppRegistration, type_, status: &str, reason: Reason| {
+        condition(registration, type_).is_some_and(|c| c.status == status && c.reason == reason.as_str())
+    };
+    let grant = async |client_id: &str| {
+        let api: Api<k8s_openapi::api::core::v1::Secret> = Api::namespaced(client.clone(), LEDGER);
+        let secret = api.get(&appreg::ledger::name("default", client_id)).await.unwrap();
+        let entry: Value = serde_json::from_slice(&secret.data.unwrap()["ledger.json"].0).unwrap();
+        entry["grant"]["scopes"].clone()
+    };
+
+    // 1 and 2: everything is granted by the default policy, and others beside it change nothing.
+    apply("namespace").await;
+    apply("storefront").await;
+    let legacy = json!({
+        "apiVersion": "appreg.dev/v1alpha1", "kind": "AppRegistration", "metadata": {"name": "legacy", "namespace": "shop"},
+        "spec": {"displayName": "Legacy", "clientID": "shop.legacy", "scopes": ["admin"]},
+    });
+    plane.kubectl_apply(&legacy.to_string()).await.unwrap();
+    for name in ["storefront", "legacy"] {
+        until(name, "is ready", &|r| is(r, ConditionType::Approved, "True", Reason::Granted)).await;
+    }
+    apply("baseline").await;
+    apply("shop").await;
+    let by_default = json!({"orders:read": "policy/default", "orders:write": "policy/default"});
+    assert_eq!(grant("shop.storefront").await, by_default);
+
+    // 4: without it, what a policy allows is its, and what none allows stays and is said.
+    controller.process.terminate(std::time::Duration::from_secs(15)).await.unwrap();
+    operator.helm("upgrade", &["policy.enabled=false"]).await.unwrap();
+    let _controller = operator.controller(&plane).await.unwrap();
+    let legacy = until("legacy", "is kept", &|r| is(r, ConditionType::Approved, "False", Reason::PolicyDenied)).await;
+    assert!(condition(&legacy, ConditionType::Approved).unwrap().message.starts_with("spec.scopes admin is kept"));
+    assert!(is(&legacy, ConditionType::Ready, "True", Reason::Issued), "{}", conditions(&legacy));
+    until("storefront", "is kept", &|r| is(r, ConditionType::Approved, "False", Reason::PolicyDenied)).await;
+    assert_eq!(grant("shop.storefront").await, json!({"orders:read": "policy/shop", "orders:write": "policy/default"}));
+
+    // 5: what needs an approval is the approval's from now on.
+    apply("approval").await;
+    until("storefront", "is approved", &|r| is(r, ConditionType::Approved, "True", Reason::Granted)).await;
+    let scopes = grant("shop.storefront").await;
+    assert_eq!(scopes, json!({"orders:read": "policy/shop", "orders:write": "approval/shop-storefront"}));
 }

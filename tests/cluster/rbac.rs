@@ -102,10 +102,11 @@ async fn govern(plane: &ControlPlane, namespace: &str) {
         approved.status.as_ref().is_some_and(|status| status.conditions.iter().any(|c| c.reason == "ApprovalRequired"))
     })
     .await;
+    registrations(plane, namespace).delete("approved", &DeleteParams::default()).await.unwrap();
     let policies: kube::Api<appreg::api::RegistrationPolicy> = Api::all(plane.client("admin"));
     eventually("the policy is reported on", async || {
         let status = policies.get("everybody").await.map_err(|error| error.to_string())?.status.unwrap_or_default();
-        holds(status.registrations == Some(1), || format!("{status:?}"))
+        holds(status.registrations == Some(0), || format!("{status:?}"))
     })
     .await;
 }

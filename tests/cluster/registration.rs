@@ -174,13 +174,13 @@ async fn columns_are_shown(plane: &ControlPlane, client_id: &str) {
     for resource in ["appregistrations", "appregistration", "appreg"] {
         let table = table(resource, &[]).await;
         let lines: Vec<_> = table.lines().map(words).collect();
-        assert_eq!(lines[0], ["NAME", "READY", "CLIENT", "ID", "NEXT", "AGE"], "{table}");
-        assert_eq!(lines[1][..3], ["storefront", "True", client_id], "{table}");
-        assert!(lines[1][3].parse::<jiff::Timestamp>().is_ok(), "the next rotation's time: {table}");
+        assert_eq!(lines[0], ["NAME", "READY", "CLIENT", "ID", "APPROVED", "NEXT", "AGE", "PROBLEM"], "{table}");
+        assert_eq!(lines[1][..4], ["storefront", "True", client_id, "True"], "{table}");
+        assert!(lines[1][4].parse::<jiff::Timestamp>().is_ok(), "the next rotation's time: {table}");
     }
     let wide = table("appreg", &["-o", "wide"]).await;
     let lines: Vec<_> = wide.lines().map(words).collect();
-    assert_eq!(lines[0][6..], ["APPROVED", "SERVER", "MESSAGE"], "{wide}");
-    assert_eq!(lines[1][5..7], ["True", "default"], "{wide}");
+    assert_eq!(lines[0][7..], ["PROBLEM", "SERVER", "MESSAGE"], "{wide}");
+    assert_eq!(lines[1][6], "default", "{wide}");
     assert!(lines[1].len() > 7, "a message: {wide}");
 }

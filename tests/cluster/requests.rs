@@ -118,7 +118,7 @@ async fn first_start(operator: &mut Operator<'_>, cost: &Cost<'_>) -> Running {
     }
     let lists = requests.iter().filter(|request| request.starts_with("list ")).count();
     let all: usize = made.iter().map(|(_, times)| times).sum();
-    assert_eq!((lists, requests.len()), (4, 4 + all), "{requests:#?}");
+    assert_eq!((lists, requests.len()), (7, 7 + all), "{requests:#?}");
     controller
 }
 
@@ -168,6 +168,9 @@ async fn two_hundred_registrations_at_rest_cost_nothing_and_a_restart_costs_list
         sorted(requests),
         [
             "list appregistrations",
+            "list namespaces",
+            "list registrationapprovals",
+            "list registrationpolicies",
             "list secrets",
             "list secrets in the controller's namespace",
             "list secrets in the ledger"
@@ -175,7 +178,7 @@ async fn two_hundred_registrations_at_rest_cost_nothing_and_a_restart_costs_list
     );
     let events = plane.audit().of_since(&controller_user(), mark).await.unwrap();
     let watches = events.iter().filter(|event| event.verb == "watch").count();
-    assert_eq!(watches, 4, "{:?}", asked(&events));
+    assert_eq!(watches, 7, "{:?}", asked(&events));
 }
 
 /// Counts the controller's requests.

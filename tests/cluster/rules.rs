@@ -842,11 +842,11 @@ async fn kubectl_shows_readiness_client_id_and_next_change_and_selects_by_client
     let wide = ["get", "appreg", "-n", &namespace, "-o", "wide", "--field-selector", "spec.clientID=shop.a"];
     let table = control_plane.kubectl(&wide).await.unwrap().ok().unwrap();
     let cells = table.lines().map(|line| line.split_whitespace().collect::<Vec<_>>().join(" ")).collect::<Vec<_>>();
-    assert_eq!(cells[0], "NAME READY CLIENT ID NEXT AGE APPROVED SERVER MESSAGE");
+    assert_eq!(cells[0], "NAME READY CLIENT ID APPROVED NEXT AGE PROBLEM SERVER MESSAGE");
     let [age] = cells[1].split(' ').filter(|cell| cell.ends_with('s')).collect::<Vec<_>>()[..] else {
         panic!("{table}")
     };
-    assert_eq!(cells[1], format!("shown True shop.a 2027-01-01T00:00:00Z {age} False default ok"));
+    assert_eq!(cells[1], format!("shown True shop.a False 2027-01-01T00:00:00Z {age} no default ok"));
 
     let other = ["get", "appreg-all", "-n", &namespace, "-o", "name", "--field-selector", "spec.clientID=shop.b"];
     assert_eq!(control_plane.kubectl(&other).await.unwrap().ok().unwrap(), "");

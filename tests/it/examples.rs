@@ -12,6 +12,7 @@ fn examples() -> Vec<(String, String)> {
     let mut examples: Vec<(String, String)> = fs::read_dir("examples")
         .unwrap()
         .map(|file| file.unwrap())
+        .filter(|file| file.file_type().unwrap().is_file())
         .map(|file| (file.file_name().into_string().unwrap(), fs::read_to_string(file.path()).unwrap()))
         .filter(|(name, _)| name != "README.md")
         .collect();
