@@ -16,6 +16,7 @@
 mod harness;
 
 mod applied;
+mod authorization_servers;
 mod canary;
 mod chart;
 mod client_authentication;
