@@ -5,11 +5,11 @@
 //! them. Controller and token service read the same file, so both mean the same server.
 
 pub mod forwarded;
+pub mod published;
 
 use serde::{Deserialize, Serialize};
 
-use crate::api::{Kind, LongDuration, RedirectUriRules, UriScheme};
-use crate::signer::Algorithm;
+use crate::api::{Algorithm, Kind, LongDuration, RedirectUriRules, UriScheme};
 use forwarded::{ForwardedCertificates, MOST_PROXIES};
 
 /// The configuration file.
@@ -23,7 +23,7 @@ pub struct Config {
     pub policy: Policy,
 }
 
-/// The built-in authorization server.
+/// A built-in authorization server: the configured one, or one that an object describes.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Server {
@@ -45,7 +45,8 @@ pub struct Server {
     /// More DNS names and IP addresses of the serving certificate; the issuer's host is always one.
     #[serde(default)]
     pub serving_names: Vec<String>,
-    /// Proxies that end TLS in front of the token service; none if omitted.
+    /// Proxies that end TLS in front of the token service, whichever server is asked; none if omitted. Only the
+    /// configured server has it.
     #[serde(default)]
     pub forwarded_certificates: Option<ForwardedCertificates>,
 }
@@ -110,10 +111,19 @@ pub enum Error {
     #[error("the configuration field {field} {problem}")]
     Invalid {
         /// The field's path.
-        field: &'static str,
+        field: String,
         /// What is wrong and how to mend it.
         problem: &'static str,
     },
+}
+
+/// A field of a server that cannot work.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Fault {
+    /// The field.
+    pub field: &'static str,
+    /// What is wrong and how to mend it.
+    pub problem: &'static str,
 }
 
 impl Config {
@@ -125,20 +135,9 @@ impl Config {
     }
 
     fn check(&self) -> Result<(), Error> {
-        let issuer = &self.server.issuer;
-        let invalid = |field, problem| Err(Error::Invalid { field, problem });
-        if !issuer.starts_with("https://") || issuer.len() <= "https://".len() {
-            return invalid("server.issuer", "must be an https URL");
-        }
-        if issuer.ends_with('/') || issuer.contains(['?', '#']) {
-            return invalid("server.issuer", "must have no trailing slash, query or fragment");
-        }
-        if !issuer.chars().all(|c| c.is_ascii_graphic() && !matches!(c, '"' | '\\' | '@')) {
-            return invalid("server.issuer", "must be plain ASCII without quotes, backslashes and user information");
-        }
-        let lifetime = self.server.access_token_lifetime.signed();
-        if !lifetime.is_positive() || lifetime > crate::rotation::LONGEST_TOKEN_LIFETIME {
-            return invalid("server.accessTokenLifetime", "must be more than 0s and at most 24h");
+        let invalid = |field: &str, problem| Err(Error::Invalid { field: field.to_owned(), problem });
+        if let Err(Fault { field, problem }) = self.server.check() {
+            return invalid(&format!("server.{field}"), problem);
         }
         let proxies = self.server.forwarded_certificates.as_ref().map(|forwarded| forwarded.proxies.len());
         if proxies.is_some_and(|count| !(1..=MOST_PROXIES).contains(&count)) {
@@ -160,6 +159,37 @@ impl Config {
 }
 
 impl Server {
+    /// Whether it can be served, whoever has written it down.
+    pub fn check(&self) -> Result<(), Fault> {
+        let issuer = &self.issuer;
+        let invalid = |field, problem| Err(Fault { field, problem });
+        if !issuer.starts_with("https://") || self.host().is_empty() {
+            return invalid("issuer", "must be an https URL");
+        }
+        if issuer.ends_with('/') || issuer.contains(['?', '#']) {
+            return invalid("issuer", "must have no trailing slash, query or fragment");
+        }
+        if !issuer.chars().all(|c| c.is_ascii_graphic() && !matches!(c, '"' | '\\' | '@')) {
+            return invalid("issuer", "must be plain ASCII without quotes, backslashes and user information");
+        }
+        // Well-known paths stand before and after it (RFC 8414 §3.1): one of several servers must not look like those.
+        if self.path().split('/').skip(1).any(|part| part.is_empty() || part.starts_with('.')) {
+            return invalid("issuer", "must have no part of its path that is empty or begins with a dot");
+        }
+        let lifetime = self.access_token_lifetime.signed();
+        if !lifetime.is_positive() || lifetime > crate::rotation::LONGEST_TOKEN_LIFETIME {
+            return invalid("accessTokenLifetime", "must be more than 0s and at most 24h");
+        }
+        Ok(())
+    }
+
+    /// What requests for this server have in common: the host in lower case, and the path that endpoints lie below. Two
+    /// servers must differ in it; ports do not count, because a proxy may have another one.
+    #[must_use]
+    pub fn place(&self) -> (String, &str) {
+        (self.host().to_ascii_lowercase(), self.path())
+    }
+
     /// The token endpoint's URL.
     #[must_use]
     pub fn token_endpoint(&self) -> String {
@@ -247,7 +277,7 @@ fn default_name() -> String {
 }
 
 #[expect(clippy::expect_used, reason = "a literal, read by a test")]
-fn default_token_lifetime() -> LongDuration {
+pub(crate) fn default_token_lifetime() -> LongDuration {
     "1h".parse().expect("a duration literal")
 }
 
@@ -280,6 +310,17 @@ mod tests {
     }
 
     #[test]
+    fn servers_differ_in_host_or_path_and_not_in_port_or_case() {
+        let place = |issuer: &str| {
+            let server = Config::parse(&format!("server: {{issuer: \"{issuer}\"}}")).unwrap().server;
+            (server.place().0, server.place().1.to_owned())
+        };
+        assert_eq!(place("https://A.example:8443/x"), place("https://a.example/x"));
+        assert_ne!(place("https://a.example/x"), place("https://a.example/X"));
+        assert_ne!(place("https://a.example"), place("https://b.example"));
+    }
+
+    #[test]
     fn an_ipv6_host_loses_its_brackets() {
         let config = Config::parse("server: {issuer: \"https://[::1]:8443\"}").unwrap();
         assert_eq!((config.server.host(), config.server.path()), ("::1", ""));
@@ -291,6 +332,9 @@ mod tests {
             ("server: {issuer: \"http://a.example\"}", "server.issuer"),
             ("server: {issuer: \"https://a.example/\"}", "server.issuer"),
             ("server: {issuer: \"https://a.example?x\"}", "server.issuer"),
+            ("server: {issuer: \"https:///a\"}", "server.issuer"),
+            ("server: {issuer: \"https://a.example//a\"}", "server.issuer"),
+            ("server: {issuer: \"https://a.example/.well-known/a\"}", "server.issuer"),
             ("server: {issuer: \"https://a.example\", accessTokenLifetime: 25h}", "server.accessTokenLifetime"),
             ("server: {issuer: \"https://a.example\", accessTokenLifetime: 0s}", "server.accessTokenLifetime"),
             ("server: {issuer: \"https://a.example\", typo: 1}", "typo"),

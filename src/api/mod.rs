@@ -13,7 +13,9 @@
 pub mod crds;
 pub mod names;
 
+mod algorithm;
 mod app_registration;
+mod authorization_server;
 mod conflict;
 mod credential;
 mod duration;
@@ -24,10 +26,12 @@ mod selector;
 mod status;
 mod time;
 
+pub use algorithm::Algorithm;
 pub use app_registration::{
     AppRegistration, AppRegistrationSpec, AuthorizationServerRef, CustomerScope, CustomerScopeType,
     DEFAULT_AUTHORIZATION_SERVER, DeletionPolicy, GrantType, SecretTemplate, TokenEndpointAuthMethod,
 };
+pub use authorization_server::{AuthorizationServer, AuthorizationServerSpec, AuthorizationServerStatus, BuiltIn};
 pub use credential::{
     AccessToken, Certificate, ClientSecret, DEFAULT_CLIENT_SECRET_ENTRY, DEFAULT_TOKEN_ENTRY, Entry, KeyType, Kind,
     KindSpec, PublicKey, ServiceAccount, secret_name,
@@ -38,9 +42,8 @@ pub use registration_policy::{
     ApprovalRequired, DurationBounds, DurationRules, MOST_NAMED_VIOLATIONS, OnViolation, PolicyLimits,
     RedirectUriRules, RegistrationPolicy, RegistrationPolicySpec, RegistrationPolicyStatus, UriScheme,
 };
-pub use selector::{InvalidSelector, selects};
+pub use selector::{InvalidSelector, selector_text, selects};
 pub use status::{
-    AppRegistrationStatus, AuthorizationServerStatus, ConditionType, CredentialStatus, Granted, Reason, RevisionStatus,
-    SecretStatus,
+    AppRegistrationStatus, ConditionType, CredentialStatus, Granted, Reason, RevisionStatus, SecretStatus, ServerInUse,
 };
 pub use time::{InvalidTime, StatusTime, parse_time};

@@ -23,7 +23,7 @@ const TIME: &str = r"^[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0
 pub(super) const CLIENT_ID: &str = "^[a-z0-9]([a-z0-9._-]{0,98}[a-z0-9])?$";
 
 /// The characters of a scope-token (RFC 6749 section 3.3): printable ASCII without space, `"` and `\`.
-const SCOPE_TOKEN: &str = r"^[!#-\[\]-~]+$";
+pub(super) const SCOPE_TOKEN: &str = r"^[!#-\[\]-~]+$";
 
 /// The first characters of label and annotation names that are not the users': the domain or one below it.
 const RESERVED_PREFIXES: &str = r"^([^/]*\.)?(appreg\.dev|argoproj\.io|fluxcd\.io|helm\.sh|kubernetes\.io|k8s\.io)/";

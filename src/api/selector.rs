@@ -43,6 +43,23 @@ pub fn selects(selector: &LabelSelector, labels: &BTreeMap<String, String>) -> R
     Ok(selected)
 }
 
+/// A selector as `kubectl` writes it: `tier=partner,team in (a,b),!legacy`; `{}` for an empty one.
+#[must_use]
+pub fn selector_text(selector: &LabelSelector) -> String {
+    let labels = selector.match_labels.iter().flatten().map(|(name, value)| format!("{name}={value}"));
+    let expressions = selector.match_expressions.iter().flatten().map(|expression| {
+        let (key, values) = (&expression.key, expression.values.as_deref().unwrap_or_default().join(","));
+        match expression.operator.as_str() {
+            "In" => format!("{key} in ({values})"),
+            "NotIn" => format!("{key} notin ({values})"),
+            "DoesNotExist" => format!("!{key}"),
+            _ => key.clone(),
+        }
+    });
+    let all: Vec<_> = labels.chain(expressions).collect();
+    if all.is_empty() { "{}".to_owned() } else { all.join(",") }
+}
+
 fn meets(
     index: usize,
     LabelSelectorRequirement { key, operator, values }: &LabelSelectorRequirement,
@@ -142,6 +159,20 @@ mod tests {
         ] {
             assert_eq!(selects(&selector, &shop), Ok(of_shop), "{selector:?}");
             assert_eq!(selects(&selector, &none), Ok(of_none), "{selector:?}");
+        }
+    }
+
+    #[test]
+    fn a_selector_is_written_as_kubectl_does() {
+        let exact = LabelSelector { match_labels: Some(labels(&[("team", "shop")])), ..expression("Exists", &[]) };
+        for (selector, text) in [
+            (LabelSelector::default(), "{}"),
+            (exact, "team=shop,team"),
+            (expression("In", &["a", "b"]), "team in (a,b)"),
+            (expression("NotIn", &["a"]), "team notin (a)"),
+            (expression("DoesNotExist", &[]), "!team"),
+        ] {
+            assert_eq!(selector_text(&selector), text);
         }
     }
 

@@ -30,7 +30,7 @@ pub struct AppRegistrationStatus {
 
     /// The authorization server that accepts the credentials.
     #[serde(default, deserialize_with = "decoded_or_default", skip_serializing_if = "Option::is_none")]
-    pub authorization_server: Option<AuthorizationServerStatus>,
+    pub authorization_server: Option<ServerInUse>,
 
     /// What is granted of what the spec asks for.
     #[serde(default, deserialize_with = "decoded_or_default", skip_serializing_if = "Option::is_none")]
@@ -59,7 +59,7 @@ pub struct AppRegistrationStatus {
 /// Where the credentials are accepted.
 #[derive(JsonSchema, Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
-pub struct AuthorizationServerStatus {
+pub struct ServerInUse {
     /// The authorization server's name.
     #[schemars(length(max = 63))]
     pub name: String,
@@ -298,7 +298,7 @@ reasons! {
     Issued,
     /// All that is asked for is granted.
     Granted,
-    /// The policy is understood and in force.
+    /// The policy or the authorization server is understood and in force.
     InForce,
     /// Work is under way and needs nobody.
     Progressing,
@@ -306,8 +306,12 @@ reasons! {
     RotationFailing,
     /// Something asked for waits for an approval.
     ApprovalRequired,
-    /// The authorization server does not answer; it is tried again.
+    /// The authorization server does not answer, or its keys are not there; it is tried again.
     ServerUnavailable,
+    /// The authorization server does not take registrations of this namespace, or was deleted.
+    ServerDenied,
+    /// Another authorization server has the issuer, or this one's clients know another one.
+    IssuerConflict,
     /// An entry has as many live revisions as it may have; the next one waits for one of them to end.
     MintLimited,
     /// A quota of the namespace, or a limit of its policies, leaves no room.

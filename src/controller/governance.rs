@@ -93,6 +93,14 @@ pub(crate) struct Governors {
     approvals_of: HashMap<ObjectName, BTreeSet<ObjectName>>,
 }
 
+/// What a change of namespaces means.
+pub(crate) struct Relabelled {
+    /// Those whose policies are others now; `None` is all of them.
+    pub(crate) policies: Option<BTreeSet<Arc<str>>>,
+    /// Those whose labels are.
+    pub(crate) labels: BTreeSet<Arc<str>>,
+}
+
 impl Governors {
     /// Nothing but the configured policy, if it is enabled.
     pub(crate) fn new(configured: &config::Policy) -> Result<Self, Invalid> {
@@ -132,12 +140,16 @@ impl Governors {
         if is_first { None } else { Some(concerned) }
     }
 
-    /// Takes what the watch of namespaces says, and returns those whose policies are others now.
-    pub(crate) fn namespaces(&mut self, change: Change<BTreeMap<String, String>>) -> Option<BTreeSet<Arc<str>>> {
+    /// Takes what the watch of namespaces says, and returns those whose policies are others now, and with them all whose
+    /// labels are.
+    pub(crate) fn namespaces(&mut self, change: Change<BTreeMap<String, String>>) -> Relabelled {
         let is_first = matches!(change, Change::Listed { .. }) && !std::mem::replace(&mut self.lists_namespaces, true);
-        let mut concerned = BTreeSet::new();
+        let (mut concerned, mut labels) = (BTreeSet::new(), BTreeSet::new());
         for Changed { object, before } in self.namespaces.apply(change) {
             let name = object.name.clone();
+            if before.as_ref() != self.namespaces.value(&object) {
+                labels.insert(name.clone());
+            }
             let policies: BTreeSet<ObjectName> = match self.namespaces.value(&object) {
                 None => BTreeSet::new(),
                 Some(labels) => self
@@ -167,7 +179,7 @@ impl Governors {
                 concerned.insert(name);
             }
         }
-        if is_first { None } else { Some(concerned) }
+        Relabelled { policies: if is_first { None } else { Some(concerned) }, labels }
     }
 
     /// Takes what the watch of approvals says, and returns the registrations that it concerns.
@@ -223,6 +235,11 @@ impl Governors {
             Some((object.name.to_string(), spec.clone()?))
         });
         Governance { policies, departed, approvals: approvals.collect(), absent: BTreeMap::new(), older: 0, unknown }
+    }
+
+    /// The labels of a namespace, if they are known.
+    pub(crate) fn labels(&self, namespace: &str) -> Option<&BTreeMap<String, String>> {
+        self.namespaces.value(&ObjectName::new("", namespace))
     }
 
     /// Whether any policy of a namespace limits how many registrations it has.
@@ -291,7 +308,7 @@ mod tests {
             "the first list is about all"
         );
         let namespaces = (0..1000).map(|n| item(&format!("ns{n}"), n + 1, of_team(&n.to_string()))).collect();
-        assert_eq!(governors.namespaces(Change::Listed { items: namespaces, version: 1000 }), None);
+        assert_eq!(governors.namespaces(Change::Listed { items: namespaces, version: 1000 }).policies, None);
         governors
     }
 
@@ -331,10 +348,10 @@ mod tests {
         let mut governors = thousand();
         let mut labels = of_team("7");
         labels.insert("colour".into(), "blue".into());
-        assert!(names(governors.namespaces(Change::Applied(item("ns7", 2000, labels)))).is_empty());
-        assert_eq!(names(governors.namespaces(Change::Applied(item("ns7", 2001, of_team("9"))))), ["ns7"]);
+        assert!(names(governors.namespaces(Change::Applied(item("ns7", 2000, labels))).policies).is_empty());
+        assert_eq!(names(governors.namespaces(Change::Applied(item("ns7", 2001, of_team("9")))).policies), ["ns7"]);
         assert_eq!(selecting(&governors, "ns7"), ["9"]);
-        assert_eq!(names(governors.namespaces(Change::Applied(item("new", 2002, of_team("none"))))), ["new"]);
+        assert_eq!(names(governors.namespaces(Change::Applied(item("new", 2002, of_team("none")))).policies), ["new"]);
     }
 
     #[test]

@@ -18,10 +18,10 @@ pub(super) async fn upkeep(ctx: &Context) -> Result<(), Problem> {
         if matches!(ctx.state().world.ledger.value(&object), Some(LedgerObject::SharedList)) {
             continue;
         }
-        if current(ctx, &object, name).await?.is_none() {
+        if current(ctx, &object).await?.is_none() {
             let fields =
                 [REVOKED_FIELD, USED_FIELD].map(|field| (field.to_owned(), ByteString(List::default().to_json())));
-            put(ctx, &object, name, None, Body::opaque(Fields::from(fields))).await?;
+            put(ctx, &object, None, Body::opaque(Fields::from(fields))).await?;
         }
     }
     Ok(())

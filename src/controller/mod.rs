@@ -18,6 +18,8 @@ mod observe;
 mod policy_status;
 mod report;
 mod requests;
+mod servers;
+mod serving;
 mod signing_keys;
 mod sweep;
 mod watches;
@@ -35,9 +37,9 @@ use crate::kubernetes::client::Clients;
 use crate::mint::slow::Pool;
 
 use events::Events;
-use keys::Keys;
 use metrics::Metrics;
 use schedule::Schedule;
+use servers::Servers;
 use world::World;
 
 /// How many RSA keys are generated at once: one core is left to everything else.
@@ -52,8 +54,8 @@ pub(crate) struct Context {
     pub(crate) ledger_namespace: Arc<str>,
     /// The namespace of the CA's private keys.
     pub(crate) controller_namespace: Arc<str>,
-    /// Keys and what plans know of them; replaced as a whole.
-    pub(crate) keys: ArcSwap<Keys>,
+    /// The authorization servers in force, with their keys.
+    pub(crate) servers: ArcSwap<Servers>,
     pub(crate) pool: Pool,
     /// The pool for slow token signing keys.
     pub(crate) signing_key_pool: Pool,

@@ -17,7 +17,7 @@ use crate::shared_lists;
 /// Our name in managedFields.
 pub(crate) const FIELD_MANAGER: &str = "appreg";
 
-/// The Secret with the token signing keys.
+/// The Secret with the configured server's token signing keys.
 pub(crate) const SIGNING_KEYS: &str = "signing-keys";
 /// The Secret with the certificate authorities' certificates.
 pub(crate) const CA_BUNDLE: &str = "ca-bundle";
@@ -111,7 +111,7 @@ pub(crate) fn registered(DeserializeGuard(object): DeserializeGuard<AppRegistrat
 pub(crate) fn ledger_object(mut secret: Secret) -> LedgerObject {
     secret.metadata.managed_fields = None;
     let name = secret.metadata.name.clone().unwrap_or_default();
-    if [SIGNING_KEYS, CA_BUNDLE, SERVING_CERTIFICATE, CA_KEYS].contains(&name.as_str()) {
+    if is_system(&name) {
         return LedgerObject::System(Arc::new(secret));
     }
     if shared_lists::index_of_secret(&name).is_some() {
@@ -126,6 +126,13 @@ pub(crate) fn ledger_object(mut secret: Secret) -> LedgerObject {
         uid: secret.metadata.uid.unwrap_or_default(),
         registration_uid: secret.metadata.labels.and_then(|mut l| l.remove(names::REGISTRATION_UID_LABEL)),
     }
+}
+
+/// Whether a Secret is one of the operator's own: those of other servers than the configured one have its name behind them.
+fn is_system(name: &str) -> bool {
+    let of_a_server =
+        |start: &str| name.strip_prefix(start).is_some_and(|rest| rest.is_empty() || rest.starts_with('-'));
+    name == SERVING_CERTIFICATE || [SIGNING_KEYS, CA_BUNDLE, CA_KEYS].into_iter().any(of_a_server)
 }
 
 /// Reduces a Secret's metadata.

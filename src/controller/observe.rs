@@ -23,6 +23,7 @@ use crate::signer::jwt;
 use super::Context;
 use super::keys::{self, Keys};
 use super::objects::{self, LedgerObject, Registered, SecretMeta};
+use super::servers::Servers;
 use super::world::World;
 
 /// What must be read live in this pass: it only grows.
@@ -89,9 +90,9 @@ pub(crate) async fn snapshot(ctx: &Context, object: &ObjectName, sight: &Sight) 
     }
     let live = read_secrets(ctx, object, &sight.look.secrets).await?;
     let approvals = read_approvals(ctx, object, &sight.look.approvals).await;
-    let keys = ctx.keys.load_full();
+    let servers = ctx.servers.load_full();
     let state = ctx.state();
-    let mut snapshot = gather(&state.world, &registration, &keys, &live, ctx);
+    let mut snapshot = gather(&state.world, &registration, &servers, &live, ctx);
     snapshot.facts.registration.confirmed = sight.look.registration;
     for (name, read) in approvals {
         match read {
@@ -105,11 +106,15 @@ pub(crate) async fn snapshot(ctx: &Context, object: &ObjectName, sight: &Sight) 
 fn gather(
     world: &World,
     registration: &Arc<AppRegistration>,
-    keys: &Arc<Keys>,
+    servers: &Servers,
     live: &BTreeMap<String, Option<Secret>>,
     ctx: &Context,
 ) -> Snapshot {
     let facts_of = registration_fact(registration);
+    // That there is no such server is for the plan to say.
+    let named = servers.named(facts_of.spec.authorization_server());
+    let keys = named.unwrap_or_else(|| servers.configured());
+    let admission = keys.admission(&facts_of.namespace, world.governors.labels(&facts_of.namespace));
     let ledger = ledger_fact(world, &facts_of, ctx);
     let trusted = match &ledger {
         LedgerFact::Held { entry, .. } => Some(entry.clone()),
@@ -141,7 +146,7 @@ fn gather(
     }
     let environment = keys.environment.clone();
     Snapshot {
-        facts: Facts { registration: facts_of, environment, governance, ledger, secrets },
+        facts: Facts { registration: facts_of, environment, admission, governance, ledger, secrets },
         held,
         keys: keys.clone(),
         resource_version: registration.metadata.resource_version.clone().unwrap_or_default(),
@@ -250,7 +255,7 @@ fn registration_fact(registration: &AppRegistration) -> Registration {
 
 /// Lookup: by uid; under the derived name of a chosen client ID; by namespace and name of a former registration.
 fn ledger_fact(world: &World, registration: &Registration, ctx: &Context) -> LedgerFact {
-    let server = &ctx.config.server.name;
+    let server = registration.spec.authorization_server();
     let held = |object: &ObjectName, entry: &Entry, standing| LedgerFact::Held {
         resource_version: world.ledger.version(object).unwrap_or(0).to_string(),
         entry: Box::new(entry.clone()),
@@ -260,7 +265,7 @@ fn ledger_fact(world: &World, registration: &Registration, ctx: &Context) -> Led
     for (object, value) in world.entries_of(&registration.uid) {
         let LedgerObject::Entry { entry, .. } = value else { continue };
         match entry {
-            Ok(entry) if entry.owner.uid == registration.uid && entry.server == *server => {
+            Ok(entry) if entry.owner.uid == registration.uid && entry.server == server => {
                 return held(object, entry, Standing::Ours);
             }
             Ok(_) => {}
@@ -270,7 +275,7 @@ fn ledger_fact(world: &World, registration: &Registration, ctx: &Context) -> Led
     let is_former = |entry: &Entry| {
         entry.owner.namespace == registration.namespace
             && entry.owner.name == registration.name
-            && entry.server == *server
+            && entry.server == server
     };
     let wanted = registration.spec.client_id.as_deref().unwrap_or(&registration.uid);
     let derived = ObjectName::new(&ctx.ledger_namespace, &ledger::name(server, wanted));

@@ -28,10 +28,10 @@ use crate::{ledger, mint, policy, rotation};
 use super::act::{self, Outcome, Stale};
 use super::events::Events;
 use super::governance::Governors;
-use super::keys::{self, Keys};
 use super::metrics::Metrics;
 use super::observe::{self, Seen, Sight, Snapshot};
 use super::schedule::Schedule;
+use super::servers::{self, Servers};
 use super::watches::{self, WATCHES, is_essential};
 use super::world::{Due, World};
 use super::{Context, SLOW_MINTS_AT_ONCE, State, policy_status, report, sweep};
@@ -83,7 +83,7 @@ impl Controller {
         let (events, sending) = Events::new(clients.clone(), clock.clone());
         let pool = Pool::new(SLOW_MINTS_AT_ONCE);
         let ctx = Context {
-            keys: ArcSwap::from_pointee(Keys::none(&options.config, pool.clone())),
+            servers: ArcSwap::from_pointee(Servers::none(&options.config, pool.clone())),
             clients,
             clock,
             config: options.config,
@@ -128,12 +128,11 @@ impl Controller {
             .collect();
         let ctx = self.ctx.clone();
         conditions.push(Condition::new("keys", move || {
-            let keys = ctx.keys.load();
-            match keys.emergency.problem() {
-                _ if !keys.is_complete() => Readiness::Missing("the signing keys are not there yet".to_owned()),
-                Some(problem) => Readiness::Degraded(problem.to_owned()),
-                None => Readiness::Ready,
+            let servers = ctx.servers.load();
+            if !servers.configured().is_complete() {
+                return Readiness::Missing("the signing keys are not there yet".to_owned());
             }
+            servers.all().find_map(|keys| keys.problem(&ctx)).map_or(Readiness::Ready, Readiness::Degraded)
         }));
         conditions
     }
@@ -211,9 +210,9 @@ impl State {
         }
     }
 
-    /// Has every registration looked at.
-    pub(super) fn push_all(&mut self) {
-        let all: Vec<_> = self.world.registrations.iter().map(|(object, _)| object.clone()).collect();
+    /// Has every registration at an authorization server looked at.
+    pub(super) fn push_registrations_at(&mut self, server: &str) {
+        let all: Vec<_> = self.world.registrations_at(server).cloned().collect();
         for object in all {
             self.schedule.push(object);
         }
@@ -241,7 +240,7 @@ async fn recovery(ctx: &Context, mut health: watch::Receiver<Health>) {
 /// Keeps the keys in order.
 async fn upkeep(ctx: &Context) {
     loop {
-        let pause = match keys::upkeep(ctx, ctx.clock.now()).await {
+        let pause = match servers::upkeep(ctx, ctx.clock.now()).await {
             Ok(next) => Duration::try_from(next.duration_since(ctx.clock.now())).unwrap_or_default().min(TICK),
             // Somebody else was first; the watch tells what they wrote.
             Err(problem) if problem.is_conflict() => KEYS_AGAIN,
@@ -266,8 +265,8 @@ async fn drive(ctx: &Arc<Context>, concurrency: usize, stop: &CancellationToken)
         let next_wake = {
             let mut state = ctx.state();
             state.schedule.tick(now);
-            let is_complete = ctx.keys.load().is_complete();
-            while is_complete && state.schedule.running() < concurrency + waiting.load(Ordering::Relaxed) {
+            let is_ready = ctx.servers.load().is_ready();
+            while is_ready && state.schedule.running() < concurrency + waiting.load(Ordering::Relaxed) {
                 let Some(object) = state.schedule.next_run() else { break };
                 let (ctx, waiting) = (ctx.clone(), waiting.clone());
                 passes.spawn(async move { pass(&ctx, &object, &waiting).await });

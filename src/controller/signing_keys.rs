@@ -1,7 +1,7 @@
 //! The upkeep of the token signing keys: rotation, another algorithm, and their emergency replacement.
 //!
 //! When which key is made, published and removed is decided by `signer`, pure; here keys are made and the Secret
-//! `signing-keys` is written, over exactly what was read. What cannot be read is never written over.
+//! `signing-keys` (of another server than the configured one `signing-keys-<server>`) is written, over exactly what was read. What cannot be read is never written over.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -10,17 +10,15 @@ use jiff::Timestamp;
 use k8s_openapi::ByteString;
 
 use crate::api::{names, parse_time};
+use crate::config::{Server, published};
 use crate::credential::Fields;
-use crate::kubernetes::ObjectName;
 use crate::mint;
 use crate::mint::signing_key::{self, MintedSigningKey, SigningKey};
-use crate::plan::facts::Environment;
 use crate::signer::jwt::PublicKey;
 use crate::signer::{self, Algorithm, Change, Index};
 
 use super::Context;
-use super::keys::{self, Body, CRD_UID_ANNOTATION, Problem};
-use super::objects::SIGNING_KEYS;
+use super::keys::{self, Body, CRD_UID_ANNOTATION, KeySecrets, Keys, Problem};
 
 /// What the annotation `appreg.dev/revoke-minted-before` of `signing-keys` asks for.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -34,10 +32,6 @@ pub(crate) enum Emergency {
     /// Keys made before this time are unpublished once it has come.
     Before(Timestamp),
 }
-
-/// What is told of an annotation that cannot be read.
-const MALFORMED: &str = "the annotation appreg.dev/revoke-minted-before of the Secret signing-keys does nothing: it is not \
-                         an RFC 3339 time with an offset, such as 2026-11-22T07:00:00Z or 2026-11-22T08:00:00+01:00";
 
 impl Emergency {
     fn of(annotation: Option<&str>) -> Self {
@@ -55,12 +49,25 @@ impl Emergency {
         }
     }
 
-    /// What is wrong with it, without its text.
-    pub(super) fn problem(&self) -> Option<&'static str> {
+    /// What is wrong with it, without its text. `secret` is the name of the Secret with the keys.
+    pub(super) fn problem(&self, secret: &str) -> Option<String> {
         match self {
             Self::None | Self::Before(_) => None,
-            Self::Malformed(_) => Some(MALFORMED),
+            Self::Malformed(_) => Some(format!(
+                "the annotation appreg.dev/revoke-minted-before of the Secret {secret} does nothing: it is not an RFC 3339 \
+                 time with an offset, such as 2026-11-22T07:00:00Z or 2026-11-22T08:00:00+01:00"
+            )),
         }
+    }
+
+    /// Whether it cannot be read.
+    pub(super) const fn is_malformed(&self) -> bool {
+        matches!(self, Self::Malformed(_))
+    }
+
+    /// Whether it names a time to come.
+    pub(super) fn is_pending(&self, now: Timestamp) -> bool {
+        self.revoked_before().is_some_and(|mark| mark > now)
     }
 }
 
@@ -71,43 +78,59 @@ struct Loaded {
 }
 
 /// Brings the signing keys in order and loads them; returns when to look again.
-pub(super) async fn upkeep(ctx: &Context, now: Timestamp) -> Result<Option<Timestamp>, Problem> {
-    let object = ObjectName::new(&ctx.ledger_namespace, SIGNING_KEYS);
-    let held = keys::current(ctx, &object, SIGNING_KEYS).await?;
+pub(super) async fn upkeep(ctx: &Context, keys: &mut Keys, now: Timestamp) -> Result<Option<Timestamp>, Problem> {
+    let object = KeySecrets::of(ctx, keys.server()).signing_keys;
+    let unreadable = || Problem::Unreadable(object.name.to_string());
+    let held = keys::current(ctx, &object).await?;
     let annotations = held.as_ref().and_then(|secret| secret.metadata.annotations.clone()).unwrap_or_default();
     let emergency = Emergency::of(annotations.get(names::REVOKE_MINTED_BEFORE_ANNOTATION).map(String::as_str));
-    tell(ctx, &emergency, now);
+    tell(&object.name, &keys.emergency, &emergency, now);
+    keys.emergency = emergency;
 
     let mut fields = held.as_ref().and_then(|secret| secret.data.clone()).unwrap_or_default();
     let before = if held.is_some() {
-        Index::parse(keys::bytes(&fields, signer::INDEX_FIELD)).map_err(|_| Problem::Unreadable(SIGNING_KEYS))?
+        Index::parse(keys::bytes(&fields, signer::INDEX_FIELD)).map_err(|_| unreadable())?
     } else {
         Index::default()
     };
     let mut body = Body::opaque(Fields::new());
     body.annotations = annotations;
-    let mut is_changed = false;
-    if !body.annotations.contains_key(CRD_UID_ANNOTATION) {
-        let request = |source| Problem::Request { what: "the custom resource definition", source };
+    let is_configured = keys.server() == ctx.config.server.name;
+    let mut is_changed = !is_configured && publish(&keys.environment.server, &mut fields).map_err(|()| unreadable())?;
+    if is_configured && !body.annotations.contains_key(CRD_UID_ANNOTATION) {
+        let request = |source| Problem::Request { what: "the custom resource definition".to_owned(), source };
         if let Some(uid) = keys::live_crd(ctx).await.map_err(request)? {
             body.annotations.insert(CRD_UID_ANNOTATION.to_owned(), uid);
             is_changed = true;
         }
     }
-    let Changed { index, revoked } = change(ctx, before.clone(), &mut fields, &emergency, now).await?;
+    let Changed { index, revoked } = change(ctx, keys, before.clone(), &mut fields, now).await?;
     if is_changed || index != before {
         fields.insert(signer::INDEX_FIELD.to_owned(), ByteString(index.to_json()));
         body.fields = fields.clone();
-        keys::put(ctx, &object, SIGNING_KEYS, held.as_deref(), body).await?;
+        keys::put(ctx, &object, held.as_deref(), body).await?;
     }
     if !revoked.is_empty() {
         ctx.metrics.signing_keys_revoked.inc_by(u64::try_from(revoked.len()).unwrap_or(u64::MAX));
         tracing::warn!(?revoked, "signing keys are revoked: no token of theirs is accepted any more");
     }
-    let loaded = load(index, &fields)?;
-    let next = loaded.index.next_transition(now, emergency.revoked_before());
-    take(ctx, loaded);
+    let loaded = load(index, &fields).ok_or_else(unreadable)?;
+    let next = loaded.index.next_transition(now, keys.emergency.revoked_before());
+    take(keys, loaded);
     Ok(next)
+}
+
+/// Has the token service know a server's settings: beside the keys, so that one write publishes both. What a later version
+/// wrote is never written over. Says whether something changed.
+fn publish(server: &Server, fields: &mut Fields) -> Result<bool, ()> {
+    let before = keys::bytes(fields, published::FIELD);
+    match published::parse(&server.name, before) {
+        Ok(before) if before == *server => return Ok(false),
+        Err(published::Unreadable::Version) => return Err(()),
+        Ok(_) | Err(_) => {}
+    }
+    fields.insert(published::FIELD.to_owned(), ByteString(published::to_json(server)));
+    Ok(true)
 }
 
 /// What came of the changes that were due.
@@ -119,14 +142,14 @@ struct Changed {
 /// Makes all changes that are due, in the index and in the fields: they are written at once.
 async fn change(
     ctx: &Context,
+    keys: &Keys,
     mut index: Index,
     fields: &mut Fields,
-    emergency: &Emergency,
     now: Timestamp,
 ) -> Result<Changed, Problem> {
-    let algorithm = ctx.config.server.signing_algorithm;
+    let algorithm = keys.environment.server.signing_algorithm;
     let mut revoked = Vec::new();
-    while let Some(change) = index.due(now, algorithm, emergency.revoked_before()) {
+    while let Some(change) = index.due(now, algorithm, keys.emergency.revoked_before()) {
         match change {
             Change::Add { sign_from } => {
                 let minted = mint(ctx, algorithm, now, sign_from)
@@ -168,14 +191,13 @@ async fn mint(
     slot.run(move || signing_key::mint(algorithm, now, sign_from)).await
 }
 
-fn load(index: Index, fields: &Fields) -> Result<Loaded, Problem> {
+fn load(index: Index, fields: &Fields) -> Option<Loaded> {
     let mut keys = HashMap::new();
     for record in index.keys() {
-        let pem = keys::bytes(fields, &field(&record.kid)).ok_or(Problem::Unreadable(SIGNING_KEYS))?;
-        let key = SigningKey::from_pem(record, pem).map_err(|_| Problem::Unreadable(SIGNING_KEYS))?;
+        let key = SigningKey::from_pem(record, keys::bytes(fields, &field(&record.kid))?).ok()?;
         keys.insert(record.kid.clone(), Arc::new(key));
     }
-    Ok(Loaded { index, keys })
+    Some(Loaded { index, keys })
 }
 
 /// The field of a key's PEM.
@@ -184,33 +206,27 @@ fn field(kid: &str) -> String {
 }
 
 /// Has plans and passes go on with what was loaded. Delivered tokens of a key that is gone are signed again by them.
-fn take(ctx: &Context, loaded: Loaded) {
-    if ctx.keys.load().environment.keys == loaded.index {
+fn take(keys: &mut Keys, loaded: Loaded) {
+    if keys.environment.keys == loaded.index {
         return;
     }
-    keys::replace(ctx, |keys| {
-        keys.environment = Arc::new(Environment { keys: loaded.index, ..Environment::clone(&keys.environment) });
-        keys.public = loaded.keys.values().filter_map(|key| PublicKey::from_jwk(key.jwk())).collect();
-        keys.signing = loaded.keys;
-    });
+    keys.know(|environment| environment.keys = loaded.index);
+    keys.public = loaded.keys.values().filter_map(|key| PublicKey::from_jwk(key.jwk())).collect();
+    keys.signing = loaded.keys;
 }
 
 /// Tells of an emergency once, and of a mistake in it: it comes here at every upkeep.
-fn tell(ctx: &Context, emergency: &Emergency, now: Timestamp) {
-    let is_pending = emergency.revoked_before().is_some_and(|mark| mark > now);
-    ctx.metrics.signing_keys_revocation_pending.set(i64::from(is_pending));
-    ctx.metrics.signing_keys_revocation_malformed.set(i64::from(emergency.problem().is_some()));
-    if ctx.keys.load().emergency == *emergency {
+fn tell(secret: &str, before: &Emergency, emergency: &Emergency, now: Timestamp) {
+    if before == emergency {
         return;
     }
-    keys::change(ctx, |keys| keys.emergency = emergency.clone());
     match emergency {
         Emergency::None => {}
-        Emergency::Malformed(_) => tracing::error!("{MALFORMED}"),
-        Emergency::Before(mark) if is_pending => {
-            tracing::warn!(%mark, "signing keys made before this time will be revoked when it comes");
+        Emergency::Malformed(_) => tracing::error!("{}", emergency.problem(secret).unwrap_or_default()),
+        Emergency::Before(mark) if emergency.is_pending(now) => {
+            tracing::warn!(secret, %mark, "signing keys made before this time will be revoked when it comes");
         }
-        Emergency::Before(mark) => tracing::info!(%mark, "signing keys made before this time are revoked"),
+        Emergency::Before(mark) => tracing::info!(secret, %mark, "signing keys made before this time are revoked"),
     }
 }
 
@@ -228,8 +244,11 @@ mod tests {
         for text in ["", "now", "canary", "2026-11-22", "2026-11-22T07:00:00", "web=2026-11-22T07:00:00Z", " "] {
             let emergency = Emergency::of(Some(text));
             assert_eq!(emergency.revoked_before(), None, "{text:?}");
-            let problem = emergency.problem().unwrap();
-            assert!(problem.contains(names::REVOKE_MINTED_BEFORE_ANNOTATION) && problem.contains(SIGNING_KEYS));
+            let problem = emergency.problem("signing-keys-partners").unwrap();
+            assert!(
+                problem.contains(names::REVOKE_MINTED_BEFORE_ANNOTATION)
+                    && problem.contains("Secret signing-keys-partners ")
+            );
             assert!(!problem.contains("canary"));
         }
     }

@@ -11,22 +11,23 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use crate::api::{AppRegistration, RegistrationApproval, RegistrationPolicy, names};
+use crate::api::{AppRegistration, AuthorizationServer, RegistrationApproval, RegistrationPolicy, names};
 use crate::kubernetes::DeserializeGuard;
 use crate::kubernetes::watch::{Change, Health, Selection, Watch};
 
-use super::objects::{self, CA_KEYS};
+use super::keys::OUR_SECRETS;
+use super::objects;
 use super::world::{Due, World};
-use super::{Context, governance};
+use super::{Context, governance, servers};
 
 /// The watches, in the order in which their health is told.
-pub(super) const WATCHES: [&str; 7] =
-    ["registrations", "ledger", "secrets", "authority", "policies", "approvals", "namespaces"];
+pub(super) const WATCHES: [&str; 8] =
+    ["registrations", "ledger", "secrets", "authority", "policies", "approvals", "namespaces", "servers"];
 
 /// Whether nothing can be decided without this watch. Without the others nothing new is granted by what they would show,
 /// and what exists goes on.
 pub(super) fn is_essential(watch: &str) -> bool {
-    !matches!(watch, "policies" | "approvals" | "namespaces")
+    !matches!(watch, "policies" | "approvals" | "namespaces" | "servers")
 }
 
 /// Starts one of [`WATCHES`].
@@ -65,13 +66,18 @@ pub(super) fn spawn(
             let watch = watch::<DeserializeGuard<RegistrationApproval>>(name, Api::all(client));
             tasks.spawn(follower.follow(watch, governance::approval, World::approvals));
         }
+        "servers" => {
+            let watch = watch::<DeserializeGuard<AuthorizationServer>>(name, Api::all(client));
+            tasks.spawn(follower.follow(watch, servers::object, World::servers));
+        }
         "namespaces" => {
             let watch = watch::<PartialObjectMeta<Namespace>>(name, Api::all(client));
             tasks.spawn(follower.follow(watch, governance::labels, World::namespaces));
         }
         _ => {
             let mut watch = watch::<Secret>(name, Api::namespaced(client, &ctx.controller_namespace));
-            watch.selection = Selection::named(CA_KEYS);
+            // Others keep their Secrets here as well, and some of them are large.
+            watch.selection = Selection::labelled(OUR_SECRETS);
             tasks.spawn(follower.follow(watch, objects::ledger_object, World::authority));
         }
     }

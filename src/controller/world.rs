@@ -12,9 +12,10 @@ use crate::kubernetes::store::{Changed, Store};
 use crate::kubernetes::watch::{Change, Item};
 use crate::ledger::Entry;
 
-use super::governance::{ApprovalObject, Governors, PolicyObject};
+use super::governance::{ApprovalObject, Governors, PolicyObject, Relabelled};
 use super::objects::{LedgerObject, Registered, SecretMeta};
 use super::policy_status::Tally;
+use super::servers::{ServerObject, ServerObjects};
 
 /// What the watches have shown.
 #[derive(Default)]
@@ -22,8 +23,10 @@ pub(crate) struct World {
     pub(crate) registrations: Store<Registered>,
     pub(crate) ledger: Store<LedgerObject>,
     pub(crate) secrets: Store<SecretMeta>,
-    /// The Secret with the CA's private keys.
+    /// The Secrets with the private keys of certificate authorities.
     pub(crate) authority: Store<LedgerObject>,
+    /// The objects of authorization servers.
+    pub(crate) servers: ServerObjects,
     /// What governs which of them.
     pub(crate) governors: Governors,
     /// What was decided of them against policies.
@@ -120,13 +123,27 @@ impl World {
 
     /// Takes what the watch of namespaces says.
     pub(crate) fn namespaces(&mut self, change: Change<BTreeMap<String, String>>) -> Due {
-        let concerned = self.governors.namespaces(change);
-        for namespace in concerned.iter().flatten() {
+        let Relabelled { policies, labels } = self.governors.namespaces(change);
+        for namespace in policies.iter().flatten() {
             for policy in self.governors.selecting(namespace) {
                 self.tally.touch(policy);
             }
         }
-        self.concerned(concerned)
+        let mut due = self.concerned(policies);
+        // Whom a server takes depends on labels as well; the configured one takes everyone.
+        let of = |namespace: &Arc<str>| self.by_namespace.get(namespace).into_iter().flatten();
+        let names_a_server = |object: &&ObjectName| {
+            let registration = self.registrations.value(object).and_then(Registered::readable);
+            registration.is_some_and(|registration| registration.spec.authorization_server_ref.is_some())
+        };
+        due.again.extend(labels.iter().flat_map(of).filter(names_a_server).cloned());
+        due
+    }
+
+    /// Takes what the watch of authorization servers says. What it means for registrations follows from the upkeep.
+    pub(crate) fn servers(&mut self, change: Change<ServerObject>) -> Due {
+        self.servers.apply(change);
+        Due { keys: true, ..Due::default() }
     }
 
     /// Takes what the watch of approvals says.
@@ -154,6 +171,13 @@ impl World {
             }
         };
         Due { again, ..Due::default() }
+    }
+
+    /// The registrations at an authorization server.
+    pub(crate) fn registrations_at(&self, server: &str) -> impl Iterator<Item = &ObjectName> {
+        let is_there =
+            move |value: &Registered| value.readable().is_some_and(|r| r.spec.authorization_server() == server);
+        self.registrations.iter().filter(move |(_, value)| is_there(value)).map(|(object, _)| object)
     }
 
     /// How many registrations a namespace has.

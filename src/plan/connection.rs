@@ -5,6 +5,8 @@ use std::collections::BTreeMap;
 use crate::api::TokenEndpointAuthMethod;
 use crate::credential::{certificate, field, shape_of};
 
+use crate::signer::ca::CaIndex;
+
 use super::facts::Environment;
 
 /// The public fields of a Secret.
@@ -14,7 +16,7 @@ pub struct Connection {
     pub fields: BTreeMap<&'static str, String>,
 }
 
-/// The connection of a client. `bundle` is the text of all certificate authorities that are valid now.
+/// The connection of a client. `bundle` is the text of the token endpoint's authorities that are valid now.
 #[must_use]
 pub(super) fn of(
     environment: &Environment,
@@ -49,8 +51,9 @@ impl Connection {
 #[must_use]
 pub(super) fn digest(environment: &Environment, fields: &BTreeMap<&str, &str>) -> String {
     let text = |name| fields.get(name).copied().unwrap_or_default();
-    let authority = match environment.authorities.all().first() {
-        Some(ca) if trusts(environment, text(field::ISSUER_CA)) => ca.id.as_str(),
+    let authorities = &environment.endpoint_authorities;
+    let authority = match authorities.all().first() {
+        Some(ca) if trusts(authorities, text(field::ISSUER_CA)) => ca.id.as_str(),
         Some(_) => "missing",
         None => "none",
     };
@@ -65,6 +68,6 @@ pub(super) fn digest(environment: &Environment, fields: &BTreeMap<&str, &str>) -
 }
 
 /// Whether a bundle has the authority that signs now; true while there is none.
-pub(super) fn trusts(environment: &Environment, bundle: &str) -> bool {
-    environment.authorities.all().first().is_none_or(|ca| certificate::contains_ca(bundle, &ca.certificate))
+pub(super) fn trusts(authorities: &CaIndex, bundle: &str) -> bool {
+    authorities.all().first().is_none_or(|ca| certificate::contains_ca(bundle, &ca.certificate))
 }

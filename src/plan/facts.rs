@@ -19,8 +19,10 @@ use crate::signer::ca::CaIndex;
 pub struct Facts {
     /// The registration.
     pub registration: Registration,
-    /// What all registrations share.
+    /// What all registrations of its authorization server share.
     pub environment: Arc<Environment>,
+    /// Whether that server takes something new from its namespace.
+    pub admission: Admission,
     /// The policies and approvals that govern it.
     pub governance: Governance,
     /// The ledger entry of its client.
@@ -50,17 +52,31 @@ pub struct Registration {
     pub confirmed: bool,
 }
 
-/// What all registrations share.
-#[derive(Clone, Debug)]
+/// Whether an authorization server takes something new from a namespace. The texts are for people.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Admission {
+    /// It does.
+    #[default]
+    Open,
+    /// Nothing new begins; what exists goes on.
+    Closed(String),
+    /// Nothing can be done at all: the server's keys are not there.
+    Unavailable(String),
+}
+
+/// What all registrations of an authorization server share.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Environment {
-    /// The built-in authorization server.
+    /// The authorization server.
     pub server: Server,
     /// The configured policy: of it only the durations count here, as defaults and as the product's bounds.
     pub policy: Policy,
     /// The token signing keys.
     pub keys: signer::Index,
-    /// The certificate authorities.
+    /// The certificate authorities of its clients.
     pub authorities: CaIndex,
+    /// The certificate authorities of the token endpoint: those of the configured server, for all servers.
+    pub endpoint_authorities: CaIndex,
 }
 
 /// What the ledger has for the registration.

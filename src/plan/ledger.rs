@@ -9,7 +9,7 @@ use crate::credential::{Held, Shown};
 use crate::ledger::{self, Credential, Entry, Grant, Owner, VERSION};
 use crate::policy::{self, Decision};
 
-use super::facts::{Facts, LedgerFact, Owned, Standing};
+use super::facts::{Admission, Facts, LedgerFact, Owned, Standing};
 use super::{Accept, Draft, LedgerWrite, Problem, Retire, desired};
 
 /// The client of a registration, and what the plan builds on.
@@ -64,9 +64,11 @@ pub(super) fn client(facts: &Facts, now: Timestamp) -> Result<Client, Blocked> {
     let server = &facts.environment.server;
     let asked = registration.spec.authorization_server();
     if asked != server.name {
-        let message =
-            format!("spec.authorizationServerRef.name: there is no authorization server {asked}, only {}", server.name);
+        let message = format!("spec.authorizationServerRef.name: there is no authorization server {asked}");
         return Err(Blocked::Problem(Problem::new(Reason::InvalidSpec, message)));
+    }
+    if let Admission::Unavailable(reason) = &facts.admission {
+        return Err(Blocked::Problem(Problem::new(Reason::ServerUnavailable, reason.clone())));
     }
     let wanted = registration.spec.client_id.clone();
     let new_id = || wanted.clone().unwrap_or_else(|| registration.uid.clone());
@@ -240,8 +242,12 @@ fn owner(facts: &Facts) -> Owner {
     Owner { namespace: registration.namespace.clone(), name: registration.name.clone(), uid: registration.uid.clone() }
 }
 
-/// Whether policies let the client come to be.
+/// Whether the server and the policies let the client come to be.
 fn admitted(facts: &Facts) -> Result<(), Blocked> {
+    if let Admission::Closed(reason) = &facts.admission {
+        let message = format!("spec.authorizationServerRef.name: {reason}");
+        return Err(Blocked::Problem(Problem::new(Reason::ServerDenied, message)));
+    }
     let registration = &facts.registration;
     let admitted = facts.governance.admits_client(registration.spec.client_id.as_deref(), registration.subject());
     admitted.map_err(|refusal| Blocked::Problem(refusal.into()))

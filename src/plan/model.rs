@@ -25,7 +25,8 @@ use crate::signer::ca::{CaIndex, CaRecord};
 use crate::signer::{Algorithm, Index, KeyRecord};
 
 use super::facts::{
-    Contents, Environment, Facts, Law, LedgerFact, OurSecret, Owned, Registration, SecretFact, Source, Standing,
+    Admission, Contents, Environment, Facts, Law, LedgerFact, OurSecret, Owned, Registration, SecretFact, Source,
+    Standing,
 };
 use super::{LedgerWrite, Look, Order, Plan, Publish, Reading, SecretWrite, Step, Value};
 
@@ -59,6 +60,7 @@ fn jwk(key_type: KeyType) -> serde_json::Value {
 pub(super) struct World {
     pub(super) registration: Registration,
     pub(super) environment: Environment,
+    pub(super) admission: Admission,
     /// The policies that select its namespace, beside the configured one.
     pub(super) policies: BTreeMap<String, RegistrationPolicySpec>,
     /// Policies that granted something and select its namespace no more.
@@ -187,11 +189,13 @@ impl World {
             server,
             policy: Policy::default(),
             keys: Index::default().with(key("k1", "2025-01-01")),
-            authorities: CaIndex::default().with(authority),
+            authorities: CaIndex::default().with(authority.clone()),
+            endpoint_authorities: CaIndex::default().with(authority),
         };
         Self {
             registration,
             environment,
+            admission: Admission::Open,
             policies: BTreeMap::new(),
             departed: BTreeSet::new(),
             approvals: BTreeMap::new(),
@@ -305,7 +309,7 @@ impl World {
             };
             secrets.insert(name, fact);
         }
-        Facts { registration, environment, governance, ledger, secrets }
+        Facts { registration, environment, admission: self.admission.clone(), governance, ledger, secrets }
     }
 
     /// What governs the registration as the watches have shown it, with live reads of what is there now.

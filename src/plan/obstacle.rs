@@ -9,7 +9,7 @@ use crate::rotation::{self, CLOCK_TOLERANCE};
 use super::Problem;
 use super::checks::View;
 use super::desired::Settings;
-use super::facts::Facts;
+use super::facts::{Admission, Facts};
 use super::ledger::Client;
 
 /// The clock is over five minutes behind the newest mint: it cannot be believed.
@@ -22,7 +22,7 @@ pub(super) fn clock_is_behind(client: &Client, now: Timestamp) -> Option<Problem
     })
 }
 
-/// A policy does not stop what exists, but nothing new begins that none allows.
+/// Neither server nor policy stops what exists, but nothing new begins that they do not allow.
 pub(super) fn credential_is_denied(
     name: &str,
     key_type: Option<KeyType>,
@@ -32,6 +32,9 @@ pub(super) fn credential_is_denied(
 ) -> Option<Problem> {
     if client.credential(name, kind).is_some() {
         return None;
+    }
+    if let Admission::Closed(reason) = &facts.admission {
+        return Some(Problem::new(Reason::ServerDenied, format!("spec.credentials[{name}]: {reason}")));
     }
     let registration = &facts.registration;
     let entries = registration.spec.effective_credentials();

@@ -11,7 +11,7 @@ use proptest::prelude::*;
 use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
 
 use super::facts::{
-    Contents, Environment, Facts, LedgerFact, OurSecret, Owned, Registration, SecretFact, Source, Standing,
+    Admission, Contents, Environment, Facts, LedgerFact, OurSecret, Owned, Registration, SecretFact, Source, Standing,
 };
 use super::model::{Memory, Progress, Run, World, assert_limits, at};
 use super::status::{Failure, after_failure};
@@ -731,7 +731,12 @@ fn facts() -> impl Strategy<Value = (Facts, Timestamp)> {
                 policies: if mess & 8 == 8 { Vec::new() } else { vec![Arc::new(rules)] },
                 ..crate::policy::Governance::default()
             };
-            (Facts { registration, environment: Arc::new(environment), governance, ledger, secrets }, now)
+            let admission = match mess >> 4 & 3 {
+                1 => Admission::Closed("closed".to_owned()),
+                2 => Admission::Unavailable("unavailable".to_owned()),
+                _ => Admission::Open,
+            };
+            (Facts { registration, environment: Arc::new(environment), admission, governance, ledger, secrets }, now)
         },
     )
 }

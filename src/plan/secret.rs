@@ -50,7 +50,8 @@ pub fn contents(reading: Reading<'_>, fields: &Fields, claims: impl Fn(&str) -> 
                     Some(Shown::Certificate { previous, .. }) => previous,
                     Some(Shown::ClientSecret { .. } | Shown::AccessToken(_)) | None => Held::Nothing,
                 };
-                is_as_written &= text(fields, field::CA).is_none_or(|ca| connection::trusts(reading.environment, ca));
+                is_as_written &=
+                    text(fields, field::CA).is_none_or(|ca| connection::trusts(&reading.environment.authorities, ca));
                 certificate::inspect(fields, ledger, previous)
             }
             Kind::AccessToken => {
@@ -172,10 +173,10 @@ fn publish_one(
     if is_empty || obstacle(facts, &first.0, secret).is_some() {
         return None;
     }
-    let bundle = facts.environment.authorities.bundle(now);
+    let endpoint_bundle = facts.environment.endpoint_authorities.bundle(now);
     let usual = shown.iter().find_map(|(desired, _)| methods::of_kind(desired.settings.kind()).first().copied());
     let method = facts.registration.spec.token_endpoint_auth_method.or(usual);
-    let connection = connection::of(&facts.environment, &client.id, method, &bundle);
+    let connection = connection::of(&facts.environment, &client.id, method, &endpoint_bundle);
     let digest = connection.digest(&facts.environment);
     let mut fields: BTreeMap<_, _> =
         connection.fields.into_iter().map(|(name, text)| (name, Value::Text(text))).collect();
@@ -184,7 +185,7 @@ fn publish_one(
     for (desired, verdict) in &shown {
         fields.extend(verdict.fields.iter().cloned());
         if matches!(desired.settings, Settings::Certificate { .. }) {
-            fields.insert(field::CA, Value::Text(bundle.clone()));
+            fields.insert(field::CA, Value::Text(facts.environment.authorities.bundle(now)));
         }
         if let Some(entry) = &verdict.published {
             published.0.insert(desired.name.clone(), entry.clone());

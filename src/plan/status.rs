@@ -6,15 +6,15 @@ use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 
 use crate::api::{
-    AppRegistrationStatus, AuthorizationServerStatus, ConditionType, CredentialStatus, Granted, Kind, LongDuration,
-    Reason, RevisionStatus, SecretStatus, StatusTime,
+    AppRegistrationStatus, ConditionType, CredentialStatus, Granted, Kind, LongDuration, Reason, RevisionStatus,
+    SecretStatus, ServerInUse, StatusTime,
 };
 use crate::credential::public_key;
 use crate::ledger::Credential;
 use crate::rotation::{self, Identity, NO_END};
 
 use super::desired::{Desired, Settings};
-use super::facts::{Facts, LedgerFact};
+use super::facts::{Admission, Facts, LedgerFact};
 use super::given::{self, Given};
 use super::ledger::Client;
 use super::{Draft, Plan, Problem, Step};
@@ -85,8 +85,7 @@ pub(super) fn blocked(facts: &Facts, problem: &Problem, now: Timestamp) -> AppRe
                 || credential.current.as_ref().is_some_and(|current| is_valid(current.not_after))
         });
     let ready = Ready { is_ready: was_ready, problem: Some(problem.clone()) };
-    let is_denied = matches!(problem.reason, Reason::PolicyDenied | Reason::NoPolicy | Reason::QuotaExceeded);
-    let approval = Approval { denied: is_denied.then(|| problem.clone()), notes: Vec::new() };
+    let approval = Approval { denied: is_denied(problem.reason).then(|| problem.clone()), notes: Vec::new() };
     status.conditions = conditions(facts, &registration.status.conditions, &approval, &ready, now);
     status
 }
@@ -117,12 +116,18 @@ pub fn after_failure(facts: &Facts, plan: &Plan, failure: &Failure, now: Timesta
     status
 }
 
+/// Whether a reason says that something is not granted.
+const fn is_denied(reason: Reason) -> bool {
+    matches!(reason, Reason::PolicyDenied | Reason::NoPolicy | Reason::ServerDenied | Reason::QuotaExceeded)
+}
+
 /// Whether a reason needs a person (`Stalled`); the others are worked on or waited for (`Reconciling`).
 const fn is_stalled(reason: Reason) -> bool {
     matches!(
         reason,
         Reason::PolicyDenied
             | Reason::NoPolicy
+            | Reason::ServerDenied
             | Reason::SecretConflict
             | Reason::SecretImmutable
             | Reason::ClientIDTaken
@@ -157,13 +162,16 @@ fn ready(facts: &Facts, is_ready: bool, draft: &Draft) -> Ready {
 }
 
 fn approved(facts: &Facts, draft: &Draft) -> Approval {
-    let is_denied =
-        |problem: &&Problem| matches!(problem.reason, Reason::PolicyDenied | Reason::NoPolicy | Reason::QuotaExceeded);
-    let of_entries: Vec<_> = draft.problems.iter().filter(is_denied).collect();
+    let of_entries: Vec<_> = draft.problems.iter().filter(|problem| is_denied(problem.reason)).collect();
     let reason = draft.decision.reason().or_else(|| of_entries.first().map(|problem| problem.reason));
     let of_items = Some(draft.decision.message(facts.registration.subject())).filter(|message| !message.is_empty());
     let all: Vec<_> = of_items.into_iter().chain(of_entries.iter().map(|problem| problem.message.clone())).collect();
     let denied = (!all.is_empty()).then(|| Problem::new(reason.unwrap_or(Reason::PolicyDenied), all.join("; ")));
+    let denied = denied.or_else(|| match &facts.admission {
+        // Nothing new is asked for, so nothing is to be done about it.
+        Admission::Closed(reason) => Some(Problem::new(Reason::ServerDenied, reason.clone())),
+        Admission::Open | Admission::Unavailable(_) => None,
+    });
     Approval { denied, notes: draft.resolved.notes.clone() }
 }
 
@@ -217,13 +225,9 @@ fn conditions(
     wanted.into_iter().map(condition).collect()
 }
 
-fn server(facts: &Facts) -> AuthorizationServerStatus {
+fn server(facts: &Facts) -> ServerInUse {
     let server = &facts.environment.server;
-    AuthorizationServerStatus {
-        name: server.name.clone(),
-        issuer: server.issuer.clone(),
-        token_endpoint: server.token_endpoint(),
-    }
+    ServerInUse { name: server.name.clone(), issuer: server.issuer.clone(), token_endpoint: server.token_endpoint() }
 }
 
 fn granted(draft: &Draft) -> Granted {

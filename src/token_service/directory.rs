@@ -19,10 +19,9 @@ use crate::rotation;
 /// How many shards: the first byte of a key chooses.
 const SHARDS: usize = 256;
 
-/// All clients of one authorization server.
+/// All clients of all authorization servers: a key is of one server's client.
 #[derive(Debug)]
 pub struct Directory {
-    server: String,
     shards: Box<[Shard]>,
     complete: AtomicBool,
 }
@@ -91,34 +90,23 @@ pub enum Match<'a> {
     Unknown,
 }
 
+impl Default for Directory {
+    fn default() -> Self {
+        Self { shards: (0..SHARDS).map(|_| Shard::default()).collect(), complete: AtomicBool::new(false) }
+    }
+}
+
 impl Directory {
-    /// An empty directory of this authorization server.
+    /// The client of this server with this identifier.
     #[must_use]
-    pub fn new(server: &str) -> Self {
-        Self {
-            server: server.to_owned(),
-            shards: (0..SHARDS).map(|_| Shard::default()).collect(),
-            complete: AtomicBool::new(false),
-        }
-    }
-
-    /// The authorization server's name.
-    #[must_use]
-    pub fn server(&self) -> &str {
-        &self.server
-    }
-
-    /// The client with this identifier.
-    #[must_use]
-    pub fn client(&self, client_id: &str) -> Option<Arc<Client>> {
-        let key = Key::of(&self.server, client_id);
+    pub fn client(&self, server: &str, client_id: &str) -> Option<Arc<Client>> {
+        let key = Key::of(server, client_id);
         let shard = self.shard(key).read().unwrap_or_else(PoisonError::into_inner);
         shard.get(&key).filter(|client| &*client.id == client_id).cloned()
     }
 
-    /// Accepts this client as it is.
-    pub fn put(&self, client: Arc<Client>) {
-        let key = Key::of(&self.server, &client.id);
+    /// Accepts the client of this key as it is.
+    pub fn put(&self, key: Key, client: Arc<Client>) {
         self.shard(key).write().unwrap_or_else(PoisonError::into_inner).insert(key, client);
     }
 
@@ -403,10 +391,11 @@ mod tests {
 
     #[test]
     fn a_client_is_found_by_its_identifier_and_removed_by_its_secrets_name() {
-        let directory = Directory::new("default");
-        directory.put(Arc::new(Client::of(entry(&[]))));
-        assert_eq!(directory.client("shop.storefront").unwrap().id.as_ref(), "shop.storefront");
-        assert!(directory.client("shop.other").is_none());
+        let directory = Directory::default();
+        directory.put(Key::of("default", "shop.storefront"), Arc::new(Client::of(entry(&[]))));
+        assert_eq!(directory.client("default", "shop.storefront").unwrap().id.as_ref(), "shop.storefront");
+        assert!(directory.client("default", "shop.other").is_none());
+        assert!(directory.client("partners", "shop.storefront").is_none());
         assert_eq!(directory.len(), 1);
         let name = ledger::name("default", "shop.storefront");
         directory.remove(Key::of_secret(&name).unwrap());

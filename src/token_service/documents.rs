@@ -5,6 +5,7 @@ use http::{HeaderMap, HeaderValue, Response, StatusCode, header};
 use serde_json::json;
 
 use super::client_authentication::METHODS;
+use super::issuer::Issuer;
 use super::metrics::{Endpoint, Outcome};
 use super::refusal::Refusal;
 use super::service::{Body, Service};
@@ -60,16 +61,16 @@ pub(super) fn metadata_paths(issuer_path: &str) -> Vec<String> {
     paths
 }
 
-pub(super) fn metadata(service: &Service) -> Response<Body> {
+pub(super) fn metadata(service: &Service, issuer: &Issuer) -> Response<Body> {
     service.answered(Endpoint::Metadata, Outcome::Ok);
-    let mut response = Response::new(Body::from(service.metadata.clone()));
+    let mut response = Response::new(Body::from(issuer.metadata.clone()));
     response.headers_mut().insert(header::CONTENT_TYPE, JSON);
     response.headers_mut().insert(header::CACHE_CONTROL, CACHE_CONTROL);
     response
 }
 
-pub(super) fn jwks(service: &Service, headers: &HeaderMap) -> Response<Body> {
-    let Some(moment) = service.keys.at(service.clock.now()) else {
+pub(super) fn jwks(service: &Service, issuer: &Issuer, headers: &HeaderMap) -> Response<Body> {
+    let Some(moment) = issuer.keys.at(service.clock.now()) else {
         return service.refuse(Endpoint::Jwks, Refusal::NotReady);
     };
     let is_known = headers.get_all(header::IF_NONE_MATCH).iter().any(|tags| names_tag(tags, &moment.etag));

@@ -13,11 +13,13 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 
 use super::directory::{Client, Directory, Key};
+use super::issuer::{Others, Published};
 use super::keys::{self, LoadedKeys, SigningKeys};
 use super::lists::{Lists, Shown};
 use super::tls::{self, Serving, ServingCertificate};
 use crate::api::names::LEDGER_SECRET_TYPE;
 use crate::clock::Clock;
+use crate::config::published;
 use crate::kubernetes::store::{Changed, Store};
 use crate::kubernetes::watch::{Change, Item};
 use crate::kubernetes::{ObjectName, version_of};
@@ -37,17 +39,19 @@ enum Place {
 /// What a Secret of the ledger namespace is to us.
 #[derive(Clone, Debug)]
 pub enum Seen {
-    /// The entry of one of our clients.
+    /// The entry of a client of a built-in server.
     Client(Arc<Client>),
     /// An entry that cannot be read.
     UnreadableEntry(Box<ledger::Unreadable>),
-    /// The signing keys.
+    /// The configured server's signing keys.
     SigningKeys(Result<Arc<LoadedKeys>, Box<keys::Unusable>>),
+    /// Another server's settings and signing keys.
+    Server(Result<Arc<Published>, Box<keys::Unusable>>),
     /// The serving certificate.
     Certificate(Result<Arc<Serving>, tls::Unusable>),
     /// One of the shared lists, by its index.
     List(usize, Arc<Shown>),
-    /// Something of others: an entry of another authorization server, or nothing of appreg's.
+    /// Something of others.
     Other,
 }
 
@@ -56,12 +60,14 @@ pub enum Seen {
 pub struct Served {
     /// The clients.
     pub directory: Arc<Directory>,
-    /// The signing keys.
+    /// The configured server's signing keys.
     pub keys: Arc<SigningKeys>,
     /// The serving certificate.
     pub certificate: Arc<ServingCertificate>,
     /// Revoked tokens and used client assertions.
     pub lists: Arc<Lists>,
+    /// The servers besides the configured one.
+    pub others: Arc<Others>,
 }
 
 /// Takes what the watch and live reads show.
@@ -96,26 +102,30 @@ enum Unreadable {
 }
 
 impl Served {
-    /// Nothing yet, for this authorization server.
+    /// Nothing yet. `server` is the configured server's name.
     #[must_use]
     pub fn nothing(server: &str) -> Self {
         Self {
-            directory: Arc::new(Directory::new(server)),
+            directory: Arc::default(),
             keys: Arc::default(),
             certificate: Arc::default(),
             lists: Arc::default(),
+            others: Arc::new(Others::beside(server)),
         }
     }
 }
 
 impl Seen {
-    /// Reads a Secret. `server` is our authorization server's name.
+    /// Reads a Secret.
     #[must_use]
-    pub fn at_the_door(server: &str, secret: &Secret) -> Self {
+    pub fn at_the_door(secret: &Secret) -> Self {
         let field = |name: &str| secret.data.as_ref().and_then(|data| data.get(name)).map(|bytes| bytes.0.as_slice());
         let name = secret.metadata.name.as_deref().unwrap_or_default();
         match name {
             keys::SECRET => Self::SigningKeys(LoadedKeys::parse(field).map(Arc::new).map_err(Box::new)),
+            _ if let Some(server) = name.strip_prefix(published::SECRET_PREFIX) => {
+                Self::Server(Published::parse(server, field).map(Arc::new).map_err(Box::new))
+            }
             tls::SECRET => Self::Certificate(Serving::parse(field(tls::CHAIN), field(tls::KEY)).map(Arc::new)),
             _ if let Some(index) = shared_lists::index_of_secret(name) => {
                 Self::List(index, Arc::new(Shown::of(secret)))
@@ -123,8 +133,7 @@ impl Seen {
             // The type cannot be changed, a label can: a stripped one must not shut anyone out.
             _ if secret.type_.as_deref() == Some(LEDGER_SECRET_TYPE) => {
                 match Entry::parse(name, field(ledger::FIELD)) {
-                    Ok(entry) if entry.server == server => Self::Client(Arc::new(Client::of(entry))),
-                    Ok(_) => Self::Other,
+                    Ok(entry) => Self::Client(Arc::new(Client::of(entry))),
                     Err(problem) => Self::UnreadableEntry(Box::new(problem)),
                 }
             }
@@ -135,10 +144,14 @@ impl Seen {
     fn unreadable(&self) -> Option<Unreadable> {
         match self {
             Self::UnreadableEntry(_) => Some(Unreadable::LedgerEntry),
-            Self::SigningKeys(Err(_)) => Some(Unreadable::SigningKeys),
+            Self::SigningKeys(Err(_)) | Self::Server(Err(_)) => Some(Unreadable::SigningKeys),
             Self::Certificate(Err(_)) => Some(Unreadable::ServingCertificate),
             Self::List(_, shown) => shown.damage.map(|_| Unreadable::SharedList),
-            Self::Client(_) | Self::SigningKeys(Ok(_)) | Self::Certificate(Ok(_)) | Self::Other => None,
+            Self::Client(_)
+            | Self::SigningKeys(Ok(_))
+            | Self::Server(Ok(_))
+            | Self::Certificate(Ok(_))
+            | Self::Other => None,
         }
     }
 }
@@ -180,7 +193,7 @@ impl Follower {
 
     /// Takes a Secret that was just read live.
     pub fn found(&self, secret: &Secret) -> Found {
-        let value = Seen::at_the_door(self.served.directory.server(), secret);
+        let value = Seen::at_the_door(secret);
         let place = Place::of(secret.metadata.name.as_deref().unwrap_or_default());
         let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
         let Some(changed) = seen.found(&place, Some((version_of(secret), value))) else { return Found::Same };
@@ -218,7 +231,13 @@ impl Follower {
         }
         let place = &changed.object;
         match now {
-            Some(Seen::Client(client)) => self.served.directory.put(client.clone()),
+            Some(Seen::Client(client)) => {
+                // The name of an entry that could be read is the key.
+                if let Place::Client(key) = place {
+                    self.served.directory.put(*key, client.clone());
+                }
+            }
+            Some(Seen::Server(Ok(published))) => self.served.others.put(published, self.clock.now()),
             Some(Seen::SigningKeys(Ok(loaded))) => self.served.keys.replace(loaded.clone(), self.clock.now()),
             Some(Seen::Certificate(Ok(serving))) => self.served.certificate.replace(serving.clone()),
             Some(Seen::List(index, shown)) => {
@@ -228,7 +247,7 @@ impl Follower {
                 self.served.lists.shown(*index, shown.clone(), self.clock.now());
             }
             Some(Seen::UnreadableEntry(problem)) => keep(place, problem),
-            Some(Seen::SigningKeys(Err(problem))) => keep(place, problem),
+            Some(Seen::SigningKeys(Err(problem)) | Seen::Server(Err(problem))) => keep(place, problem),
             Some(Seen::Certificate(Err(problem))) => keep(place, problem),
             Some(Seen::Other) => {}
             None => self.gone(place),
@@ -238,7 +257,9 @@ impl Follower {
     fn gone(&self, place: &Place) {
         match place {
             Place::Client(key) => self.served.directory.remove(*key),
-            Place::Other(name) if matches!(&**name, keys::SECRET | tls::SECRET) => {
+            Place::Other(name)
+                if matches!(&**name, keys::SECRET | tls::SECRET) || name.starts_with(published::SECRET_PREFIX) =>
+            {
                 keep(place, &"the Secret was deleted");
             }
             Place::Other(name) => {
@@ -263,11 +284,6 @@ impl std::fmt::Display for Place {
             Self::Other(name) => f.write_str(name),
         }
     }
-}
-
-/// The door for the watch.
-pub(super) fn door(server: String) -> impl Fn(Secret) -> Seen {
-    move |secret| Seen::at_the_door(&server, &secret)
 }
 
 /// Tells that something is kept as it was. Once per version of the object: nothing comes here twice.
@@ -319,7 +335,7 @@ mod tests {
         }
 
         fn applied(&self, secret: &Secret) {
-            let value = Seen::at_the_door("default", secret);
+            let value = Seen::at_the_door(secret);
             self.follower.apply(Change::Applied(Item {
                 object: ObjectName::of(secret),
                 version: version_of(secret),
@@ -331,13 +347,13 @@ mod tests {
             let item = |secret: &Secret| Item {
                 object: ObjectName::of(secret),
                 version: version_of(secret),
-                value: Seen::at_the_door("default", secret),
+                value: Seen::at_the_door(secret),
             };
             self.follower.apply(Change::Listed { items: secrets.iter().map(item).collect(), version });
         }
 
         fn scope(&self) -> Option<String> {
-            self.follower.served.directory.client("shop.a").map(|client| client.scope.to_string())
+            self.follower.served.directory.client("default", "shop.a").map(|client| client.scope.to_string())
         }
 
         fn unreadable(&self) -> String {
@@ -408,12 +424,13 @@ mod tests {
     }
 
     #[test]
-    fn entries_of_other_servers_and_secrets_of_others_are_none_of_ours() {
+    fn entries_of_other_servers_are_theirs_and_secrets_of_others_are_none_of_ours() {
         let fixture = Fixture::new();
         let mut opaque = entry(2, "default", "one");
         opaque.type_ = Some("Opaque".into());
         fixture.listed(&[entry(1, "keycloak", "one"), opaque], 3);
         assert_eq!((fixture.scope(), fixture.unreadable().as_str()), (None, ""));
+        assert!(fixture.follower.served.directory.client("keycloak", "shop.a").is_some());
     }
 
     #[test]

@@ -18,7 +18,8 @@ use crate::kubernetes::watch::Health;
 /// What must hold before clients are sent here. A watch that has lost its server does not count: what is known is served
 /// on, and it is said for how long nothing was heard.
 pub(super) fn conditions(served: &Served, health: Receiver<Health>, clock: Arc<dyn Clock>) -> Vec<Condition> {
-    let Served { directory, keys, certificate, lists } = served.clone();
+    let Served { directory, keys, certificate, lists, others } = served.clone();
+    let others_clock = clock.clone();
     let missing = |text: &str| Readiness::Missing(text.to_owned());
     vec![
         Condition::new("ledger", move || ledger(&directory, &health.borrow())),
@@ -27,6 +28,11 @@ pub(super) fn conditions(served: &Served, health: Receiver<Health>, clock: Arc<d
         }),
         Condition::new("serving-certificate", move || {
             if certificate.is_present() { Readiness::Ready } else { missing("none was read") }
+        }),
+        // The configured server is served all the same.
+        Condition::new("other-servers", move || match &*others.without_a_key(others_clock.now()) {
+            [] => Readiness::Ready,
+            names => Readiness::Degraded(format!("no key that signs now was read of {}", names.join(", "))),
         }),
         // Tokens are issued all the same.
         Condition::new("shared-lists", move || lists.problem().map_or(Readiness::Ready, Readiness::Degraded)),
@@ -95,7 +101,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_lost_watch_degrades_readiness_only_once_the_ledger_was_read() {
-        let directory = Directory::new("default");
+        let directory = Directory::default();
         let mut health = Health::unknown();
         health.problem = Some("connection failed".into());
         let missing = Readiness::Missing("not listed yet: connection failed".into());

@@ -14,6 +14,7 @@ use jiff::Timestamp;
 use super::client_authentication::authenticate;
 use super::directory::Client;
 use super::form::Form;
+use super::issuer::Issuer;
 use super::keys::Moment;
 use super::refusal::Refusal;
 use super::request::Received;
@@ -22,14 +23,14 @@ use super::verified::{Inactive, Token};
 
 const INACTIVE: Bytes = Bytes::from_static(b"{\"active\":false}");
 
-pub(super) async fn introspect(service: &Service, received: &Received) -> Result<Response<Body>, Refusal> {
+pub(super) async fn introspect(service: &Service, received: &Received<'_>) -> Result<Response<Body>, Refusal> {
     let now = service.clock.now();
     // Before the ledger and the lists have been read nothing can be said to be good.
-    let moment = service.keys.at(now).filter(|_| service.directory.is_complete()).ok_or(Refusal::NotReady)?;
+    let moment = received.issuer.keys.at(now).filter(|_| service.directory.is_complete()).ok_or(Refusal::NotReady)?;
     let form = Form::parse(&received.body)?;
     let caller = authenticate(service, received, &form, now).await?.client;
     let token = form.token.as_deref().ok_or(Refusal::NoToken)?;
-    let result = active(service, &caller, token, &moment, now).await;
+    let result = active(service, received.issuer, &caller, token, (&moment, now)).await;
     service.metrics.introspected(result.as_ref().err().copied());
     let body = result.map_or(INACTIVE, |token| token.answer.clone());
     Ok(never_cached(Response::new(Body::from(body))))
@@ -38,23 +39,23 @@ pub(super) async fn introspect(service: &Service, received: &Received) -> Result
 /// The token, if it is good now and for the caller.
 async fn active(
     service: &Service,
+    issuer: &Issuer,
     caller: &Client,
     token: &str,
-    moment: &Moment,
-    now: Timestamp,
+    (moment, now): (&Moment, Timestamp),
 ) -> Result<Arc<Token>, Inactive> {
     if caller.granted().resource_audiences.is_empty() {
         return Err(Inactive::Audience);
     }
-    let token = service.verified.verify(token, moment, &service.server.issuer).ok_or(Inactive::NotOurs)?;
+    let token = service.verified.verify(token, moment, issuer).ok_or(Inactive::NotOurs)?;
     if !token.audiences.iter().any(|audience| caller.granted().resource_audiences.contains(audience)) {
         return Err(Inactive::Audience);
     }
-    let client = || service.directory.client(&token.client_id);
+    let client = || service.directory.client(&issuer.server.name, &token.client_id);
     let result = token.is_active(client().as_deref(), &service.lists, now);
     if result != Err(Inactive::Client) {
         return result.map(|()| token);
     }
-    service.live.read(&token.client_id, || client().is_some()).await;
+    service.live.read(&issuer.server.name, &token.client_id, || client().is_some()).await;
     token.is_active(client().as_deref(), &service.lists, now).map(|()| token)
 }

@@ -12,6 +12,7 @@ use http::HeaderValue;
 use jiff::Timestamp;
 use serde_json::json;
 
+use crate::config::published;
 use crate::ledger::Digest;
 use crate::mint::signing_key::SigningKey;
 use crate::signer::jwt::PublicKey;
@@ -43,6 +44,9 @@ pub enum Unusable {
     /// The index cannot be read.
     #[error(transparent)]
     Index(#[from] signer::Unreadable),
+    /// A server's settings cannot be read.
+    #[error(transparent)]
+    Settings(#[from] published::Unreadable),
     /// A key of the index cannot be read, or is not there.
     #[error("the field {kid}.pem is missing, malformed or another key's")]
     Key {

@@ -69,10 +69,10 @@ impl LiveReader {
         Self { inner: Arc::new(Inner { api, namespace, follower, clock, metrics, state, reads }) }
     }
 
-    /// Reads the entry of a client, unless `is_settled` turns true before. Returns at once when there are too many
+    /// Reads the entry of a client of a server, unless `is_settled` turns true before. Returns at once when there are too many
     /// reads.
-    pub async fn read(&self, client_id: &str, is_settled: impl Fn() -> bool + Send) {
-        let name = ledger::name(self.inner.follower.served().directory.server(), client_id);
+    pub async fn read(&self, server: &str, client_id: &str, is_settled: impl Fn() -> bool + Send) {
+        let name = ledger::name(server, client_id);
         let before = self.inner.lock().under_way.get(&name).cloned();
         if let Some(before) = before {
             ended(before).await;

@@ -22,6 +22,7 @@ pub mod follow;
 pub mod form;
 pub mod forwarded;
 mod introspection;
+pub mod issuer;
 pub mod keys;
 pub mod lists;
 pub mod live;
@@ -59,7 +60,7 @@ use crate::kubernetes::client::Clients;
 use crate::kubernetes::watch::{Health, Selection, Watch};
 use cluster_keys::ClusterKeys;
 use failures::{Failures, Rates};
-use follow::{Follower, Served};
+use follow::{Follower, Seen, Served};
 use lists::Writer;
 use live::LiveReader;
 use metrics::Metrics;
@@ -69,7 +70,7 @@ use service::{Parts, Service};
 /// What the token service is told at its start.
 #[derive(Clone, Debug)]
 pub struct Settings {
-    /// The authorization server: issuer, lifetimes, audience.
+    /// The configured authorization server: issuer, lifetimes, audience. The ledger namespace shows the others.
     pub server: config::Server,
     /// Where the ledger is.
     pub ledger_namespace: String,
@@ -138,7 +139,6 @@ pub async fn run(
         api: Api::<Secret>::namespaced(clients.watches, &ledger_namespace),
         selection: Selection::default(),
     };
-    let door = follow::door(server.name.clone());
     let (requests, namespace) = (clients.requests, &*ledger_namespace);
     let writer = Writer::new(requests.clone(), namespace, follower.clone(), clock.clone(), metrics.clone());
     let live = LiveReader::new(requests, namespace, follower.clone(), clock.clone(), metrics.clone());
@@ -165,7 +165,11 @@ pub async fn run(
 
     let mut tasks = JoinSet::new();
     let watch_stop = stop.clone();
-    tasks.spawn(async move { watch.run(door, move |change| follower.apply(change), health_sender, watch_stop).await });
+    tasks.spawn(async move {
+        watch
+            .run(|secret| Seen::at_the_door(&secret), move |change| follower.apply(change), health_sender, watch_stop)
+            .await
+    });
     let admin_stop = stop.clone();
     tasks.spawn(async move {
         // Its error is of reading an address that is bound.

@@ -11,6 +11,7 @@ use hyper::body::{Body as _, Incoming};
 use tokio::time::timeout;
 
 use super::form::query_has_credentials;
+use super::issuer::Issuer;
 use super::peer::Peer;
 use super::refusal::Refusal;
 use super::service::{Request, Service};
@@ -21,14 +22,16 @@ pub const LARGEST_BODY_BYTES: usize = 16 * 1024;
 const FORM: &[u8] = b"application/x-www-form-urlencoded";
 
 /// A request whose body has arrived.
-pub(super) struct Received {
+pub(super) struct Received<'a> {
+    /// The server that it is for.
+    pub(super) issuer: &'a Issuer,
     /// Its header; the extensions hold who sent it.
     pub(super) parts: request::Parts,
     /// Its body.
     pub(super) body: Bytes,
 }
 
-impl Received {
+impl Received<'_> {
     /// Who sent it.
     pub(super) fn peer(&self) -> Option<&Peer> {
         self.parts.extensions.get()

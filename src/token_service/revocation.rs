@@ -13,13 +13,13 @@ use super::refusal::Refusal;
 use super::request::Received;
 use super::service::{Body, Service, never_cached};
 
-pub(super) async fn revoke(service: &Service, received: &Received) -> Result<Response<Body>, Refusal> {
+pub(super) async fn revoke(service: &Service, received: &Received<'_>) -> Result<Response<Body>, Refusal> {
     let now = service.clock.now();
-    let moment = service.keys.at(now).filter(|_| service.directory.is_complete()).ok_or(Refusal::NotReady)?;
+    let moment = received.issuer.keys.at(now).filter(|_| service.directory.is_complete()).ok_or(Refusal::NotReady)?;
     let form = Form::parse(&received.body)?;
     let caller = authenticate(service, received, &form, now).await?.client;
     let token = form.token.as_deref().ok_or(Refusal::NoToken)?;
-    let token = service.verified.verify(token, &moment, &service.server.issuer);
+    let token = service.verified.verify(token, &moment, received.issuer);
     if let Some(token) = token.filter(|token| now < token.expires_at) {
         if *token.client_id != *caller.id {
             return Err(Refusal::ForeignToken);

@@ -10,11 +10,11 @@ use hyper::body::{Body as _, Incoming};
 
 use super::cluster_keys::ClusterKeys;
 use super::directory::Directory;
-use super::documents::{jwks, metadata, metadata_of, metadata_paths};
+use super::documents::{jwks, metadata};
 use super::failures::Failures;
 use super::follow::Served;
 use super::introspection::introspect;
-use super::keys::SigningKeys;
+use super::issuer::{Issuer, Others};
 use super::lists::Lists;
 use super::live::LiveReader;
 use super::metrics::{Endpoint, Metrics, Outcome};
@@ -39,27 +39,25 @@ pub type Request = http::Request<Incoming>;
 /// The body of an answer: it is there as a whole.
 pub type Body = Full<Bytes>;
 
-/// The authorization server behind its endpoints.
+/// What the endpoints of all authorization servers share.
 pub struct Service {
-    pub(super) server: Server,
     pub(super) directory: Arc<Directory>,
-    pub(super) keys: Arc<SigningKeys>,
     pub(super) lists: Arc<Lists>,
     pub(super) verified: Verified,
     pub(super) live: LiveReader,
     pub(super) failures: Failures,
     pub(super) cluster_keys: Arc<ClusterKeys>,
     pub(super) clock: Arc<dyn Clock>,
-    pub(super) metadata: Bytes,
     pub(super) body_within: Duration,
     pub(super) metrics: Metrics,
     queue: Queue,
-    paths: Vec<(String, Endpoint)>,
+    configured: Issuer,
+    others: Arc<Others>,
 }
 
 /// What a service is made of.
 pub struct Parts {
-    /// The authorization server as configured.
+    /// The configured authorization server.
     pub server: Server,
     /// What the ledger namespace fills.
     pub served: Served,
@@ -84,15 +82,13 @@ impl Service {
     #[must_use]
     pub fn new(parts: Parts) -> Self {
         let Parts { server, served, live, failures, cluster_keys, clock, metrics, body_within, queue } = parts;
-        let Served { directory, keys, certificate: _, lists } = served;
+        let Served { directory, keys, certificate: _, lists, others } = served;
         Self {
-            metadata: metadata_of(&server),
-            paths: paths_of(server.path()),
+            configured: Issuer::configured(server, keys),
+            others,
             queue: Queue::new(queue),
             verified: Verified::default(),
-            server,
             directory,
-            keys,
             lists,
             live,
             failures,
@@ -105,16 +101,15 @@ impl Service {
 
     /// Answers a request.
     pub async fn respond(&self, request: Request) -> Response<Body> {
-        let path = request.uri().path();
-        let Some((_, endpoint)) = self.paths.iter().find(|(known, _)| known == path) else {
-            return bare(StatusCode::NOT_FOUND);
-        };
+        let other = self.others.asked(&request, &self.configured);
+        let issuer = other.as_deref().unwrap_or(&self.configured);
+        let Some(endpoint) = issuer.endpoint(request.uri().path()) else { return bare(StatusCode::NOT_FOUND) };
         match endpoint {
-            Endpoint::Token => self.post(Endpoint::Token, request, issue).await,
-            Endpoint::Introspection => self.post(Endpoint::Introspection, request, introspect).await,
-            Endpoint::Revocation => self.post(Endpoint::Revocation, request, revoke).await,
-            Endpoint::Jwks => get(&request, |request| jwks(self, request.headers())),
-            Endpoint::Metadata => get(&request, |_| metadata(self)),
+            Endpoint::Token => self.post(issuer, Endpoint::Token, request, issue).await,
+            Endpoint::Introspection => self.post(issuer, Endpoint::Introspection, request, introspect).await,
+            Endpoint::Revocation => self.post(issuer, Endpoint::Revocation, request, revoke).await,
+            Endpoint::Jwks => get(&request, |request| jwks(self, issuer, request.headers())),
+            Endpoint::Metadata => get(&request, |_| metadata(self, issuer)),
         }
     }
 
@@ -126,9 +121,10 @@ impl Service {
     /// the error of RFC 6749 §5.2. Counted either way. Such an endpoint has no other method than POST.
     async fn post(
         &self,
+        issuer: &Issuer,
         endpoint: Endpoint,
         request: Request,
-        respond: impl AsyncFnOnce(&Self, &Received) -> Result<Response<Body>, Refusal>,
+        respond: impl AsyncFnOnce(&Self, &Received<'_>) -> Result<Response<Body>, Refusal>,
     ) -> Response<Body> {
         if request.method() != Method::POST {
             return not_allowed(HeaderValue::from_static("POST"));
@@ -136,7 +132,7 @@ impl Service {
         let (parts, body) = receive(self, request).await;
         let uses_authorization = parts.headers.contains_key(header::AUTHORIZATION);
         let respond = async || {
-            let received = Received { parts, body: body? };
+            let received = Received { issuer, parts, body: body? };
             self.queue.turn().await?;
             respond(self, &received).await
         };
@@ -178,19 +174,6 @@ pub(super) fn never_cached(mut response: Response<Body>) -> Response<Body> {
     headers.insert(header::CACHE_CONTROL, NO_STORE);
     headers.insert(header::PRAGMA, NO_CACHE);
     response
-}
-
-/// All paths, below the issuer's except the well-known ones. The one most asked for comes first.
-fn paths_of(issuer_path: &str) -> Vec<(String, Endpoint)> {
-    let below = |name: &str, endpoint: Endpoint| (format!("{issuer_path}/{name}"), endpoint);
-    let mut paths = vec![
-        below("token", Endpoint::Token),
-        below("introspect", Endpoint::Introspection),
-        below("jwks", Endpoint::Jwks),
-        below("revoke", Endpoint::Revocation),
-    ];
-    paths.extend(metadata_paths(issuer_path).into_iter().map(|path| (path, Endpoint::Metadata)));
-    paths
 }
 
 /// The answer of a document to GET, and to HEAD without its body (RFC 9110 §9.3.2).

@@ -15,6 +15,7 @@ use super::form::Form;
 use super::refusal::Refusal;
 use super::request::Received;
 use super::service::{Body, Service, never_cached};
+use crate::config::Server;
 use crate::mint::signing_key::SigningKey;
 use crate::mint::token::{self, Claims};
 use crate::rotation;
@@ -25,10 +26,10 @@ const MOST_SCOPES: usize = 128;
 /// A token with what stands around it in the answer.
 const TYPICAL_ANSWER_BYTES: usize = 1024;
 
-pub(super) async fn issue(service: &Service, received: &Received) -> Result<Response<Body>, Refusal> {
+pub(super) async fn issue(service: &Service, received: &Received<'_>) -> Result<Response<Body>, Refusal> {
     let now = service.clock.now();
     // Before the ledger has been read nobody can be said to be unknown.
-    let moment = service.keys.at(now).filter(|_| service.directory.is_complete()).ok_or(Refusal::NotReady)?;
+    let moment = received.issuer.keys.at(now).filter(|_| service.directory.is_complete()).ok_or(Refusal::NotReady)?;
     let key = moment.signing.as_deref().ok_or(Refusal::NotReady)?;
     let form = Form::parse(&received.body)?;
     match form.grant_type.as_deref() {
@@ -40,13 +41,13 @@ pub(super) async fn issue(service: &Service, received: &Received) -> Result<Resp
     if !authenticated.client.has_client_credentials {
         return Err(Refusal::UnauthorizedClient);
     }
-    let answer = answer(service, key, &authenticated, &form, now)?;
+    let answer = answer(&received.issuer.server, key, &authenticated, &form, now)?;
     Ok(never_cached(Response::new(Body::from(answer))))
 }
 
 /// The successful answer (RFC 6749 §5.1). The token grows inside it.
 fn answer(
-    service: &Service,
+    server: &Server,
     key: &SigningKey,
     authenticated: &Authenticated,
     form: &Form<'_>,
@@ -54,10 +55,10 @@ fn answer(
 ) -> Result<Vec<u8>, Refusal> {
     let Authenticated { client, entry, not_after, certificate } = authenticated;
     let scope = narrowed_scope(&client.scope, form.scope.as_deref())?;
-    let audiences = narrowed_audiences(service, client, &form.resources)?;
-    let expires_at = rotation::add(now, service.server.access_token_lifetime.signed()).min(*not_after);
+    let audiences = narrowed_audiences(server, client, &form.resources)?;
+    let expires_at = rotation::add(now, server.access_token_lifetime.signed()).min(*not_after);
     let claims = Claims {
-        issuer: &service.server.issuer,
+        issuer: &server.issuer,
         client_id: &client.id,
         audiences: &audiences,
         scope: &scope,
@@ -100,12 +101,12 @@ fn narrowed_scope<'a>(granted: &'a str, asked: Option<&str>) -> Result<Cow<'a, s
 /// The resources asked for (RFC 8707 §2); all audiences granted if none is named, the server's default if none is
 /// granted.
 fn narrowed_audiences<'a>(
-    service: &Service,
+    server: &Server,
     client: &'a Client,
     asked: &[Cow<'_, str>],
 ) -> Result<Cow<'a, [String]>, Refusal> {
     let granted = match client.granted().audiences.as_slice() {
-        [] => Cow::Owned(vec![service.server.default_audience().to_owned()]),
+        [] => Cow::Owned(vec![server.default_audience().to_owned()]),
         audiences => Cow::Borrowed(audiences),
     };
     if asked.is_empty() {

@@ -11,6 +11,7 @@ use jiff::Timestamp;
 use serde::Serialize;
 
 use super::directory::Client;
+use super::issuer::Issuer;
 use super::keys::Moment;
 use super::lists::Lists;
 use crate::ledger::Digest;
@@ -25,6 +26,7 @@ const TOKEN_BYTES: usize = 512;
 /// An access token of ours.
 #[derive(Debug)]
 pub(super) struct Token {
+    issuer: String,
     kid: String,
     /// Whose it is.
     pub(super) client_id: String,
@@ -72,17 +74,17 @@ struct Generations {
 }
 
 impl Verified {
-    /// The token, if a key that is published now has signed it and the issuer is ours.
-    pub(super) fn verify(&self, token: &str, moment: &Moment, issuer: &str) -> Option<Arc<Token>> {
+    /// The token, if a key that this server publishes now has signed it for this server.
+    pub(super) fn verify(&self, token: &str, moment: &Moment, issuer: &Issuer) -> Option<Arc<Token>> {
         let digest = Digest::of(token.as_bytes()).0;
         let known = self.0.lock().unwrap_or_else(PoisonError::into_inner).find(&digest);
         if let Some(known) = known {
-            return Some(known).filter(|known| moment.is_published(&known.kid));
+            return Some(known).filter(|known| known.issuer == issuer.server.issuer && moment.is_published(&known.kid));
         }
         // The header is one of those that we write, byte for byte, or there is nothing to verify.
         let published = moment.published.iter().find(|published| token.as_bytes().starts_with(&published.header))?;
-        let verified = jwt::verify(token.as_bytes(), [&published.key]).filter(|verified| verified.issuer == issuer)?;
-        let verified = Arc::new(Token::of(verified)?);
+        let verified = jwt::verify(token.as_bytes(), [&published.key])?;
+        let verified = Arc::new(Token::of(verified, issuer)?);
         self.0.lock().unwrap_or_else(PoisonError::into_inner).add(digest, verified.clone());
         Some(verified)
     }
@@ -109,12 +111,16 @@ impl Generations {
 }
 
 impl Token {
-    fn of(verified: VerifiedToken) -> Option<Self> {
+    fn of(verified: VerifiedToken, issuer: &Issuer) -> Option<Self> {
+        if verified.issuer != issuer.server.issuer {
+            return None;
+        }
         let answer = serde_json::to_vec(&Answer::of(&verified)).ok()?;
         Some(Self {
             // Every token of ours is minted for an entry.
             entry: verified.entry()?.to_owned(),
-            mark: Mark::of(&verified.client_id, &verified.jti),
+            mark: Mark::of(&issuer.listed(&verified.client_id), &verified.jti),
+            issuer: verified.issuer,
             kid: verified.kid,
             client_id: verified.client_id,
             issued_at: verified.issued_at,
@@ -233,6 +239,7 @@ mod tests {
     fn token(n: u16) -> ([u8; 32], Arc<Token>) {
         let at = Timestamp::UNIX_EPOCH;
         let token = Token {
+            issuer: String::new(),
             kid: String::new(),
             client_id: String::new(),
             mark: Mark::of("a", "b"),

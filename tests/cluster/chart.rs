@@ -439,6 +439,8 @@ async fn each_account_and_each_person_may_do_what_is_meant_for_them_and_no_more(
         (controller, "appreg.dev", "registrationpolicies", "", "list watch"),
         (controller, "appreg.dev", "registrationpolicies/status", "", "update"),
         (controller, "appreg.dev", "registrationapprovals", "", "get list watch"),
+        (controller, "appreg.dev", "authorizationservers", "", "list watch"),
+        (controller, "appreg.dev", "authorizationservers/status", "", "update"),
         (controller, "", "pods", "default", ""),
         (controller, "rbac.authorization.k8s.io", "clusterroles", "", ""),
         // By name alone, which this question does not give.

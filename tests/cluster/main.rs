@@ -18,6 +18,7 @@ mod harness;
 mod schema;
 
 mod applied;
+mod authorization_servers;
 mod canary;
 mod chart;
 mod client_authentication;

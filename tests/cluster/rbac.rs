@@ -83,6 +83,17 @@ async fn the_operator_uses_every_right_that_the_chart_gives_it_and_no_other() {
 }
 
 /// All that the operator has to do with the API server: from the first keys to the last sweep.
+/// A second authorization server, with keys of its own, that is reported on.
+async fn serve(plane: &ControlPlane) {
+    let server = json!({
+        "apiVersion": "appreg.dev/v1alpha1", "kind": "AuthorizationServer", "metadata": {"name": "partners"},
+        "spec": {"namespaceSelector": {}, "builtIn": {"issuer": "https://auth.partners.example"}},
+    });
+    plane.kubectl_apply(&server.to_string()).await.unwrap();
+    let wait = ["wait", "--for=condition=Ready", "authorizationserver/partners", "--timeout=60s"];
+    plane.kubectl(&wait).await.unwrap().ok().unwrap();
+}
+
 /// A policy that is reported on, an approval, and its end.
 async fn govern(plane: &ControlPlane, namespace: &str) {
     let policy = json!({
@@ -114,6 +125,7 @@ async fn govern(plane: &ControlPlane, namespace: &str) {
 async fn everything(plane: &ControlPlane, operator: &Operator<'_>) {
     let shop = plane.namespace("shop").await.unwrap();
     let shop = shop.as_str();
+    serve(plane).await;
     govern(plane, shop).await;
     // First mints, of every kind.
     let credentials = json!([

@@ -186,8 +186,8 @@ async fn nobody_may_do_more_than_the_table_says_and_no_one_in_a_namespace_touche
         policies                -          -          -          -          glwcupd    glw        glw        lw         -
           their status          -          -          -          -          -          -          -          u          -
         approvals               -          -          -          -          -          glwcupd    -          glw        -
-        authorization servers   -          -          -          -          glwcupd    -          glw        -          -
-          their status          -          -          -          -          -          -          -          -          -
+        authorization servers   -          -          -          -          glwcupd    -          glw        lw         -
+          their status          -          -          -          -          -          -          -          u          -
         Secrets of shop         -          glwcupdD   glwcupdD   glwcupdD   -          -          -          glwcud     -
         Secrets of bank         -          -          -          -          -          -          -          glwcud     -
         the ledger              -          -          -          -          -          -          -          glwcud     glw

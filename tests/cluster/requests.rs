@@ -118,7 +118,7 @@ async fn first_start(operator: &mut Operator<'_>, cost: &Cost<'_>) -> Running {
     }
     let lists = requests.iter().filter(|request| request.starts_with("list ")).count();
     let all: usize = made.iter().map(|(_, times)| times).sum();
-    assert_eq!((lists, requests.len()), (7, 7 + all), "{requests:#?}");
+    assert_eq!((lists, requests.len()), (8, 8 + all), "{requests:#?}");
     controller
 }
 
@@ -168,6 +168,7 @@ async fn two_hundred_registrations_at_rest_cost_nothing_and_a_restart_costs_list
         sorted(requests),
         [
             "list appregistrations",
+            "list authorizationservers",
             "list namespaces",
             "list registrationapprovals",
             "list registrationpolicies",
@@ -178,7 +179,7 @@ async fn two_hundred_registrations_at_rest_cost_nothing_and_a_restart_costs_list
     );
     let events = plane.audit().of_since(&controller_user(), mark).await.unwrap();
     let watches = events.iter().filter(|event| event.verb == "watch").count();
-    assert_eq!(watches, 7, "{:?}", asked(&events));
+    assert_eq!(watches, 8, "{:?}", asked(&events));
 }
 
 /// Counts the controller's requests.

@@ -35,7 +35,7 @@ async fn the_api_server_accepts_what_the_rules_allow_and_nothing_else_and_names_
 }
 
 #[tokio::test]
-async fn policies_and_approvals_are_accepted_as_their_rules_allow_and_refused_by_field_and_fix() {
+async fn what_governs_registrations_is_accepted_as_its_rules_allow_and_refused_by_field_and_fix() {
     let client = harness::shared().await.client("admin");
     apply_crds(&client).await;
     let create = async |kind: &str, spec: &str| {

@@ -35,6 +35,7 @@ pub(crate) struct Stage {
     pub(crate) plane: &'static ControlPlane,
     controller: Running,
     token_service: Running,
+    issuer: String,
 }
 
 /// The stage that tests share which neither stop it nor change its configuration. Its policy lets client secrets,
@@ -69,7 +70,13 @@ impl Stage {
         operator.log("info,appreg=debug");
         let controller = operator.controller(plane).await.expect("the controller starts");
         let token_service = operator.token_service(plane).await.expect("the token service starts");
-        Self { plane, controller, token_service }
+        let issuer = operator.issuer();
+        Self { plane, controller, token_service, issuer }
+    }
+
+    /// The configured server's issuer.
+    pub(crate) fn issuer(&self) -> &str {
+        &self.issuer
     }
 
     /// A new namespace whose name begins with `prefix`.

@@ -83,7 +83,9 @@ fn lists_say_how_they_are_merged() {
 
 #[test]
 fn kubectl_shows_and_selects_what_people_look_for() {
-    let [crd, policy, approval] = &crds::all()[..] else { panic!("three definitions") };
+    let [crd, policy, approval, server] = &crds::all()[..] else { panic!("four definitions") };
+    assert_eq!(server.spec.names.short_names.as_deref(), Some(&["authserver".to_owned()][..]));
+    assert_eq!(server.spec.scope, "Cluster");
     assert_eq!(policy.spec.names.short_names.as_deref(), Some(&["regpol".to_owned()][..]));
     assert_eq!(approval.spec.names.short_names.as_deref(), Some(&["regapp".to_owned()][..]));
     assert_eq!((policy.spec.scope.as_str(), approval.spec.scope.as_str()), ("Cluster", "Cluster"));

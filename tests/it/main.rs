@@ -5,6 +5,7 @@
 #[path = "../schema/mod.rs"]
 mod schema;
 
+mod authorization_servers;
 mod certificates;
 mod chart;
 mod crd;

@@ -38,6 +38,11 @@ onViolation: Withdraw
         "RegistrationApproval",
         "{registration: {namespace: shop, name: storefront}, redirectURIs: ['https://shop.example/cb'], customers: ['*'], expires: '2027-01-01T00:00:00Z', description: by the owner of the API}",
     ),
+    ("AuthorizationServer", "{namespaceSelector: {}, builtIn: {issuer: 'https://partners.example'}}"),
+    (
+        "AuthorizationServer",
+        "{description: for partners, namespaceSelector: {matchLabels: {partner: 'yes'}}, builtIn: {issuer: 'https://login.example:8443/partners', defaultAudience: 'https://api.example', accessTokenLifetime: 15m, signingAlgorithm: EdDSA, servingNames: [partners.example, 10.0.0.1, '2001:db8::1']}}",
+    ),
 ];
 
 /// Specs that are refused, with what the answer says.
@@ -126,6 +131,52 @@ pub(crate) const REFUSED: &[(&str, &str, &[&str])] = &[
         "RegistrationApproval",
         "{registration: {namespace: shop, name: storefront}, scopes: [a], expires: tomorrow}",
         &["spec.expires"],
+    ),
+    ("AuthorizationServer", "{namespaceSelector: {}}", &["spec", "set the type of the server: builtIn"]),
+    (
+        "AuthorizationServer",
+        "{builtIn: {issuer: 'https://partners.example'}}",
+        &["spec.namespaceSelector: Required value"],
+    ),
+    (
+        "AuthorizationServer",
+        "{namespaceSelector: {}, builtIn: {issuer: 'https://partners.example/'}}",
+        &["spec.builtIn.issuer", "without trailing slash"],
+    ),
+    (
+        "AuthorizationServer",
+        "{namespaceSelector: {}, builtIn: {issuer: 'https://partners.example/.well-known'}}",
+        &["spec.builtIn.issuer", "beginning with a dot"],
+    ),
+    (
+        "AuthorizationServer",
+        "{namespaceSelector: {}, builtIn: {issuer: 'https://partners.example', accessTokenLifetime: 25h}}",
+        &["spec.builtIn.accessTokenLifetime", "must be at most 24h"],
+    ),
+    (
+        "AuthorizationServer",
+        "{namespaceSelector: {}, builtIn: {issuer: 'https://partners.example', accessTokenLifetime: 0s}}",
+        &["spec.builtIn.accessTokenLifetime", "must be longer than 0s"],
+    ),
+    (
+        "AuthorizationServer",
+        "{namespaceSelector: {}, builtIn: {issuer: 'https://partners.example', servingNames: ['*.example']}}",
+        &["spec.builtIn.servingNames[0]", "write a DNS name in lower case without wildcard, or an IP address"],
+    ),
+    (
+        "AuthorizationServer",
+        "{namespaceSelector: {}, builtIn: {issuer: 'https://partners.example', servingNames: ['::ffff:10.0.0.1']}}",
+        &["spec.builtIn.servingNames[0]", "or an IP address"],
+    ),
+    (
+        "AuthorizationServer",
+        "{namespaceSelector: {}, builtIn: {issuer: 'https://partners.example', servingNames: ['fe80::1%eth0']}}",
+        &["spec.builtIn.servingNames[0]", "or an IP address"],
+    ),
+    (
+        "AuthorizationServer",
+        "{namespaceSelector: {}, builtIn: {issuer: 'https://partners.example', signingAlgorithm: HS256}}",
+        &["spec.builtIn.signingAlgorithm: Unsupported value", "\"EdDSA\""],
     ),
 ];
 

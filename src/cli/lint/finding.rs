@@ -51,7 +51,9 @@ pub enum Rule {
     DuplicateObject,
     /// A policy that selects nothing and allows nothing, because it cannot be understood.
     UnreadablePolicy,
-    /// Something that no policy allows.
+    /// An authorization server that is not in force, because it cannot be served as it is declared.
+    ServerNotInForce,
+    /// Something that no policy allows, or that an authorization server does not take.
     NotAllowed,
     /// Everything, because no policy selects the namespace.
     NoPolicy,
@@ -67,7 +69,7 @@ pub enum Rule {
 
 impl Rule {
     /// Every rule.
-    pub const ALL: [Self; 20] = [
+    pub const ALL: [Self; 21] = [
         Self::UnknownKind,
         Self::ObjectName,
         Self::UnknownField,
@@ -82,6 +84,7 @@ impl Rule {
         Self::ValidationRule,
         Self::DuplicateObject,
         Self::UnreadablePolicy,
+        Self::ServerNotInForce,
         Self::NotAllowed,
         Self::NoPolicy,
         Self::QuotaExceeded,
@@ -108,6 +111,7 @@ impl Rule {
             Self::ValidationRule => "validation-rule",
             Self::DuplicateObject => "duplicate-object",
             Self::UnreadablePolicy => "unreadable-policy",
+            Self::ServerNotInForce => "server-not-in-force",
             Self::NotAllowed => "not-allowed",
             Self::NoPolicy => "no-policy",
             Self::QuotaExceeded => "quota-exceeded",
@@ -137,7 +141,8 @@ impl Rule {
             Self::ValidationRule => "The rules of the kind's definition hold (x-kubernetes-validations).",
             Self::DuplicateObject => "No object stands twice in the files.",
             Self::UnreadablePolicy => "A policy can be understood; one that cannot selects nothing and allows nothing.",
-            Self::NotAllowed => "What is asked for is allowed by a policy.",
+            Self::ServerNotInForce => "An authorization server can be served as it is declared.",
+            Self::NotAllowed => "What is asked for is allowed by a policy, and taken by its authorization server.",
             Self::NoPolicy => "A policy selects the namespace.",
             Self::QuotaExceeded => "There are no more registrations and credentials than a policy allows.",
             Self::ApprovalRequired => "What needs an approval has one.",

@@ -15,10 +15,12 @@ use serde_json::Value;
 use super::field_path::FieldPath;
 use super::finding::{Rule, Violation};
 use crate::api::{
-    AppRegistration, Reason, RegistrationApproval, RegistrationApprovalSpec, RegistrationPolicy, secret_name, selects,
+    AppRegistration, AuthorizationServer, Entry, Reason, RegistrationApproval, RegistrationApprovalSpec,
+    RegistrationPolicy, secret_name, selects,
 };
+use crate::authority::{self, Catalog, Declared, Takes};
 use crate::config::Config;
-use crate::plan::facts::{Environment, Facts, LedgerFact, Registration, SecretFact, Source};
+use crate::plan::facts::{Admission, Environment, Facts, LedgerFact, Registration, SecretFact, Source};
 use crate::plan::{Objections, objections};
 use crate::policy::{Denied, Field, Governance, Invalid, Rules, Subject};
 use crate::signer;
@@ -29,7 +31,9 @@ const NAME_LABEL: &str = "kubernetes.io/metadata.name";
 
 /// What governs the registrations of the files.
 pub(super) struct Governors {
-    environment: Arc<Environment>,
+    config: Config,
+    declared: BTreeMap<String, Declared>,
+    catalog: Catalog,
     /// The configured policy, if it is enabled.
     configured: Option<Arc<Rules>>,
     policies: Vec<(LabelSelector, Arc<Rules>)>,
@@ -46,12 +50,9 @@ impl Governors {
     pub(super) fn new(config: &Config, labels: BTreeMap<String, BTreeMap<String, String>>) -> Result<Self, Invalid> {
         let rules = Rules::of_config(&config.policy)?;
         Ok(Self {
-            environment: Arc::new(Environment {
-                server: config.server.clone(),
-                policy: config.policy.clone(),
-                keys: signer::Index::default(),
-                authorities: CaIndex::default(),
-            }),
+            config: config.clone(),
+            declared: BTreeMap::new(),
+            catalog: authority::catalog(&config.server, Some(&BTreeMap::new()), &BTreeMap::new()),
             configured: config.policy.enabled.then(|| Arc::new(rules)),
             policies: Vec::new(),
             approvals: BTreeMap::new(),
@@ -64,7 +65,7 @@ impl Governors {
     /// Takes a policy up, or says why it cannot be understood.
     pub(super) fn policy(&mut self, policy: RegistrationPolicy) -> Result<(), Violation> {
         let name = policy.metadata.name.unwrap_or_default();
-        let rules = Rules::of_object(&name, &policy.spec, &self.environment.policy).map_err(|invalid| {
+        let rules = Rules::of_object(&name, &policy.spec, &self.config.policy).map_err(|invalid| {
             let field = FieldPath::default().field("spec").below(&invalid.field);
             let message = format!("{}: it selects nothing and allows nothing", invalid.problem);
             Violation::error(Rule::UnreadablePolicy, field, message).to_fix("mend this field")
@@ -72,6 +73,20 @@ impl Governors {
         self.policies.push((policy.spec.namespace_selector, Arc::new(rules)));
         self.policies.sort_by(|(_, a), (_, b)| a.name.cmp(&b.name));
         Ok(())
+    }
+
+    /// Takes an authorization server up.
+    pub(super) fn server(&mut self, server: AuthorizationServer) {
+        let name = server.metadata.name.unwrap_or_default();
+        let created_at = server.metadata.creation_timestamp.map(|at| at.0);
+        self.declared.insert(name.clone(), Declared::of(&name, created_at, server.spec));
+        self.catalog = authority::catalog(&self.config.server, Some(&self.declared), &BTreeMap::new());
+    }
+
+    /// Why an authorization server that was taken up is not in force, beside all others.
+    pub(super) fn refusal(&self, server: &str) -> Option<Violation> {
+        let (_, problem) = self.catalog.refused.get(server)?;
+        Some(about(Rule::ServerNotInForce, problem, &[]))
     }
 
     /// Takes an approval up.
@@ -91,13 +106,14 @@ impl Governors {
     pub(super) fn check(&mut self, registration: &AppRegistration, namespace: &str, now: Timestamp) -> Vec<Violation> {
         let facts = self.facts(registration, namespace);
         let subject = facts.registration.subject();
+        let entries = registration.spec.credentials.as_deref().unwrap_or_default();
         let Objections { denied, problems, notes } = objections(&facts, now);
         let denied = denied.iter().map(|denied| of_item(denied, registration, subject));
         let problems = problems.iter().filter_map(|problem| {
             let rule = rule(problem.reason)?;
-            Some(about(rule, &problem.message, registration))
+            Some(about(rule, &problem.message, entries))
         });
-        let notes = notes.iter().map(|note| about(Rule::Bounded, note, registration).as_warning());
+        let notes = notes.iter().map(|note| about(Rule::Bounded, note, entries).as_warning());
         denied.chain(problems).chain(notes).collect()
     }
 
@@ -106,7 +122,7 @@ impl Governors {
         let assumed = self.assumed.iter().map(|namespace| {
             format!(
                 "the labels of the namespace {namespace} are not known, only its name was compared with the selectors of \
-                 policies: add its Namespace to the files, or --namespace-labels {namespace}:NAME=VALUE"
+                 policies and servers: add its Namespace to the files, or --namespace-labels {namespace}:NAME=VALUE"
             )
         });
         let limits = self.policies.iter().any(|(_, rules)| rules.most_registrations.is_some());
@@ -122,10 +138,12 @@ impl Governors {
         let name = registration.metadata.name.clone().unwrap_or_default();
         let count = self.registrations.entry(namespace.to_owned()).or_default();
         let older = std::mem::replace(count, *count + 1);
+        let (environment, admission) = self.server_of(registration, namespace);
         let entries = registration.spec.effective_credentials();
         let secrets = entries.iter().filter_map(|entry| secret_name(entry, &name));
         Facts {
-            environment: self.environment.clone(),
+            environment: Arc::new(environment),
+            admission,
             governance: Governance { older, ..self.governance(namespace, &name) },
             ledger: LedgerFact::Absent,
             secrets: secrets.map(|secret| (secret, SecretFact::Absent(Source::Live))).collect(),
@@ -141,14 +159,40 @@ impl Governors {
         }
     }
 
-    fn governance(&mut self, namespace: &str, name: &str) -> Governance {
+    /// The authorization server that a registration names, and whether it takes it; the configured one where there is no
+    /// such server, as the controller has it.
+    fn server_of(&mut self, registration: &AppRegistration, namespace: &str) -> (Environment, Admission) {
+        let named = self.catalog.in_force.get(registration.spec.authorization_server()).cloned();
+        let server =
+            named.as_ref().map_or_else(|| self.config.server.clone(), |named| named.authority.server().clone());
+        let takes = named.map_or(Takes::Everyone, |named| named.takes);
+        let needs_labels = matches!(&takes, Takes::Selected(selector) if *selector != LabelSelector::default());
+        let labels = self.labels_of(namespace, needs_labels);
+        let refusal = takes.refusal(&server.name, namespace, Some(&labels));
+        let environment = Environment {
+            server,
+            policy: self.config.policy.clone(),
+            keys: signer::Index::default(),
+            authorities: CaIndex::default(),
+            endpoint_authorities: CaIndex::default(),
+        };
+        (environment, refusal.map_or(Admission::Open, Admission::Closed))
+    }
+
+    /// The labels of a namespace; where they are needed and not known, its name alone, which is remembered.
+    fn labels_of(&mut self, namespace: &str, are_needed: bool) -> BTreeMap<String, String> {
         let known = self.labels.get(namespace);
-        let needs_labels = |(selector, _): &(LabelSelector, _)| *selector != LabelSelector::default();
-        if known.is_none() && self.policies.iter().any(needs_labels) {
+        if known.is_none() && are_needed {
             self.assumed.insert(namespace.to_owned());
         }
         let mut labels = known.cloned().unwrap_or_default();
         labels.insert(NAME_LABEL.to_owned(), namespace.to_owned());
+        labels
+    }
+
+    fn governance(&mut self, namespace: &str, name: &str) -> Governance {
+        let needs_labels = self.policies.iter().any(|(selector, _)| *selector != LabelSelector::default());
+        let labels = self.labels_of(namespace, needs_labels);
         let selecting = self.policies.iter().filter(|(selector, _)| selects(selector, &labels).unwrap_or(false));
         let mut policies: Vec<_> = selecting.map(|(_, rules)| rules.clone()).chain(self.configured.clone()).collect();
         policies.sort_by(|a, b| a.name.cmp(&b.name));
@@ -195,7 +239,7 @@ fn place_of_item(denied: &Denied, registration: &AppRegistration) -> FieldPath {
 /// What stands in the way, if the files can mend it.
 fn rule(reason: Reason) -> Option<Rule> {
     match reason {
-        Reason::PolicyDenied => Some(Rule::NotAllowed),
+        Reason::PolicyDenied | Reason::ServerDenied => Some(Rule::NotAllowed),
         Reason::NoPolicy => Some(Rule::NoPolicy),
         Reason::QuotaExceeded => Some(Rule::QuotaExceeded),
         // What is given and has ended, or was revoked, is in the files as well.
@@ -205,18 +249,17 @@ fn rule(reason: Reason) -> Option<Rule> {
 }
 
 /// A violation of the field with which a message begins, as the operator names it: entries by their names.
-fn about(rule: Rule, message: &str, registration: &AppRegistration) -> Violation {
+fn about(rule: Rule, message: &str, entries: &[Entry]) -> Violation {
     let end = message.find([' ', ':']).unwrap_or(message.len());
     let (named, said) = message.split_at(end);
-    let Some(below) = named.strip_prefix("spec.") else {
+    if !named.starts_with("spec.") && !named.starts_with("metadata.") {
         return Violation::error(rule, FieldPath::default().field("spec"), message);
-    };
-    let mut field = FieldPath::default().field("spec");
-    for part in below.split('.') {
+    }
+    let mut field = FieldPath::default();
+    for part in named.split('.') {
         let (name, entry) = part.split_once('[').unwrap_or((part, ""));
         field = field.field(name);
-        let mut entries = registration.spec.credentials.iter().flatten();
-        if let Some(index) = entries.position(|known| known.name == entry.trim_end_matches(']')) {
+        if let Some(index) = entries.iter().position(|known| known.name == entry.trim_end_matches(']')) {
             field = field.item(index);
         }
     }

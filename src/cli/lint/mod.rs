@@ -28,7 +28,7 @@ use self::definition::{Checked, Definition};
 use self::governance::Governors;
 use self::input::Object;
 use crate::api::names::GROUP;
-use crate::api::{AppRegistration, RegistrationApproval, RegistrationPolicy};
+use crate::api::{AppRegistration, AuthorizationServer, RegistrationApproval, RegistrationPolicy};
 use crate::config::Config;
 use crate::policy::Invalid;
 
@@ -72,6 +72,7 @@ pub fn lint(files: &[File], options: &Options) -> Result<Report, Error> {
         options,
         definitions: Definition::all()?,
         governors: Governors::new(config, options.namespace_labels.clone())?,
+        servers: Vec::new(),
         registrations: Vec::new(),
         seen: BTreeMap::new(),
         report: Report::default(),
@@ -85,6 +86,7 @@ pub fn lint(files: &[File], options: &Options) -> Result<Report, Error> {
             }
         }
     }
+    run.servers();
     run.registrations();
     run.unseen();
     run.report.findings.sort();
@@ -95,6 +97,8 @@ struct Run<'a> {
     options: &'a Options,
     definitions: Vec<Definition>,
     governors: Governors,
+    /// Those that an API server would take: whether they are in force is known with the last of them.
+    servers: Vec<Source>,
     /// Those that an API server would take: they wait until every policy is known.
     registrations: Vec<(Source, AppRegistration)>,
     seen: BTreeMap<ObjectName, String>,
@@ -167,7 +171,21 @@ impl Run<'_> {
                     self.governors.approval(approval);
                 }
             }
+            "AuthorizationServer" => {
+                if let Some(server) = self.typed::<AuthorizationServer>(&source, stored) {
+                    self.governors.server(server);
+                    self.servers.push(source);
+                }
+            }
             _ => {}
+        }
+    }
+
+    /// Holds the authorization servers against each other.
+    fn servers(&mut self) {
+        for source in std::mem::take(&mut self.servers) {
+            let refused = self.governors.refusal(&source.name.name);
+            self.findings(&source, refused.into_iter().collect());
         }
     }
 

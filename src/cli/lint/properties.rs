@@ -16,7 +16,7 @@ use crate::controller::governance::{self, Governors};
 use crate::kubernetes::watch::{Change, Item};
 use crate::kubernetes::{DeserializeGuard, ObjectName};
 use crate::ledger::Grant;
-use crate::plan::facts::{Environment, Facts, LedgerFact, Registration, SecretFact, Source};
+use crate::plan::facts::{Admission, Environment, Facts, LedgerFact, Registration, SecretFact, Source};
 use crate::plan::{Plan, Step, decide};
 use crate::policy::{Field, Governance};
 use crate::signer;
@@ -242,7 +242,9 @@ impl World {
                 policy: config.policy,
                 keys: signer::Index::default(),
                 authorities: CaIndex::default(),
+                endpoint_authorities: CaIndex::default(),
             }),
+            admission: Admission::Open,
             governance: Governance { older, ..of },
             ledger: LedgerFact::Absent,
             secrets: secrets.map(|name| (name, SecretFact::Absent(Source::Live))).collect(),

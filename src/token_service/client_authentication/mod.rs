@@ -18,6 +18,7 @@ use jiff::Timestamp;
 
 use super::directory::{Client, Directory, compare_in_vain};
 use super::form::Form;
+use super::issuer::Issuer;
 use super::refusal::Refusal;
 use super::request::Received;
 use super::service::Service;
@@ -82,13 +83,13 @@ struct Proved {
 /// that it named and the address that it came from.
 pub(super) async fn authenticate(
     service: &Service,
-    received: &Received,
+    received: &Received<'_>,
     form: &Form<'_>,
     now: Timestamp,
 ) -> Result<Authenticated, Refusal> {
     let certificate = received.peer().and_then(|peer| peer.certificate);
     let Presented { client_id, proof } = presented(&received.parts.headers, form, certificate)?;
-    let attempt = Attempt { client_id: &client_id, address: received.address(), now };
+    let attempt = Attempt { issuer: received.issuer, client_id: &client_id, address: received.address(), now };
     match attempt.succeed(service, form, proof).await {
         Err(refusal) if refusal.is_authentication_failure() => {
             service.failures.record(&client_id, attempt.address, now).and(Err(refusal))
@@ -99,6 +100,7 @@ pub(super) async fn authenticate(
 
 /// Somebody's attempt to be a client.
 struct Attempt<'a> {
+    issuer: &'a Issuer,
     client_id: &'a str,
     address: IpAddr,
     now: Timestamp,
@@ -106,24 +108,25 @@ struct Attempt<'a> {
 
 impl Attempt<'_> {
     async fn succeed(&self, service: &Service, form: &Form<'_>, proof: Proof<'_>) -> Result<Authenticated, Refusal> {
-        let Self { client_id, address, now } = *self;
+        let Self { issuer, client_id, address, now } = *self;
+        let server = &*issuer.server.name;
         if matches!(proof, Proof::Assertion(_)) {
             // A signature is verified for nobody who fails too often.
             service.failures.permit(address, now)?;
         }
-        let claim = claim(service, form, proof, now).await?;
-        let checked = || check(&service.directory, client_id, &claim, now);
+        let claim = claim(service, issuer, form, proof, now).await?;
+        let checked = || check((&service.directory, server), client_id, &claim, now);
         let authenticated = if let Ok(authenticated) = checked() {
             authenticated
         } else {
             service.failures.permit_live_read(client_id, address, now)?;
-            service.live.read(client_id, || checked().is_ok()).await;
+            service.live.read(server, client_id, || checked().is_ok()).await;
             checked()?
         };
         // Last: an assertion that was refused has not been used.
         if let Claim::Assertion(assertion) = &claim {
             let (jti, exp) = assertion.identity();
-            if !service.lists.first_use(client_id, jti, exp, now)? {
+            if !service.lists.first_use(&issuer.listed(client_id), jti, exp, now)? {
                 return Err(Refusal::AssertionReplayed);
             }
         }
@@ -132,23 +135,34 @@ impl Attempt<'_> {
 }
 
 /// Refuses what no client may present, and has a token of the cluster verified.
-async fn claim<'a>(service: &Service, form: &Form<'_>, proof: Proof<'a>, now: Timestamp) -> Result<Claim<'a>, Refusal> {
+async fn claim<'a>(
+    service: &Service,
+    issuer: &Issuer,
+    form: &Form<'_>,
+    proof: Proof<'a>,
+    now: Timestamp,
+) -> Result<Claim<'a>, Refusal> {
     match proof {
         Proof::ClientSecret(method, sha256) => Ok(Claim::ClientSecret(method, sha256)),
         Proof::Certificate(sha256) => Ok(Claim::Certificate(sha256)),
         Proof::Assertion(assertion) if assertion.is_self_issued() => {
-            assertion.check_form(form.client_id.as_deref(), &service.server.issuer, now)?;
+            assertion.check_form(form.client_id.as_deref(), &issuer.server.issuer, now)?;
             Ok(Claim::Assertion(assertion))
         }
         Proof::Assertion(assertion) => {
-            service_account::verify(service, *assertion, now).await.map(Claim::ServiceAccount)
+            service_account::verify(service, issuer, *assertion, now).await.map(Claim::ServiceAccount)
         }
     }
 }
 
-/// Holds a claim against the ledger.
-fn check(directory: &Directory, client_id: &str, claim: &Claim<'_>, now: Timestamp) -> Result<Authenticated, Refusal> {
-    let Some(client) = directory.client(client_id) else {
+/// Holds a claim against what the ledger has of a server.
+fn check(
+    (directory, server): (&Directory, &str),
+    client_id: &str,
+    claim: &Claim<'_>,
+    now: Timestamp,
+) -> Result<Authenticated, Refusal> {
+    let Some(client) = directory.client(server, client_id) else {
         match claim {
             Claim::ClientSecret(_, sha256) | Claim::Certificate(sha256) => compare_in_vain(*sha256),
             Claim::Assertion(assertion) => assertion.verify_in_vain(),
@@ -229,7 +243,7 @@ mod tests {
     use http::HeaderValue;
     use serde_json::{Value, json};
 
-    use crate::token_service::directory::COMPARISONS;
+    use crate::token_service::directory::{COMPARISONS, Key};
     use crate::token_service::verifying_key::VERIFICATIONS;
 
     fn header_of(text: &str) -> Vec<u8> {
@@ -311,8 +325,8 @@ mod tests {
                 "key": {"kind": "publicKey", "revisions": revision(json!({"spkiSHA256": spki, "jwk": jwk}))},
             },
         });
-        let directory = Directory::new("default");
-        directory.put(Arc::new(Client::of(serde_json::from_value(entry).unwrap())));
+        let directory = Directory::default();
+        directory.put(Key::of("default", "known"), Arc::new(Client::of(serde_json::from_value(entry).unwrap())));
         directory
     }
 
@@ -326,7 +340,7 @@ mod tests {
         let wrong_assertion = || Claim::Assertion(Box::new(Assertion::parse(&jwt).unwrap()));
         let work = |client_id: &str, claim: &Claim<'_>| {
             let before = (COMPARISONS.get(), VERIFICATIONS.get());
-            assert!(check(&directory, client_id, claim, now).is_err());
+            assert!(check((&directory, "default"), client_id, claim, now).is_err());
             (COMPARISONS.get() - before.0, VERIFICATIONS.get() - before.1)
         };
         for client_id in ["known", "unknown"] {

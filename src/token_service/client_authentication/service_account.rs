@@ -12,6 +12,7 @@ use super::assertion::{Assertion, NumericDate};
 use crate::api::TokenEndpointAuthMethod;
 use crate::rotation::{CLOCK_SKEW, is_before_watermark};
 use crate::token_service::directory::Client;
+use crate::token_service::issuer::Issuer;
 use crate::token_service::refusal::Refusal;
 use crate::token_service::service::Service;
 
@@ -27,8 +28,13 @@ pub(super) struct Verified {
 }
 
 /// Verifies an assertion as a token of the cluster. Nothing here depends on the client.
-pub(super) async fn verify(service: &Service, assertion: Assertion<'_>, now: Timestamp) -> Result<Verified, Refusal> {
-    if !assertion.is_for(&service.server.issuer) {
+pub(super) async fn verify(
+    service: &Service,
+    issuer: &Issuer,
+    assertion: Assertion<'_>,
+    now: Timestamp,
+) -> Result<Verified, Refusal> {
+    if !assertion.is_for(&issuer.server.issuer) {
         return Err(Refusal::AssertionAudience);
     }
     let NumericDate(expires_at) = assertion.claims.exp;
@@ -38,7 +44,7 @@ pub(super) async fn verify(service: &Service, assertion: Assertion<'_>, now: Tim
         return Err(Refusal::AssertionTime);
     }
     let known = service.cluster_keys.for_kid(&assertion.claims.iss, assertion.kid()).await.ok_or(Refusal::NotReady)?;
-    if assertion.claims.iss != known.issuer || known.issuer == service.server.issuer {
+    if assertion.claims.iss != known.issuer || known.issuer == issuer.server.issuer {
         return Err(Refusal::AssertionIssuer);
     }
     assertion.signer(&known.keys, |key| key).ok_or(Refusal::AssertionSignature)?;

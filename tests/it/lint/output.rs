@@ -51,7 +51,7 @@ fn people_read_what_is_wrong_where_it_is_and_what_to_do() {
         error[unknown-kind]: kind: Unsupported value: there is no such kind
           --> typo.yaml:2:1
            = Registration (without a name)
-           = fix: write AppRegistration of appreg.dev/v1alpha1, or RegistrationPolicy of appreg.dev/v1alpha1, or RegistrationApproval of appreg.dev/v1alpha1
+           = fix: write AppRegistration of appreg.dev/v1alpha1, or RegistrationPolicy of appreg.dev/v1alpha1, or RegistrationApproval of appreg.dev/v1alpha1, or AuthorizationServer of appreg.dev/v1alpha1
 
         not evaluated: helm.yaml is neither YAML nor JSON that can be read: mend it; a template must be rendered first
           --> helm.yaml:2:1

@@ -138,3 +138,31 @@ fn an_object_that_stands_twice_is_found() {
     assert_eq!(found(&report), [at("duplicate-object", "metadata.name", 3)]);
     assert!(report.findings[0].violation.message.contains("0:1:1"));
 }
+
+#[test]
+fn a_registration_is_held_against_the_authorization_server_that_it_names() {
+    let server = |name: &str, issuer: &str| {
+        format!(
+            "{{apiVersion: appreg.dev/v1alpha1, kind: AuthorizationServer, metadata: {{name: {name}}}, \
+             spec: {{namespaceSelector: {{matchLabels: {{team: shop}}}}, builtIn: {{issuer: '{issuer}'}}}}}}"
+        )
+    };
+    let partners = server("partners", "https://partners.example");
+    let asking = |namespace: &str| {
+        format!(
+            "apiVersion: appreg.dev/v1alpha1\nkind: AppRegistration\nmetadata: {{name: a, namespace: {namespace}}}\n\
+             spec:\n  displayName: A\n  authorizationServerRef: {{name: partners}}\n"
+        )
+    };
+    let (shop, bank) = (asking("shop"), asking("bank"));
+    let where_it_stands = at("not-allowed", "spec.authorizationServerRef.name", 6);
+    assert_eq!(found(&run(&[&shop, &partners, NAMESPACE], &options())), []);
+    assert_eq!(found(&run(&[&bank, &partners, NAMESPACE], &options())), [where_it_stands]);
+    let missing = at("invalid-spec", "spec.authorizationServerRef.name", 6);
+    assert_eq!(found(&run(&[&shop, NAMESPACE], &options())), [missing]);
+
+    let twin = server("twin", "https://PARTNERS.example:8443");
+    let report = run(&[&partners, &twin], &options());
+    assert_eq!(found(&report), [at("server-not-in-force", "spec.builtIn.issuer", 1)]);
+    assert_eq!(report.findings[0].object.name, "twin");
+}

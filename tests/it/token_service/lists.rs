@@ -182,7 +182,7 @@ impl Replica {
         let item = |secret: &Secret| Item {
             object: ObjectName::of(secret),
             version: version_of(secret),
-            value: Seen::at_the_door("default", secret),
+            value: Seen::at_the_door(secret),
         };
         let items = secrets.iter().map(item).collect();
         self.follower.apply(Change::Listed { items, version: self.api.version() });

@@ -56,9 +56,9 @@ impl Gated {
     fn waits_for(&self, waiting: &mut JoinSet<()>, scope: &'static str) {
         let (reader, directory) = (self.reader.clone(), self.served.directory.clone());
         waiting.spawn(async move {
-            let settled = || directory.client("shop.a").is_some_and(|client| &*client.scope == scope);
-            reader.read("shop.a", settled).await;
-            assert!(settled(), "{:?}", directory.client("shop.a"));
+            let settled = || directory.client("default", "shop.a").is_some_and(|client| &*client.scope == scope);
+            reader.read("default", "shop.a", settled).await;
+            assert!(settled(), "{:?}", directory.client("default", "shop.a"));
         });
     }
 }
@@ -119,14 +119,14 @@ async fn a_read_goes_on_when_nobody_waits_any_more() {
     while api.metrics.live_reads(LiveRead::Newer) == 0 {
         yield_now().await;
     }
-    assert_eq!(api.served.directory.client("shop.a").unwrap().scope.as_ref(), "old");
+    assert_eq!(api.served.directory.client("default", "shop.a").unwrap().scope.as_ref(), "old");
 }
 
 #[tokio::test(start_paused = true)]
 async fn an_api_server_that_does_not_answer_is_given_up_after_two_seconds() {
     let api = Gated::new();
     let start = tokio::time::Instant::now();
-    api.reader.read("shop.a", || false).await;
+    api.reader.read("default", "shop.a", || false).await;
     assert_eq!(start.elapsed().as_secs(), 2);
     assert_eq!(api.metrics.live_reads(LiveRead::Failed), 1);
 }

@@ -19,6 +19,7 @@ mod proofs;
 mod revocation;
 mod rfcs;
 mod service_account;
+mod several_servers;
 mod signing_keys;
 mod token_endpoint;
 
@@ -346,7 +347,7 @@ impl Entry {
     }
 
     fn secret_name(&self) -> String {
-        ledger::name("default", self.0["clientID"].as_str().unwrap())
+        ledger::name(self.0["server"].as_str().unwrap(), self.0["clientID"].as_str().unwrap())
     }
 
     fn secret(&self) -> Value {

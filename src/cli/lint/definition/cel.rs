@@ -1,10 +1,11 @@
 //! The rules of `x-kubernetes-validations`, by the crate `cel`, with what Kubernetes adds to the language.
 //!
-//! Added are `isURL`, `url`, `getScheme` and `getHostname`, and `duration`, which is whole nanoseconds here, as it is in
+//! Added are `isURL`, `url`, `getScheme`, `getHostname` and `isIP`, and `duration`, which is whole nanoseconds here, as it is in
 //! the API server. A rule that uses something else is said not to be evaluated. Rules about changes (`oldSelf`) compare
 //! with what a cluster has stored, and are listed instead.
 
 use std::collections::HashMap;
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use cel::extractors::This;
@@ -151,9 +152,19 @@ fn library() -> Context<'static, 'static> {
         .and_then(|()| {
             context.add_function("getHostname", |This(this): This<CelValue>| of_url(&this, |url| &url.hostname))
         })
+        .and_then(|()| context.add_function("isIP", |text: Arc<String>| is_ip(&text)))
         .and_then(|()| context.add_function("duration", |value: CelValue| duration(&value)));
     debug_assert!(declared.is_ok(), "{declared:?}: a function of that name is part of the language by now");
     context
+}
+
+/// An address without zone, and none of IPv4 in the clothes of IPv6.
+fn is_ip(text: &str) -> bool {
+    match text.parse::<IpAddr>() {
+        Ok(IpAddr::V4(_)) => true,
+        Ok(IpAddr::V6(address)) => address.to_ipv4_mapped().is_none(),
+        Err(_) => false,
+    }
 }
 
 /// A value as rules see it: durations as nanoseconds, fields under names that CEL can write. Without a schema, as in

@@ -1,0 +1,142 @@
+//! Which servers are in force, and whom they take.
+
+use super::*;
+use crate::api::BuiltIn;
+use crate::config::Config;
+
+fn configured() -> Server {
+    Config::parse("server: {issuer: \"https://auth.example\"}").unwrap().server
+}
+
+fn spec(issuer: &str) -> AuthorizationServerSpec {
+    let built_in = BuiltIn { issuer: issuer.into(), ..BuiltIn::default() };
+    AuthorizationServerSpec { built_in: Some(built_in), ..AuthorizationServerSpec::default() }
+}
+
+fn declared(servers: &[(&str, &str, i64)]) -> BTreeMap<String, Declared> {
+    let of = |(name, issuer, second): &(&str, &str, i64)| {
+        let created_at = Timestamp::from_second(*second).ok();
+        ((*name).to_owned(), Declared::of(name, created_at, spec(issuer)))
+    };
+    servers.iter().map(of).collect()
+}
+
+fn published(servers: &[(&str, &str)]) -> BTreeMap<String, Server> {
+    let of = |(name, issuer): &(&str, &str)| {
+        let Authority::BuiltIn(server) = Authority::of(name, &spec(issuer)).unwrap();
+        ((*name).to_owned(), server)
+    };
+    servers.iter().map(of).collect()
+}
+
+fn names(catalog: &Catalog) -> Vec<&str> {
+    catalog.in_force.keys().map(String::as_str).collect()
+}
+
+#[test]
+fn servers_stand_side_by_side_with_hosts_or_paths_of_their_own() {
+    let objects = declared(&[("b", "https://auth.example/b", 1), ("c", "https://c.example", 1)]);
+    let catalog = catalog(&configured(), Some(&objects), &BTreeMap::new());
+    assert_eq!(names(&catalog), ["b", "c", "default"]);
+    assert!(catalog.refused.is_empty());
+    assert_eq!(catalog.in_force["default"].takes, Takes::Everyone);
+    assert_eq!(catalog.in_force["b"].takes, Takes::Selected(LabelSelector::default()));
+}
+
+#[test]
+fn an_issuer_is_the_configured_servers_then_the_published_ones_then_that_of_the_oldest() {
+    let objects = declared(&[
+        ("a", "https://AUTH.example:8443", 1),
+        ("b", "https://p.example", 1),
+        ("c", "https://n.example", 9),
+        ("d", "https://n.example:444", 8),
+    ]);
+    let catalog = catalog(&configured(), Some(&objects), &published(&[("p", "https://p.example")]));
+    assert_eq!(names(&catalog), ["d", "default", "p"]);
+    for (name, other) in [("a", "default"), ("b", "p"), ("c", "d")] {
+        let (reason, problem) = &catalog.refused[name];
+        assert_eq!(*reason, Reason::IssuerConflict);
+        assert!(problem.contains("spec.builtIn.issuer") && problem.contains(&format!("server {other};")), "{problem}");
+    }
+}
+
+#[test]
+fn what_clients_were_told_stays_in_force_whatever_becomes_of_its_object() {
+    let before =
+        published(&[("gone", "https://g.example"), ("broken", "https://b.example"), ("moved", "https://m.example")]);
+    let mut objects = declared(&[("moved", "https://elsewhere.example", 1)]);
+    objects.insert("broken".into(), Declared { created_at: None, server: Err("spec.later: unknown".into()) });
+    let all = catalog(&configured(), Some(&objects), &before);
+    assert_eq!(names(&all), ["broken", "default", "gone", "moved"]);
+    assert_eq!(all.in_force["moved"].authority.server().issuer, "https://m.example");
+    for name in ["broken", "gone", "moved"] {
+        assert!(all.in_force[name].takes.refusal(name, "shop", None).unwrap().contains(name));
+    }
+    assert!(all.in_force["gone"].takes.refusal("gone", "shop", None).unwrap().contains("was deleted"));
+    assert_eq!(all.refused["broken"], (Reason::InvalidSpec, "spec.later: unknown".to_owned()));
+    assert!(all.refused["moved"].1.contains("https://m.example"));
+    assert!(!all.refused.contains_key("gone"));
+    // What was not listed was not deleted.
+    let unlisted = catalog(&configured(), None, &before);
+    assert!(unlisted.in_force["gone"].takes.refusal("gone", "shop", None).unwrap().contains("could not be listed"));
+}
+
+#[test]
+fn the_configured_servers_name_is_taken_and_settings_that_cannot_work_are_named() {
+    let objects = declared(&[("default", "https://d.example", 1), ("plain", "http://p.example", 1)]);
+    let catalog = catalog(&configured(), Some(&objects), &BTreeMap::new());
+    assert_eq!(names(&catalog), ["default"]);
+    assert_eq!(catalog.in_force["default"].authority.server().issuer, "https://auth.example");
+    assert!(catalog.refused["default"].1.starts_with("metadata.name"));
+    assert!(catalog.refused["plain"].1.starts_with("spec.builtIn.issuer: must be an https URL"));
+    let mut late = spec("https://l.example");
+    late.built_in.as_mut().unwrap().access_token_lifetime = Some("25h".into());
+    assert!(Authority::of("l", &late).unwrap_err().starts_with("spec.builtIn.accessTokenLifetime: must be"));
+    late.built_in.as_mut().unwrap().access_token_lifetime = Some("soon".into());
+    assert!(Authority::of("l", &late).unwrap_err().starts_with("spec.builtIn.accessTokenLifetime: "));
+}
+
+#[test]
+fn no_server_spoils_the_certificate_that_all_have() {
+    let with = |issuer: &str, serving_names: &[&str]| {
+        let mut spec = spec(issuer);
+        spec.built_in.as_mut().unwrap().serving_names = serving_names.iter().map(|name| (*name).to_owned()).collect();
+        Authority::of("a", &spec).map(|_| ()).unwrap_err()
+    };
+    for host in ["a_b.example", "a..example", "-a.example", "a.example:port", "a.example:"] {
+        let problem = with(&format!("https://{host}"), &[]);
+        assert!(problem.starts_with("spec.builtIn.issuer: must"), "{host}: {problem}");
+    }
+    assert!(with(&format!("https://a.example/{}", "x".repeat(250)), &[]).contains("256"));
+    assert!(with("https://a.example", &["*.b.example"]).starts_with("spec.builtIn.servingNames"));
+    assert!(with("https://a.example", &["b"; 5]).contains("at most 4"));
+    assert!(Authority::of("a", &spec("https://[::1]:8443/a")).is_ok());
+}
+
+#[test]
+fn there_is_a_limit_and_those_that_serve_are_within_it() {
+    let issuers: Vec<_> = (0..=MOST_SERVERS).map(|n| (format!("s{n:02}"), format!("https://s{n}.example"))).collect();
+    let objects: Vec<_> = issuers.iter().map(|(name, issuer)| (name.as_str(), issuer.as_str(), 1)).collect();
+    let last = ("s32", "https://s32.example");
+    let catalog = catalog(&configured(), Some(&declared(&objects)), &published(&[last]));
+    assert_eq!(catalog.in_force.len(), MOST_SERVERS + 1);
+    assert!(catalog.in_force.contains_key("s32"));
+    assert_eq!(catalog.refused["s31"].0, Reason::QuotaExceeded);
+}
+
+#[test]
+fn a_namespace_is_taken_by_its_labels_and_a_refusal_names_server_and_selector() {
+    let labels = |pairs: &[(&str, &str)]| -> BTreeMap<String, String> {
+        pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
+    };
+    let selector = LabelSelector { match_labels: Some(labels(&[("tier", "partner")])), ..LabelSelector::default() };
+    let takes = Takes::Selected(selector);
+    assert_eq!(takes.refusal("partners", "shop", Some(&labels(&[("tier", "partner")]))), None);
+    let refusal = takes.refusal("partners", "shop", Some(&labels(&[]))).unwrap();
+    for part in ["partners", "shop", "tier=partner"] {
+        assert!(refusal.contains(part), "{refusal}");
+    }
+    assert!(takes.refusal("partners", "shop", None).unwrap().contains("not known yet"));
+    assert_eq!(Takes::Selected(LabelSelector::default()).refusal("partners", "shop", None), None);
+    assert_eq!(Takes::Everyone.refusal("default", "shop", None), None);
+}
