@@ -144,7 +144,10 @@ fn tell(ctx: &Context, snapshot: &Snapshot, plan: &Plan, outcome: &Outcome, stat
         ctx.metrics.failed(failure.reason.unwrap_or(Reason::RotationFailing));
     }
     for condition in &status.conditions {
-        let is_problem = matches!(condition.type_.as_str(), "Stalled" | "Reconciling");
+        // What is kept against every policy needs nobody for it to work, and is told by what is not approved alone.
+        let is_alone = !status.conditions.iter().any(|c| c.type_ == "Stalled" || c.type_ == "Reconciling");
+        let is_problem = matches!(condition.type_.as_str(), "Stalled" | "Reconciling")
+            || (condition.type_ == "Approved" && condition.status == "False" && is_alone);
         let is_new = !before.iter().any(|c| c.type_ == condition.type_ && c.reason == condition.reason);
         let reason = Reason::ALL.iter().find(|reason| reason.as_str() == condition.reason);
         if let Some(reason) = reason.filter(|r| is_problem && is_new && **r != Reason::Progressing) {

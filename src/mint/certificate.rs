@@ -320,6 +320,9 @@ mod tests {
         assert_eq!(minted.verifier.cert_sha256, Digest::of(&certificate));
         assert_eq!(minted.verifier.spki_sha256, Digest::of(parsed.public_key().raw));
 
+        let verifier = crate::ledger::Verifier::Certificate(minted.verifier.clone());
+        assert_eq!(crate::credential::certificate::key_type(&verifier), Some(key_type), "told by the ledger alone");
+
         let jwk: Jwk = serde_json::from_value(minted.verifier.jwk.clone()).unwrap();
         assert_eq!(jwk.thumbprint(ThumbprintHash::SHA256).unwrap(), minted.verifier.jwk["kid"]);
         assert_eq!(minted.verifier.jwk["use"], "sig");

@@ -7,6 +7,7 @@
 #![expect(clippy::needless_pass_by_value, reason = "a case reads as one sentence")]
 
 mod given;
+mod governed;
 
 use std::fmt::Write as _;
 

@@ -12,6 +12,9 @@ impl fmt::Display for Plan {
         for name in &self.look.secrets {
             writeln!(f, "look at Secret {name}")?;
         }
+        for name in &self.look.approvals {
+            writeln!(f, "look at approval {name}")?;
+        }
         if !self.look.is_empty() {
             return Ok(());
         }

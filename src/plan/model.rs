@@ -8,10 +8,11 @@ use std::sync::Arc;
 
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::ByteString;
+use serde_json::json;
 
 use crate::api::{
-    self, AppRegistrationSpec, AppRegistrationStatus, Kind, Reason, RegistrationApprovalSpec, RegistrationPolicySpec,
-    names,
+    self, AppRegistrationSpec, AppRegistrationStatus, KeyType, Kind, Reason, RegistrationApprovalSpec,
+    RegistrationPolicySpec, names,
 };
 use crate::config::{Policy, Server};
 use crate::credential::access_token::Claims;
@@ -38,6 +39,20 @@ const MOST_PASSES: usize = 12;
 pub(super) fn at(text: &str) -> Timestamp {
     let full = if text.len() == 10 { format!("{text}T00:00:00Z") } else { text.to_owned() };
     full.parse().unwrap_or_else(|_| panic!("not a time: {text}"))
+}
+
+/// As much of a key as its type can be told by.
+fn jwk(key_type: KeyType) -> serde_json::Value {
+    // A modulus of so many bits, in base64url.
+    let rsa = |bits: usize| json!({"kty": "RSA", "n": "A".repeat((bits / 8 * 4).div_ceil(3))});
+    match key_type {
+        KeyType::EcdsaP256 => json!({"kty": "EC", "crv": "P-256"}),
+        KeyType::EcdsaP384 => json!({"kty": "EC", "crv": "P-384"}),
+        KeyType::Ed25519 => json!({"kty": "OKP", "crv": "Ed25519"}),
+        KeyType::Rsa2048 => rsa(2048),
+        KeyType::Rsa3072 => rsa(3072),
+        KeyType::Rsa4096 => rsa(4096),
+    }
 }
 
 /// The cluster.
@@ -409,8 +424,8 @@ impl World {
                 let shape = crate::credential::certificate::shape(*key_type, dns_names);
                 let value = format!("certificate {number} {shape}");
                 let cert_sha256 = Digest::of(value.as_bytes());
-                let verifier =
-                    CertificateVerifier { spki_sha256: cert_sha256, cert_sha256, jwk: serde_json::Value::Null };
+                let jwk = jwk(*key_type);
+                let verifier = CertificateVerifier { spki_sha256: cert_sha256, cert_sha256, jwk };
                 Material {
                     revision: revision(None, Verifier::Certificate(verifier)),
                     fields: BTreeMap::from([
@@ -677,13 +692,16 @@ impl World {
 
     /// Takes note of reads.
     pub(super) fn read(&mut self, look: &mut Look, more: &Look) {
-        assert!(!more.secrets.is_subset(&look.secrets) || (more.registration && !look.registration), "looks twice");
+        let sees_more = !more.secrets.is_subset(&look.secrets) || !more.approvals.is_subset(&look.approvals);
+        assert!(sees_more || (more.registration && !look.registration), "looks twice");
         if more.registration {
             self.requests.push("GET registration".to_owned());
         }
         self.requests.extend(more.secrets.iter().map(|name| format!("GET Secret {name}")));
         look.registration |= more.registration;
         look.secrets.extend(more.secrets.iter().cloned());
+        self.requests.extend(more.approvals.iter().map(|name| format!("GET approval {name}")));
+        look.approvals.extend(more.approvals.iter().cloned());
     }
 
     /// The values that the Secrets hold now, by entry, access tokens aside.

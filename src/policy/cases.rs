@@ -172,8 +172,8 @@ fn an_approval_ends_at_its_instant_and_is_looked_at_then() {
     case.now = at("2026-01-08T00:00:00Z");
     case.grants(
         &[],
-        "spec.scopes admin is not approved any more: approval/week has ended or does not list it; renew it, or create \
-         another RegistrationApproval of shop/storefront that lists it in scopes",
+        "spec.scopes admin is not approved any more: approval/week has ended; renew it, or create another \
+         RegistrationApproval of shop/storefront that lists it in scopes",
     );
     assert_eq!(case.decision().next_expiry, None);
 }

@@ -75,7 +75,8 @@ impl Governance {
     pub fn admits_credential(&self, credential: Beginning<'_>, subject: Subject<'_>) -> Result<(), Refusal> {
         let Beginning { entry, kind, key_type, others } = credential;
         if self.policies.is_empty() {
-            return Err(self.no_policy(subject.namespace));
+            let (reason, message) = self.no_policy(subject.namespace);
+            return Err((reason, format!("spec.credentials[{entry}]: {message}")));
         }
         let names = |policies: Vec<&Rules>| {
             policies.iter().map(|rules| format!("policy/{}", rules.name)).collect::<Vec<_>>().join(", ")

@@ -225,7 +225,7 @@ pub enum Why {
         /// The policy's name.
         policy: String,
     },
-    /// The approval that granted it has ended.
+    /// The approval that lists it has ended.
     ApprovalEnded {
         /// The approval's name.
         approval: String,
@@ -283,7 +283,7 @@ pub fn evaluate(
             if let Some(by) = by {
                 field.of_mut(&mut decision.grant).insert(item, by);
             } else {
-                let why = request.why_not(before.get(&item).map(String::as_str), spec);
+                let why = request.why_not(spec);
                 decision.denied.push(Denied { field, item, why });
             }
         }
@@ -365,18 +365,14 @@ impl<'a> Request<'a> {
         if withdraws && self.governance.unknown.is_none() { None } else { keep() }
     }
 
-    fn why_not(self, before: Option<&str>, spec: &AppRegistrationSpec) -> Why {
+    fn why_not(self, spec: &AppRegistrationSpec) -> Why {
         if let Some(rules) = self.allowing().next() {
-            let ended = before.and_then(|by| by.strip_prefix(BY_APPROVAL));
-            let expired = || {
-                let mut approvals = self.governance.approvals.iter();
-                let lists = |approval: &RegistrationApprovalSpec| {
-                    self.field.approved(approval).iter().any(|item| item == self.item)
-                };
-                approvals.find(|(_, approval)| lists(approval)).map(|(name, _)| name.as_str())
+            let lists = |approval: &RegistrationApprovalSpec| {
+                self.field.approved(approval).iter().any(|item| item == self.item)
             };
-            return match ended.or_else(expired) {
-                Some(approval) => Why::ApprovalEnded { approval: approval.to_owned() },
+            let mut approvals = self.governance.approvals.iter();
+            return match approvals.find(|(_, approval)| lists(approval)) {
+                Some((name, _)) => Why::ApprovalEnded { approval: name.clone() },
                 None => Why::NeedsApproval { policy: rules.name.clone() },
             };
         }

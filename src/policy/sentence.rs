@@ -40,8 +40,8 @@ impl Denied {
                  lists it in {list}"
             ),
             Why::ApprovalEnded { approval } => format!(
-                "{asked} is not approved any more: approval/{approval} has ended or does not list it; renew it, or create \
-                 another RegistrationApproval of {namespace}/{name} that lists it in {list}"
+                "{asked} is not approved any more: approval/{approval} has ended; renew it, or create another \
+                 RegistrationApproval of {namespace}/{name} that lists it in {list}"
             ),
         }
     }

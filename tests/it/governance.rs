@@ -133,6 +133,14 @@ async fn an_approval_ends_what_it_granted_once_a_live_read_has_shown_that_it_is_
     assert_eq!(stage.quiet().await, Vec::<String>::new());
 }
 
+/// The value of a metric without labels.
+fn metric(controller: &Running, name: &str) -> String {
+    let mut text = String::new();
+    prometheus_client::encoding::text::encode(&mut text, &controller.registry).unwrap();
+    let value = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+    value.unwrap_or_else(|| panic!("no {name} in\n{text}")).to_owned()
+}
+
 /// What may happen to approvals without anybody having taken one back.
 async fn withdraws_nothing(what: &str, happens: impl Fn(&Stage)) {
     let stage = Stage::new();
@@ -211,7 +219,7 @@ async fn a_policy_says_whom_it_selects_and_who_violates_it_and_is_reported_on_at
     let stage = Stage::new();
     namespace(&stage, "shop", &json!({"team": "shop"}));
     policy(&stage, "shop", &json!({"scopes": ["*"]}));
-    let _controller = stage.controller_with(FAIL_CLOSED).await;
+    let controller = stage.controller_with(FAIL_CLOSED).await;
     let names: Vec<_> = (0..12).map(|n| format!("app-{n:02}")).collect();
     for name in &names {
         apply(&stage, name, &["read"]);
@@ -229,11 +237,13 @@ async fn a_policy_says_whom_it_selects_and_who_violates_it_and_is_reported_on_at
     stage.until("all of them violate it", |_| status("violations") == 12).await;
     let first: Vec<_> = names.iter().take(10).map(|name| json!(format!("shop/{name}"))).collect();
     assert_eq!(status("violating"), json!(first));
+    stage.until("the metric counts them", |_| metric(&controller, "appreg_policy_violations") == "12").await;
     let reports = stage.requests().into_iter().filter(|r| r.starts_with("update registrationpolicies/status")).count();
     assert!(reports <= 3, "{reports} reports of one edit that changed twelve registrations");
     policy(&stage, "shop", &json!({"scopes": ["*"]}));
     stage.until("none violates it", |_| status("violations") == 0).await;
     assert_eq!(status("violating"), Value::Null);
+    stage.until("the metric counts none", |_| metric(&controller, "appreg_policy_violations") == "0").await;
     assert_eq!(stage.quiet().await, Vec::<String>::new());
 }
 
