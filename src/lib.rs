@@ -24,13 +24,13 @@ pub mod api;
 pub mod config;
 
 // The core: pure. No async, no clock, no client, no randomness.
-pub mod authority;
 pub mod rotation;
 
 pub mod ledger;
 pub mod shared_lists;
 pub mod signer;
 
+pub mod authority;
 pub mod credential;
 pub mod policy;
 

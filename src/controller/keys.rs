@@ -36,7 +36,10 @@ use super::objects::{self, CA_BUNDLE, CA_KEYS, LedgerObject, SIGNING_KEYS};
 use super::signing_keys::{self, Emergency};
 use super::{Context, requests, servers};
 
-/// The label of every one of our own Secrets, as a selector.
+/// The label of every one of our own Secrets.
+const LABEL: (&str, &str) = ("app.kubernetes.io/part-of", "appreg");
+
+/// The same as a selector.
 pub(super) const OUR_SECRETS: &str = "app.kubernetes.io/part-of=appreg";
 
 /// The field of `appreg-ca` and of `ca-bundle` that holds the index of certificate authorities.
@@ -235,7 +238,9 @@ async fn authorities(
         fields.insert(format!("{}.pem", minted.record.id), ByteString(minted.private_key_pem.expose().to_vec()));
         wanted = wanted.with(minted.record);
     }
-    if wanted != index {
+    // The watch does not show one without our label, and each upkeep would read it live.
+    let is_unseen = held.as_ref().is_some_and(|secret| !is_labelled(secret));
+    if wanted != index || is_unseen {
         fields.insert(CA_INDEX_FIELD.to_owned(), ByteString(wanted.to_json()));
         put(ctx, object, held.as_deref(), Body::opaque(fields.clone())).await?;
     }
@@ -246,6 +251,10 @@ async fn authorities(
         keys.insert(record.id.clone(), Arc::new(signing));
     }
     Ok((wanted, keys))
+}
+
+fn is_labelled(secret: &Secret) -> bool {
+    secret.metadata.labels.as_ref().and_then(|labels| labels.get(LABEL.0)).is_some_and(|value| value == LABEL.1)
 }
 
 /// The certificates alone, for the token service and for whoever verifies client certificates.
@@ -307,7 +316,7 @@ pub(super) async fn put(ctx: &Context, object: &ObjectName, held: Option<&Secret
         metadata: ObjectMeta {
             name: Some(object.name.to_string()),
             namespace: Some(object.namespace.to_string()),
-            labels: Some(BTreeMap::from([("app.kubernetes.io/part-of".to_owned(), "appreg".to_owned())])),
+            labels: Some(BTreeMap::from([(LABEL.0.to_owned(), LABEL.1.to_owned())])),
             annotations: (!body.annotations.is_empty()).then_some(body.annotations),
             resource_version: held.and_then(|secret| secret.metadata.resource_version.clone()),
             ..ObjectMeta::default()

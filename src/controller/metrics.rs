@@ -25,9 +25,9 @@ pub(crate) struct Metrics {
     pub(crate) policy_violations: Gauge,
     /// Token signing keys that an emergency took out of use.
     pub(crate) signing_keys_revoked: Counter,
-    /// 1 while an emergency is announced whose time has not come.
+    /// Of how many servers an emergency is announced whose time has not come.
     pub(crate) signing_keys_revocation_pending: Gauge,
-    /// 1 while an emergency is announced with a time that cannot be read: nothing is done about it.
+    /// Of how many servers an emergency is announced with a time that cannot be read: nothing is done about it.
     pub(crate) signing_keys_revocation_malformed: Gauge,
 }
 
@@ -68,12 +68,12 @@ impl Metrics {
         );
         registry.register(
             "signing_keys_revocation_pending",
-            "1 while the annotation revoke-minted-before of the signing keys names a time to come",
+            "Of how many servers the annotation revoke-minted-before of the signing keys names a time to come",
             self.signing_keys_revocation_pending.clone(),
         );
         registry.register(
             "signing_keys_revocation_malformed",
-            "1 while the annotation revoke-minted-before of the signing keys cannot be read and does nothing",
+            "Of how many servers the annotation revoke-minted-before of the signing keys cannot be read and does nothing",
             self.signing_keys_revocation_malformed.clone(),
         );
     }

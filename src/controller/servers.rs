@@ -189,9 +189,9 @@ async fn keep_others(ctx: &Context, catalog: &Catalog, now: Timestamp) -> Option
         let at = match keys::upkeep(ctx, &mut keys, now).await {
             Ok(at) => at,
             Err(problem) => {
-                if !problem.is_conflict() {
-                    problems.insert(name.clone(), problem.to_string());
-                }
+                // Somebody else was first; what they wrote is looked at before anything is told.
+                let told = (!problem.is_conflict()).then(|| problem.to_string());
+                problems.insert(name.clone(), told);
                 Some(rotation::add(now, TRY_AGAIN))
             }
         };
@@ -225,7 +225,7 @@ fn published(world: &World, servers: &Servers) -> BTreeMap<String, Server> {
         let before = || servers.others.get(name).map(|keys| keys.environment.server.clone());
         Some((name.to_owned(), published::parse(name, field).ok().or_else(before)?))
     };
-    world.ledger.iter().filter_map(|(object, value)| settings(object, value)).collect()
+    world.published().filter_map(|(object, value)| settings(object, value)).collect()
 }
 
 /// A server's keys as they were last loaded, with its settings as they are now.
@@ -308,7 +308,7 @@ fn count_emergencies(ctx: &Context, now: Timestamp) {
 fn due_reports(
     ctx: &Context,
     catalog: &Catalog,
-    problems: &BTreeMap<String, String>,
+    problems: &BTreeMap<String, Option<String>>,
     now: Timestamp,
 ) -> Vec<(ObjectName, u64, AuthorizationServerStatus)> {
     let state = ctx.state();
@@ -318,9 +318,9 @@ fn due_reports(
         let server = catalog.in_force.get(name).map(|in_force| in_force.authority.server());
         let (reason, message) = match (catalog.refused.get(name), problems.get(name), server) {
             (Some((reason, problem)), ..) => (*reason, problem.clone()),
-            (None, Some(problem), _) => (Reason::ServerUnavailable, problem.clone()),
+            (None, Some(Some(problem)), _) => (Reason::ServerUnavailable, problem.clone()),
             (None, None, Some(server)) => (Reason::InForce, format!("tokens are had at {}", server.token_endpoint())),
-            (None, None, None) => return None,
+            (None, Some(None), _) | (None, None, None) => return None,
         };
         // Another server may have its name and its keys, if it is the configured one.
         let server = server.filter(|_| name != ctx.config.server.name);

@@ -2,6 +2,7 @@
 //! authority. Its names are those that the issuers have.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::ByteString;
@@ -52,9 +53,10 @@ pub(super) async fn upkeep(ctx: &Context, now: Timestamp) -> Result<Timestamp, P
     Ok(rotation::add(not_after, -SERVING_RENEW_BEFORE))
 }
 
-/// The names under which a server is reached.
+/// The names under which a server is reached, as a certificate is read: a name that is written otherwise would never fit.
 fn names_of(server: &Server) -> impl Iterator<Item = String> {
-    std::iter::once(server.host().to_owned()).chain(server.serving_names.iter().cloned())
+    let canonical = |name: &str| name.parse().map_or_else(|_| name.to_ascii_lowercase(), |ip: IpAddr| ip.to_string());
+    std::iter::once(server.host()).chain(server.serving_names.iter().map(String::as_str)).map(canonical)
 }
 
 /// When a serving certificate is renewed; none if it does not fit: other names, another authority, unreadable.
@@ -91,4 +93,32 @@ fn address(bytes: &[u8]) -> Option<String> {
         return Some(std::net::Ipv4Addr::from(v4).to_string());
     }
     <[u8; 16]>::try_from(bytes).ok().map(|v6| std::net::Ipv6Addr::from(v6).to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Config;
+    use crate::mint::ca::SigningCa;
+
+    #[test]
+    fn a_certificate_fits_however_its_names_are_written() {
+        let yaml = "server: {issuer: \"https://[2001:DB8::0:1]:8443\", servingNames: [B.example, \"::ffff:10.0.0.1\", 10.0.0.1]}";
+        let mut names: Vec<String> = names_of(&Config::parse(yaml).unwrap().server).collect();
+        names.sort_unstable();
+        let now = "2026-01-01T00:00:00Z".parse().unwrap();
+        let minted = mint::ca::mint(now).unwrap();
+        let authority = SigningCa::from_pem(&minted.record, minted.private_key_pem.expose()).unwrap();
+        let authorities = CaIndex::default().with(minted.record);
+        let not_after = rotation::add(now, SERVING_LIFE);
+        let order = ServingOrder { names: names.clone(), minted_at: now, not_after };
+        let certificate = certificate::mint_serving(&order, &authority).unwrap();
+        let fields = Fields::from([
+            (field::CERTIFICATE.to_owned(), ByteString(certificate.certificate_pem.into_bytes())),
+            (field::PRIVATE_KEY.to_owned(), ByteString(b"a key".to_vec())),
+            (field::CA.to_owned(), ByteString(authorities.bundle(now).into_bytes())),
+        ]);
+        let renewal = serving_renewal(&fields, &names, &authorities, now);
+        assert_eq!(renewal, Some(rotation::add(not_after, -SERVING_RENEW_BEFORE)), "{names:?}");
+    }
 }

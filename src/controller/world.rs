@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use crate::api::AppRegistration;
+use crate::config::published;
 use crate::kubernetes::ObjectName;
 use crate::kubernetes::store::{Changed, Store};
 use crate::kubernetes::watch::{Change, Item};
@@ -34,6 +35,8 @@ pub(crate) struct World {
     /// How many registrations and ledger entries cannot be read.
     pub(crate) unreadable: i64,
     uids: HashMap<String, ObjectName>,
+    /// The Secrets with the settings and keys of servers besides the configured one.
+    published: BTreeSet<ObjectName>,
     by_namespace: HashMap<Arc<str>, BTreeSet<ObjectName>>,
     entries_by_uid: HashMap<String, BTreeSet<ObjectName>>,
     entries_by_owner: HashMap<(String, String), BTreeSet<ObjectName>>,
@@ -138,6 +141,11 @@ impl World {
         };
         due.again.extend(labels.iter().flat_map(of).filter(names_a_server).cloned());
         due
+    }
+
+    /// The Secrets with the settings and keys of servers besides the configured one.
+    pub(crate) fn published(&self) -> impl Iterator<Item = (&ObjectName, &LedgerObject)> {
+        self.named_objects(Some(&self.published))
     }
 
     /// Takes what the watch of authorization servers says. What it means for registrations follows from the upkeep.
@@ -283,7 +291,7 @@ impl World {
 
     /// The ledger entries of a registration's uid.
     pub(crate) fn entries_of(&self, uid: &str) -> impl Iterator<Item = (&ObjectName, &LedgerObject)> {
-        self.named_entries(self.entries_by_uid.get(uid))
+        self.named_objects(self.entries_by_uid.get(uid))
     }
 
     /// The ledger entries of registrations of this namespace and name, whatever their uid.
@@ -292,7 +300,7 @@ impl World {
         namespace: &str,
         name: &str,
     ) -> impl Iterator<Item = (&ObjectName, &LedgerObject)> {
-        self.named_entries(self.entries_by_owner.get(&(namespace.to_owned(), name.to_owned())))
+        self.named_objects(self.entries_by_owner.get(&(namespace.to_owned(), name.to_owned())))
     }
 
     /// The Secrets that a registration's uid controls.
@@ -300,7 +308,7 @@ impl World {
         self.secrets_by_controller.get(uid).into_iter().flatten()
     }
 
-    fn named_entries<'a>(
+    fn named_objects<'a>(
         &'a self,
         names: Option<&'a BTreeSet<ObjectName>>,
     ) -> impl Iterator<Item = (&'a ObjectName, &'a LedgerObject)> {
@@ -317,7 +325,16 @@ impl World {
             self.unreadable += unreadable(after.as_ref()) - unreadable(before.as_ref());
             for (value, is_new) in [(before.as_ref(), false), (after.as_ref(), true)] {
                 match value {
-                    Some(LedgerObject::System(_)) => due.keys = true,
+                    Some(LedgerObject::System(_)) => {
+                        due.keys = true;
+                        if object.name.starts_with(published::SECRET_PREFIX) {
+                            if is_new {
+                                self.published.insert(object.clone())
+                            } else {
+                                self.published.remove(&object)
+                            };
+                        }
+                    }
                     // Made again if it is gone; what is in it is the token service's.
                     Some(LedgerObject::SharedList) => due.keys |= after.is_none(),
                     Some(LedgerObject::Entry { registration_uid, entry, .. }) => {

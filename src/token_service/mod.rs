@@ -166,9 +166,8 @@ pub async fn run(
     let mut tasks = JoinSet::new();
     let watch_stop = stop.clone();
     tasks.spawn(async move {
-        watch
-            .run(|secret| Seen::at_the_door(&secret), move |change| follower.apply(change), health_sender, watch_stop)
-            .await
+        let door = |secret| Seen::at_the_door(&secret);
+        watch.run(door, move |change| follower.apply(change), health_sender, watch_stop).await;
     });
     let admin_stop = stop.clone();
     tasks.spawn(async move {

@@ -14,7 +14,7 @@ use crate::harness::{self, eventually_within};
 use crate::registration::{discover, key_set, verified};
 use crate::stage::{Application, Room, SOON, condition, conditions, room, text};
 
-fn spec(built_in: Value) -> Value {
+fn spec(built_in: &Value) -> Value {
     json!({"namespaceSelector": {}, "builtIn": built_in})
 }
 
@@ -23,9 +23,9 @@ fn rules() -> Vec<(&'static str, Value, &'static [&'static str])> {
     let with = |field: &str, value: Value| {
         let mut built_in = json!({"issuer": "https://auth.example/partners"});
         built_in[field] = value;
-        spec(built_in)
+        spec(&built_in)
     };
-    let issuer = |issuer: &str| spec(json!({"issuer": issuer}));
+    let issuer = |issuer: &str| spec(&json!({"issuer": issuer}));
     let url: &[&str] = &["spec.builtIn.issuer", "write an https URL of host, port and path"];
     vec![
         ("the least", issuer("https://auth.example"), &[]),
@@ -42,7 +42,7 @@ fn rules() -> Vec<(&'static str, Value, &'static [&'static str])> {
         ("a user name", issuer("https://a@auth.example"), url),
         ("a well-known path", issuer("https://auth.example/.well-known"), url),
         ("an empty part", issuer("https://auth.example//a"), url),
-        ("no issuer", spec(json!({})), &["spec.builtIn.issuer: Required value"]),
+        ("no issuer", spec(&json!({})), &["spec.builtIn.issuer: Required value"]),
         ("no type", json!({"namespaceSelector": {}}), &["set the type of the server: builtIn"]),
         (
             "no selector",
@@ -85,7 +85,7 @@ async fn what_cannot_be_a_server_is_refused_with_the_field_and_the_fix() {
     let create = async |name: &str, spec: &Value| {
         servers.create(&dry_run, &object(name, spec)).await.map(|_| ()).map_err(|error| error.to_string())
     };
-    let good = spec(json!({"issuer": "https://auth.example"}));
+    let good = spec(&json!({"issuer": "https://auth.example"}));
     eventually_within(SOON, "the definition is served", async || create("a", &good).await).await;
     let mut wrong = Vec::new();
     let names: [(&str, &str, &[&str]); 3] = [

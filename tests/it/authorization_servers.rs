@@ -435,3 +435,19 @@ async fn servers_that_cannot_be_listed_are_not_deleted_ones() {
     stage.server.heal();
     until_reason(&stage, "storefront", "Approved", "Granted").await;
 }
+
+#[tokio::test(start_paused = true)]
+async fn an_authority_whose_label_was_taken_away_is_labelled_again_and_costs_nothing_after() {
+    let stage = Stage::new();
+    let _controller = partners(&stage).await;
+    stage.quiet().await;
+    for name in ["appreg-ca", "appreg-ca-partners"] {
+        let read = || stage.server.object::<Secret>("secrets", SYSTEM, name).unwrap();
+        let before = read();
+        assert!(stage.server.person_edits("secrets", SYSTEM, name, |secret| secret["metadata"]["labels"] = json!({})));
+        stage.until("labelled", |_| read().metadata.labels == before.metadata.labels).await;
+        assert_eq!(read().data, before.data);
+        stage.quiet().await;
+        assert_eq!(stage.quiet().await, Vec::<String>::new());
+    }
+}
