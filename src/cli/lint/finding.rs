@@ -174,6 +174,15 @@ impl Violation {
         Self { field, rule, level: Level::Error, message: message.into(), fix: None }
     }
 
+    /// The field, unless it is the object as a whole, and what is wrong with it.
+    #[must_use]
+    pub fn text(&self) -> String {
+        match self.field.parent() {
+            None => self.message.clone(),
+            Some(_) => format!("{}: {}", self.field, self.message),
+        }
+    }
+
     /// The same as a warning.
     #[must_use]
     pub fn as_warning(self) -> Self {

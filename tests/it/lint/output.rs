@@ -34,9 +34,13 @@ kind: ConfigMap
 
 #[test]
 fn people_read_what_is_wrong_where_it_is_and_what_to_do() {
-    let file = "apiVersion: appreg.dev/v1alpha1\nkind: Registration\n";
-    let mut all = vec![super::file("app.yaml", REGISTRATION), super::file("typo.yaml", file)];
-    all.push(super::file("helm.yaml", "{{ if .Values.x }}\na: b\n{{ end }}\n"));
+    let typo = "apiVersion: appreg.dev/v1alpha1\nkind: Registration\n";
+    let long = format!(
+        "apiVersion: appreg.dev/v1alpha1\nkind: AppRegistration\nmetadata: {{name: {}}}\nspec: {{displayName: A}}\n",
+        "a".repeat(64)
+    );
+    let mut all = vec![file("app.yaml", REGISTRATION), file("long.yaml", &long), file("typo.yaml", typo)];
+    all.push(file("helm.yaml", "{{ if .Values.x }}\na: b\n{{ end }}\n"));
     let report = lint(&all, &options()).unwrap();
     expect![[r#"
         error[unknown-field]: spec.redirectUris: unknown field
@@ -48,6 +52,10 @@ fn people_read_what_is_wrong_where_it_is_and_what_to_do() {
           --> app.yaml:11:5
            = AppRegistration shop/storefront
 
+        error[validation-rule]: Invalid value: metadata.name: use at most 63 characters
+          --> long.yaml:1:1
+           = AppRegistration default/aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa
+
         error[unknown-kind]: kind: Unsupported value: there is no such kind
           --> typo.yaml:2:1
            = Registration (without a name)
@@ -58,7 +66,7 @@ fn people_read_what_is_wrong_where_it_is_and_what_to_do() {
 
         note: AppRegistration: rules about changes were not evaluated, because they compare with what a cluster has stored: those of spec.authorizationServerRef, spec.clientID, spec.credentials, spec.credentials[].name, spec.credentials[].secretName
         note: the default policy was taken to be the chart's, which allows every scope: --config reads yours
-        1 AppRegistration, 1 Registration checked, 1 of other kinds skipped: 3 errors, 0 warnings, 1 not evaluated
+        2 AppRegistration, 1 Registration checked, 1 of other kinds skipped: 4 errors, 0 warnings, 1 not evaluated
     "#]]
     .assert_eq(&written(&report, Output::Human));
     assert_eq!(report.status(), Status::Unknown);

@@ -19,7 +19,7 @@ fn write_finding(finding: &Finding, out: &mut dyn Write) -> Result<()> {
         Level::Error => "error",
         Level::Warning => "warning",
     };
-    writeln!(out, "{level}[{}]: {}: {}", violation.rule.id(), violation.field, violation.message)?;
+    writeln!(out, "{level}[{}]: {}", violation.rule.id(), violation.text())?;
     writeln!(out, "  --> {file}:{line}:{column}")?;
     writeln!(out, "   = {object}")?;
     if let Some(fix) = &violation.fix {

@@ -46,7 +46,7 @@ fn result(finding: &Finding) -> Value {
             Level::Error => "error",
             Level::Warning => "warning",
         },
-        "message": {"text": format!("{object}: {}: {}{fix}", violation.field, violation.message)},
+        "message": {"text": format!("{object}: {}{fix}", violation.text())},
         "locations": [location(file, Some(*place), Some((object.to_string(), violation.field.to_string())))],
     })
 }
