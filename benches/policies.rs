@@ -80,7 +80,7 @@ async fn measure(arguments: &Arguments) -> Result<()> {
         layout.remove(&plane, &before).await?;
         settle(&mut operator, &plane, n).await?;
 
-        let controller = operator.start_controller(&plane).await?;
+        let controller = operator.controller(&plane).await?;
         until_quiet(&controller, n).await?;
         let decisions = metric(&controller, "appreg_reconciles_total").await?;
         let cpu = controller.process.usage()?.cpu.as_secs_f64() * 1e6 / decisions;
@@ -197,7 +197,7 @@ async fn prepare(plane: &ControlPlane, n: usize) -> Result<()> {
 
 /// Has the controller bring everything in order, and ends it.
 async fn settle(operator: &mut Operator<'_>, plane: &ControlPlane, n: usize) -> Result<()> {
-    let controller = operator.start_controller(plane).await?;
+    let controller = operator.controller(plane).await?;
     until_quiet(&controller, n).await?;
     let secrets: Api<PartialObjectMeta<k8s_openapi::api::core::v1::Secret>> =
         Api::namespaced(plane.client("admin"), harness::operator::LEDGER);
