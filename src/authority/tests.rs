@@ -1,5 +1,9 @@
 //! Which servers are in force, and whom they take.
 
+use std::collections::BTreeSet;
+
+use proptest::prelude::*;
+
 use super::*;
 use crate::api::BuiltIn;
 use crate::config::Config;
@@ -139,4 +143,37 @@ fn a_namespace_is_taken_by_its_labels_and_a_refusal_names_server_and_selector() 
     assert!(takes.refusal("partners", "shop", None).unwrap().contains("not known yet"));
     assert_eq!(Takes::Selected(LabelSelector::default()).refusal("partners", "shop", None), None);
     assert_eq!(Takes::Everyone.refusal("default", "shop", None), None);
+}
+
+const NAMES: [&str; 4] = ["default", "a", "b", "c"];
+const ISSUERS: [&str; 5] =
+    ["https://auth.example", "https://x.example", "https://X.example:1", "https://x.example/y", "http://bad.example"];
+
+proptest! {
+    #[test]
+    fn whatever_is_declared_and_published_no_two_servers_answer_in_one_place(
+        objects in prop::collection::vec((0..NAMES.len(), 0..ISSUERS.len(), 0..3_i64), 0..6),
+        before in prop::collection::vec((0..NAMES.len(), 0..4_usize), 0..4),
+        is_listed in any::<bool>(),
+    ) {
+        let objects: Vec<_> = objects.into_iter().map(|(name, issuer, at)| (NAMES[name], ISSUERS[issuer], at)).collect();
+        let objects = declared(&objects);
+        let before: Vec<_> = before.into_iter().map(|(name, issuer)| (NAMES[name], ISSUERS[issuer])).collect();
+        let before = published(&before);
+        let catalog = catalog(&configured(), is_listed.then_some(&objects), &before);
+        let places: BTreeSet<_> = catalog.in_force.values().map(|in_force| in_force.authority.server().place()).collect();
+        prop_assert_eq!(places.len(), catalog.in_force.len());
+        prop_assert_eq!(catalog.in_force["default"].authority.server(), &configured());
+        // What clients were told of a server is never told otherwise.
+        for (name, server) in before.iter().filter(|(name, _)| *name != "default") {
+            if let Some(in_force) = catalog.in_force.get(name) {
+                prop_assert_eq!(&in_force.authority.server().issuer, &server.issuer);
+            }
+        }
+        // Each object is in force as it stands, or is told why not.
+        for name in objects.keys().filter(|_| is_listed) {
+            let takes = catalog.in_force.get(name).map(|in_force| &in_force.takes);
+            prop_assert_eq!(matches!(takes, Some(Takes::Selected(_))), !catalog.refused.contains_key(name));
+        }
+    }
 }

@@ -82,7 +82,6 @@ async fn the_operator_uses_every_right_that_the_chart_gives_it_and_no_other() {
     assert!(controller.process.is_running() && token_service.process.is_running());
 }
 
-/// All that the operator has to do with the API server: from the first keys to the last sweep.
 /// A second authorization server, with keys of its own, that is reported on.
 async fn serve(plane: &ControlPlane) {
     let server = json!({
@@ -122,6 +121,7 @@ async fn govern(plane: &ControlPlane, namespace: &str) {
     .await;
 }
 
+/// All that the operator has to do with the API server: from the first keys to the last sweep.
 async fn everything(plane: &ControlPlane, operator: &Operator<'_>) {
     let shop = plane.namespace("shop").await.unwrap();
     let shop = shop.as_str();

@@ -8,10 +8,10 @@ use jiff::SignedDuration;
 use jsonwebtoken::jwk::JwkSet;
 use serde_json::{Value, json};
 
-use super::proofs::{Key, PUBLIC_KEY, cluster, jti};
+use super::proofs::{CERTIFICATE, Key, PUBLIC_KEY, cluster, jti};
 use super::{
     Answer, CLIENT_SECRET, Entry, FakeApi, Limits, NAMESPACE, TokenService, claims, now_of, secret,
-    signing_key_since_yesterday,
+    signing_key_since_yesterday, trusting,
 };
 use appreg::mint::signing_key::MintedSigningKey;
 use appreg::signer::{INDEX_FIELD, Index};
@@ -173,6 +173,34 @@ async fn an_assertion_is_for_one_server_and_its_jti_is_used_at_that_server_alone
     assert_eq!(stage.asserted("/partners", &other).await.status, StatusCode::OK, "the same jti of another client");
     assert_eq!(stage.asserted("", &own).await.error(), (401, "invalid_client".to_owned()), "a replay");
     assert_eq!(stage.asserted("/partners", &other).await.error(), (401, "invalid_client".to_owned()), "a replay");
+}
+
+#[tokio::test]
+async fn a_client_certificate_counts_at_its_own_server_alone() {
+    let stage = Stage::start().await;
+    let keys = [Key::new(KeyType::EcdsaP256), Key::new(KeyType::EcdsaP256)];
+    for (name, key) in ["default", "partners"].into_iter().zip(&keys) {
+        let entry = Entry::new("shop.robot").methods(&["tls_client_auth"]);
+        let entry = entry.revision(("mtls", CERTIFICATE), &key.of_certificate(), FROM, UNTIL).at(name);
+        stage.service.api.person_applies(&entry.secret());
+    }
+    let known = async || stage.service.metrics().await.contains("token_service_clients 6");
+    stage.service.until("the robot is known", known).await;
+    let form = [("grant_type", "client_credentials"), ("client_id", "shop.robot")];
+    for (own, key) in keys.iter().enumerate() {
+        let pem = [key.minted.certificate_pem.as_bytes(), key.minted.private_key_pem.expose()].concat();
+        let identity = reqwest::Identity::from_pem(&pem).unwrap();
+        let client = trusting(&stage.service.certificate).identity(identity).build().unwrap();
+        for (index, server) in SERVERS.iter().enumerate() {
+            let request = client.post(stage.service.url(&format!("{server}/token"))).form(&form);
+            let answer = stage.service.send(request).await;
+            if index == own {
+                assert_eq!(claims(&answer)["cnf"]["x5t#S256"], json!(key.thumbprint()), "{server}");
+            } else {
+                assert_eq!(answer.error(), (401, "invalid_client".to_owned()), "{server}");
+            }
+        }
+    }
 }
 
 #[tokio::test]
