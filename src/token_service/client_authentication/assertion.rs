@@ -94,7 +94,7 @@ impl<'a> Assertion<'a> {
         let (message, signature) = text.rsplit_once('.').ok_or(malformed)?;
         let (header, claims) = message.split_once('.').ok_or(malformed)?;
         let header = URL_SAFE_NO_PAD.decode(header).map_err(|_| malformed)?;
-        let header: Header<'_> = serde_json::from_str(utf_8(&header)?).map_err(|_| malformed)?;
+        let header: Header<'_> = object(utf_8(&header)?)?;
         let alg = JwsAlgorithm::named(&header.alg).ok_or(Refusal::AssertionAlgorithm)?;
         if header.crit || !header.typ.as_deref().is_none_or(is_type) {
             return Err(malformed);
@@ -209,7 +209,14 @@ impl TryFrom<f64> for NumericDate {
 
 fn json<T: DeserializeOwned>(segment: &str) -> Result<T, Refusal> {
     let bytes = URL_SAFE_NO_PAD.decode(segment).map_err(|_| Refusal::AssertionMalformed)?;
-    serde_json::from_str(utf_8(&bytes)?).map_err(|_| Refusal::AssertionMalformed)
+    object(utf_8(&bytes)?)
+}
+
+/// A JSON object (RFC 7515 §4, RFC 7519 §4). serde would also take an array, its members by their order.
+fn object<'a, T: Deserialize<'a>>(text: &'a str) -> Result<T, Refusal> {
+    let text = text.trim_ascii_start();
+    let object = text.starts_with('{').then(|| serde_json::from_str(text).ok()).flatten();
+    object.ok_or(Refusal::AssertionMalformed)
 }
 
 /// RFC 7519 §7.2: UTF-8, also in the members that nobody here reads and serde passes over.
