@@ -138,18 +138,6 @@ pub enum Change<T, N = ObjectName> {
     },
 }
 
-impl<T, N> Change<T, N> {
-    /// The same of objects that are named otherwise.
-    pub fn renamed<M>(self, rename: impl Fn(N) -> M) -> Change<T, M> {
-        let item = |Item { object, version, value }| Item { object: rename(object), version, value };
-        match self {
-            Self::Listed { items, version } => Change::Listed { items: items.into_iter().map(item).collect(), version },
-            Self::Applied(applied) => Change::Applied(item(applied)),
-            Self::Deleted { object, version } => Change::Deleted { object: rename(object), version },
-        }
-    }
-}
-
 /// One kind to be watched.
 #[derive(Clone, Debug)]
 pub struct Watch<K> {
@@ -174,6 +162,18 @@ where
         self,
         door: impl Fn(K) -> T,
         apply: impl FnMut(Change<T>),
+        health: watch::Sender<Health>,
+        stop: CancellationToken,
+    ) {
+        self.run_named(|object| (ObjectName::of(&object), door(object)), apply, health, stop).await;
+    }
+
+    /// The same with names of the consumer's own. Beside a hundred thousand small values the names that the server has
+    /// for them are the larger part, and what is freed between values that stay is of no use to anyone.
+    pub async fn run_named<T, N>(
+        self,
+        door: impl Fn(K) -> (N, T),
+        apply: impl FnMut(Change<T, N>),
         health: watch::Sender<Health>,
         stop: CancellationToken,
     ) {
@@ -224,11 +224,11 @@ struct Running<K, F, A> {
     pause: Duration,
 }
 
-impl<K, T, F, A> Running<K, F, A>
+impl<K, T, N, F, A> Running<K, F, A>
 where
     K: Resource + Clone + fmt::Debug + DeserializeOwned,
-    F: Fn(K) -> T,
-    A: FnMut(Change<T>),
+    F: Fn(K) -> (N, T),
+    A: FnMut(Change<T, N>),
 {
     async fn forever(&mut self) {
         loop {
@@ -350,7 +350,7 @@ where
             }
             WatchEvent::Deleted(object) => {
                 let version = version_of(&object);
-                (Some(Change::Deleted { object: ObjectName::of(&object), version }), version)
+                (Some(Change::Deleted { object: (self.door)(object).0, version }), version)
             }
             WatchEvent::Bookmark(bookmark) => (None, bookmark.metadata.resource_version.parse().unwrap_or(0)),
             WatchEvent::Error(_) => return,
@@ -364,8 +364,10 @@ where
         }
     }
 
-    fn item(&self, object: K) -> Item<T> {
-        Item { object: ObjectName::of(&object), version: version_of(&object), value: (self.door)(object) }
+    fn item(&self, object: K) -> Item<T, N> {
+        let version = version_of(&object);
+        let (object, value) = (self.door)(object);
+        Item { object, version, value }
     }
 
     fn seen(&self) -> u64 {

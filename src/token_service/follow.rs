@@ -21,15 +21,15 @@ use crate::api::names::LEDGER_SECRET_TYPE;
 use crate::clock::Clock;
 use crate::config::published;
 use crate::kubernetes::store::{Changed, Store};
+use crate::kubernetes::version_of;
 use crate::kubernetes::watch::{Change, Item};
-use crate::kubernetes::{ObjectName, version_of};
 use crate::ledger::{self, Entry};
 use crate::shared_lists;
 
 /// Which Secret of the ledger namespace. There may be a hundred thousand of clients: a name costs more than all the rest
 /// that must be remembered of what was seen.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Place {
+pub enum Place {
     /// The entry of a client.
     Client(Key),
     /// Any other, by its name.
@@ -179,10 +179,10 @@ impl Follower {
     }
 
     /// Takes what the watch says.
-    pub fn apply(&self, change: Change<Seen>) {
+    pub fn apply(&self, change: Change<Seen, Place>) {
         let is_list = matches!(change, Change::Listed { .. });
         let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
-        for changed in seen.apply(change.renamed(|object| Place::of(&object.name))) {
+        for changed in seen.apply(change) {
             self.take(&seen, &changed);
         }
         drop(seen);
@@ -194,7 +194,7 @@ impl Follower {
     /// Takes a Secret that was just read live.
     pub fn found(&self, secret: &Secret) -> Found {
         let value = Seen::at_the_door(secret);
-        let place = Place::of(secret.metadata.name.as_deref().unwrap_or_default());
+        let place = Place::of(secret);
         let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
         let Some(changed) = seen.found(&place, Some((version_of(secret), value))) else { return Found::Same };
         self.take(&seen, &changed);
@@ -205,7 +205,7 @@ impl Follower {
     pub(super) fn wrote_list(&self, shown: Shown) {
         let name = shown.secret().metadata.name.as_deref().unwrap_or_default();
         let Some(index) = shared_lists::index_of_secret(name) else { return };
-        let (object, version) = (Place::of(name), version_of(shown.secret()));
+        let (object, version) = (Place::named(name), version_of(shown.secret()));
         let item = Item { object, version, value: Seen::List(index, Arc::new(shown)) };
         let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(changed) = seen.wrote(item) {
@@ -214,9 +214,9 @@ impl Follower {
     }
 
     /// Takes a genuine 404 of a live read. It ends what only a live read has shown; all else waits for the watch.
-    pub fn absent(&self, object: &ObjectName) {
+    pub fn absent(&self, name: &str) {
         let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(changed) = seen.found(&Place::of(&object.name), None) {
+        if let Some(changed) = seen.found(&Place::named(name), None) {
             self.take(&seen, &changed);
         }
     }
@@ -272,7 +272,15 @@ impl Follower {
 }
 
 impl Place {
-    fn of(name: &str) -> Self {
+    /// This Secret.
+    #[must_use]
+    pub fn of(secret: &Secret) -> Self {
+        Self::named(secret.metadata.name.as_deref().unwrap_or_default())
+    }
+
+    /// The Secret of this name.
+    #[must_use]
+    pub fn named(name: &str) -> Self {
         Key::of_secret(name).map_or_else(|| Self::Other(name.into()), Self::Client)
     }
 }
@@ -337,7 +345,7 @@ mod tests {
         fn applied(&self, secret: &Secret) {
             let value = Seen::at_the_door(secret);
             self.follower.apply(Change::Applied(Item {
-                object: ObjectName::of(secret),
+                object: Place::of(secret),
                 version: version_of(secret),
                 value,
             }));
@@ -345,7 +353,7 @@ mod tests {
 
         fn listed(&self, secrets: &[Secret], version: u64) {
             let item = |secret: &Secret| Item {
-                object: ObjectName::of(secret),
+                object: Place::of(secret),
                 version: version_of(secret),
                 value: Seen::at_the_door(secret),
             };
@@ -405,7 +413,7 @@ mod tests {
         let name = ledger::name("default", "shop.a");
         fixture.applied(&entry(1, "default", "one"));
         fixture.applied(&secret(&name, 2, "{"));
-        let object = ObjectName::new(NAMESPACE, &name);
+        let object = Place::named(&name);
         fixture.follower.apply(Change::Deleted { object, version: 3 });
         assert_eq!((fixture.scope(), fixture.unreadable().as_str()), (None, ""));
         fixture.applied(&entry(4, "default", "one"));

@@ -56,6 +56,6 @@ async fn active(
     if result != Err(Inactive::Client) {
         return result.map(|()| token);
     }
-    service.live.read(&issuer.server.name, &token.client_id, || client().is_some()).await;
+    Box::pin(service.live.read(&issuer.server.name, &token.client_id, || client().is_some())).await;
     token.is_active(client().as_deref(), &service.lists, now).map(|()| token)
 }

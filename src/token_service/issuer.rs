@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 use bytes::Bytes;
-use http::header;
+use http::{header, request};
 use jiff::Timestamp;
 
 use super::documents::{metadata_of, metadata_paths};
@@ -108,12 +108,12 @@ impl Others {
     }
 
     /// The one that a request is for; `None` is the configured one.
-    pub(super) fn asked<B>(&self, request: &http::Request<B>, configured: &Issuer) -> Option<Arc<Issuer>> {
+    pub(super) fn asked(&self, parts: &request::Parts, configured: &Issuer) -> Option<Arc<Issuer>> {
         let all = self.all.load();
         if all.is_empty() {
             return None;
         }
-        let (host, path) = (host_of(request)?, request.uri().path());
+        let (host, path) = (host_of(parts)?, parts.uri.path());
         if configured.is_asked(host, path) {
             return None;
         }
@@ -128,15 +128,15 @@ impl Others {
 }
 
 /// The host that a request names (RFC 9110 §7.2), without port and brackets: `:authority` of HTTP/2, else `Host`.
-fn host_of<B>(request: &http::Request<B>) -> Option<&str> {
+fn host_of(parts: &request::Parts) -> Option<&str> {
     let of_header = || {
-        let authority = request.headers().get(header::HOST)?.to_str().ok()?;
+        let authority = parts.headers.get(header::HOST)?.to_str().ok()?;
         Some(match authority.find(']') {
             Some(end) => &authority[..=end],
             None => authority.split(':').next().unwrap_or(authority),
         })
     };
-    let host = request.uri().host().or_else(of_header)?;
+    let host = parts.uri.host().or_else(of_header)?;
     Some(host.trim_start_matches('[').trim_end_matches(']'))
 }
 
@@ -175,7 +175,7 @@ mod tests {
         let configured = Issuer::configured(server("default", "https://auth.example"), Arc::default());
         let request = http::Request::get(uri);
         let request = host.into_iter().fold(request, |request, host| request.header(header::HOST, host));
-        let found = others.asked(&request.body(()).unwrap(), &configured);
+        let found = others.asked(&request.body(()).unwrap().into_parts().0, &configured);
         found.map_or("default".to_owned(), |issuer| issuer.server.name.clone())
     }
 

@@ -17,7 +17,6 @@ use tokio_util::task::TaskTracker;
 use super::follow::{Follower, Found};
 use super::metrics::{LiveRead, Metrics};
 use crate::clock::Clock;
-use crate::kubernetes::ObjectName;
 use crate::kubernetes::client::call;
 use crate::ledger;
 
@@ -118,7 +117,7 @@ impl Inner {
                 Found::Same => LiveRead::Same,
             },
             Err(error) if error.is_absent(name) => {
-                self.follower.absent(&ObjectName::new(&self.namespace, name));
+                self.follower.absent(name);
                 LiveRead::Absent
             }
             // The watch tells the same trouble once; here it would be told at every wrong client secret.

@@ -60,7 +60,7 @@ use crate::kubernetes::client::Clients;
 use crate::kubernetes::watch::{Health, Selection, Watch};
 use cluster_keys::ClusterKeys;
 use failures::{Failures, Rates};
-use follow::{Follower, Seen, Served};
+use follow::{Follower, Place, Seen, Served};
 use lists::Writer;
 use live::LiveReader;
 use metrics::Metrics;
@@ -157,17 +157,15 @@ pub async fn run(
         body_within,
         queue,
     }));
-    let answer = move |request| {
-        let service = service.clone();
-        async move { service.respond(request).await }
-    };
+    let answer = move |request| service.clone().respond(request);
     let server = Server { certificate, answer, limits, metrics, proxies };
 
     let mut tasks = JoinSet::new();
     let watch_stop = stop.clone();
     tasks.spawn(async move {
-        let door = |secret| Seen::at_the_door(&secret);
-        watch.run(door, move |change| follower.apply(change), health_sender, watch_stop).await;
+        let door = |secret| (Place::of(&secret), Seen::at_the_door(&secret));
+        let apply = move |change| follower.apply(change);
+        watch.run_named(door, apply, health_sender, watch_stop).await;
     });
     let admin_stop = stop.clone();
     tasks.spawn(async move {

@@ -14,7 +14,7 @@ use super::form::query_has_credentials;
 use super::issuer::Issuer;
 use super::peer::Peer;
 use super::refusal::Refusal;
-use super::service::{Request, Service};
+use super::service::Service;
 
 /// The largest body of a request.
 pub const LARGEST_BODY_BYTES: usize = 16 * 1024;
@@ -26,7 +26,7 @@ pub(super) struct Received<'a> {
     /// The server that it is for.
     pub(super) issuer: &'a Issuer,
     /// Its header; the extensions hold who sent it.
-    pub(super) parts: request::Parts,
+    pub(super) parts: &'a request::Parts,
     /// Its body.
     pub(super) body: Bytes,
 }
@@ -43,14 +43,13 @@ impl Received<'_> {
     }
 }
 
-/// Reads the body, of the right type and within its limits. The header comes back whatever became of the body.
-pub(super) async fn receive(service: &Service, request: Request) -> (request::Parts, Result<Bytes, Refusal>) {
-    let (parts, body) = request.into_parts();
-    let body = body_of(service, &parts, body).await;
-    (parts, body)
-}
-
-async fn body_of(service: &Service, parts: &request::Parts, body: Incoming) -> Result<Bytes, Refusal> {
+/// Reads the body, of the right type and within its limits.
+pub(super) async fn receive<'a>(
+    service: &Service,
+    issuer: &'a Issuer,
+    parts: &'a request::Parts,
+    body: Incoming,
+) -> Result<Received<'a>, Refusal> {
     if parts.uri.query().is_some_and(query_has_credentials) {
         return Err(Refusal::CredentialsInQuery);
     }
@@ -64,10 +63,10 @@ async fn body_of(service: &Service, parts: &request::Parts, body: Incoming) -> R
     // Nearly every body has come with its header: then there is nothing to time.
     let result = match body.as_mut().now_or_never() {
         Some(result) => result,
-        None => timeout(service.body_within, body).await.map_err(|_| Refusal::BodyTimeout)?,
+        None => Box::pin(timeout(service.body_within, body)).await.map_err(|_| Refusal::BodyTimeout)?,
     };
     match result {
-        Ok(body) => Ok(body.to_bytes()),
+        Ok(body) => Ok(Received { issuer, parts, body: body.to_bytes() }),
         Err(error) if error.is::<LengthLimitError>() => Err(Refusal::BodyTooLarge),
         Err(_) => Err(Refusal::BodyMalformed),
     }

@@ -26,7 +26,7 @@ pub(super) async fn revoke(service: &Service, received: &Received<'_>) -> Result
         }
         // What a watermark has ended needs no mark of its own.
         if token.is_current(Some(&caller), now).is_ok() {
-            service.lists.revoke(token.mark, token.expires_at, now).await?;
+            Box::pin(service.lists.revoke(token.mark, token.expires_at, now)).await?;
         }
     }
     let mut response = never_cached(Response::new(Body::default()));

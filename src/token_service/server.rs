@@ -3,6 +3,7 @@
 //! It knows nothing of OAuth: what is answered is its caller's business. There is no plain HTTP here.
 
 use std::collections::HashMap;
+use std::convert::Infallible;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::panic::AssertUnwindSafe;
@@ -236,7 +237,9 @@ where
                 .header_read_timeout(limits.header)
                 .max_headers(MOST_HEADERS)
                 .max_buf_size(LARGEST_HEADER_BYTES as usize)
-                .half_close(false);
+                // Else hyper reads on while a request is answered, to see whether the client is still there, and takes
+                // a fresh buffer for it each time. No answer takes long enough for that to be worth it.
+                .half_close(true);
             self.drive(builder.serve_connection(io, service)).await;
         }
     }
@@ -245,6 +248,7 @@ where
     async fn drive(&self, connection: impl GracefulConnection) {
         let mut connection = pin!(connection);
         tokio::select! {
+            biased;
             // Peers break off as they like: that is not our failure, and telling it would let them fill our log.
             _ = connection.as_mut() => return,
             () = self.stop.cancelled() => {}
@@ -255,13 +259,16 @@ where
     }
 }
 
-/// A panic ends its request alone; the panic hook has told where it was.
-async fn contained(answer: impl Future<Output = Response<Body>>) -> Result<Response<Body>, std::convert::Infallible> {
-    Ok(AssertUnwindSafe(answer).catch_unwind().await.unwrap_or_else(|_| {
-        let mut answer = Response::new(Body::default());
-        *answer.status_mut() = StatusCode::INTERNAL_SERVER_ERROR;
-        answer
-    }))
+/// A panic ends its request alone; the panic hook has told where it was. No `async fn`, which would hold the answer's
+/// future twice: before it begins, and while it runs.
+fn contained(answer: impl Future<Output = Response<Body>>) -> impl Future<Output = Result<Response<Body>, Infallible>> {
+    AssertUnwindSafe(answer).catch_unwind().map(|answer| {
+        Ok(answer.unwrap_or_else(|_| {
+            let mut answer = Response::new(Body::default());
+            *answer.status_mut() = StatusCode::INTERNAL_SERVER_ERROR;
+            answer
+        }))
+    })
 }
 
 fn refusal_of(error: &io::Error) -> ConnectionRefusal {

@@ -125,11 +125,19 @@ async fn a_rotation_that_is_asked_for_overlaps_for_a_finite_time_and_happens_onc
     .await;
     before.accepted(&new, "the new one").await;
 
-    let registration = room.ready("web").await;
-    let status = registration.status.unwrap();
-    let web = status.credentials.iter().find(|credential| credential.name == "web").unwrap();
-    assert_eq!(web.current.as_ref().map(|current| current.revision), Some(2), "once");
-    assert!(web.previous.is_none());
+    // The report comes after the last write.
+    let revision = room
+        .until("web", "reported on without the old one", |registration| {
+            let credentials = registration.status.iter().flat_map(|status| &status.credentials);
+            let web = credentials.into_iter().find(|credential| credential.name == "web").ok_or("no report")?;
+            if web.previous.is_none() {
+                Ok(web.current.as_ref().map(|current| current.revision))
+            } else {
+                Err("the old one")
+            }
+        })
+        .await;
+    assert_eq!(revision, Some(2), "once");
     assert!(room.application("other").await.has_what(&other), "nobody asked for this one");
     room.event("web", Reason::RotationRequested).await;
     let entry = room.ledger_entry(&before.client_id).await.unwrap();

@@ -5,7 +5,7 @@
 //! they do not name a pod's directories and addresses.
 
 use std::path::PathBuf;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
 use k8s_openapi::api::core::v1::ConfigMap;
@@ -55,7 +55,21 @@ impl<'a> Operator<'a> {
             controllers: 0,
         };
         operator.helm("install", sets).await?;
+        operator.definitions_are_served().await?;
         Ok(operator)
+    }
+
+    /// Waits until the API server serves every kind that the chart has defined, a moment after it was told of them: a
+    /// program that starts in between finds out by trying again, and that would be counted.
+    async fn definitions_are_served(&self) -> Result<()> {
+        let deadline = Instant::now() + Duration::from_secs(30);
+        for crd in appreg::api::crds::all() {
+            let kind = format!("{}.appreg.dev", crd.spec.names.plural);
+            while !self.plane.kubectl(&["get", &kind, "--all-namespaces"]).await?.success() {
+                ensure!(Instant::now() < deadline, "{kind} is not served within 30 s");
+            }
+        }
+        Ok(())
     }
 
     /// Installs or upgrades the release, and writes down the configuration that it made.

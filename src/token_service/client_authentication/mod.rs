@@ -120,7 +120,8 @@ impl Attempt<'_> {
             authenticated
         } else {
             service.failures.permit_live_read(client_id, address, now)?;
-            service.live.read(server, client_id, || checked().is_ok()).await;
+            // What few requests wait for takes no room in all others.
+            Box::pin(service.live.read(server, client_id, || checked().is_ok())).await;
             checked()?
         };
         // Last: an assertion that was refused has not been used.
@@ -150,7 +151,7 @@ async fn claim<'a>(
             Ok(Claim::Assertion(assertion))
         }
         Proof::Assertion(assertion) => {
-            service_account::verify(service, issuer, *assertion, now).await.map(Claim::ServiceAccount)
+            Box::pin(service_account::verify(service, issuer, *assertion, now)).await.map(Claim::ServiceAccount)
         }
     }
 }

@@ -15,7 +15,6 @@ use tokio_util::sync::CancellationToken;
 
 use super::{Lists, Shown};
 use crate::clock::Clock;
-use crate::kubernetes::ObjectName;
 use crate::kubernetes::client::{Error, call};
 use crate::shared_lists::{List, NAMES, REVOKED_FIELD, USED_FIELD, seconds};
 use crate::token_service::follow::Follower;
@@ -223,7 +222,7 @@ impl Writer {
                 Ok(())
             }
             Err(error) if error.is_absent(NAMES[index]) => {
-                self.follower.absent(&ObjectName::new(&self.namespace, NAMES[index]));
+                self.follower.absent(NAMES[index]);
                 Err(Problem::Absent)
             }
             Err(error) => Err(Problem::Request(error)),

@@ -4,10 +4,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use appreg::clock::ManualClock;
+use appreg::kubernetes::version_of;
 use appreg::kubernetes::watch::{Change, Item};
-use appreg::kubernetes::{ObjectName, version_of};
 use appreg::shared_lists::{List, MOST_MARKS, Mark, NAMES, REVOKED_FIELD, USED_FIELD, index_of_client, seconds};
-use appreg::token_service::follow::{Follower, Seen, Served};
+use appreg::token_service::follow::{Follower, Place, Seen, Served};
 use appreg::token_service::lists::{Lists, MOST_USED_OF_A_LIST, Writer};
 use appreg::token_service::metrics::Metrics;
 use appreg::token_service::refusal::Refusal;
@@ -180,7 +180,7 @@ impl Replica {
     fn watch(&self) {
         let secrets: Vec<Secret> = self.api.objects("secrets");
         let item = |secret: &Secret| Item {
-            object: ObjectName::of(secret),
+            object: Place::of(secret),
             version: version_of(secret),
             value: Seen::at_the_door(secret),
         };
