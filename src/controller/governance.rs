@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
+use k8s_openapi::api::core::v1::Namespace;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 use kube::core::PartialObjectMeta;
 
@@ -16,8 +17,6 @@ use crate::kubernetes::watch::Change;
 use crate::kubernetes::{DeserializeGuard, ObjectName};
 use crate::ledger::Grant;
 use crate::policy::{BY_POLICY, Field, Governance, Invalid, Rules};
-
-use k8s_openapi::api::core::v1::Namespace;
 
 /// A policy as it is kept.
 #[derive(Clone, Debug)]
@@ -53,12 +52,8 @@ pub(crate) fn policy(
         }
         Err(invalid) => PolicyObject {
             generation: invalid.metadata.generation.unwrap_or_default(),
+            status: invalid.status(),
             rules: Err(invalid.problem),
-            // What it says stands as long as it is about this generation.
-            status: RegistrationPolicyStatus {
-                observed_generation: invalid.observed_generation,
-                ..RegistrationPolicyStatus::default()
-            },
         },
     }
 }
@@ -208,7 +203,7 @@ impl Governors {
     /// What governs a registration, with what it was granted so far. How many come before it is for the caller to say.
     pub(crate) fn of(&self, registration: &ObjectName, grant: Option<&Grant>) -> Governance {
         let namespace = &registration.namespace;
-        let is_known = self.namespaces.value(&ObjectName::new("", namespace)).is_some();
+        let is_known = self.labels(namespace).is_some();
         let selecting = self.selecting.get(namespace).into_iter().flatten();
         let mut policies: Vec<Arc<Rules>> = selecting.filter_map(|policy| self.rules(policy).cloned()).collect();
         policies.extend(self.configured.clone());

@@ -7,7 +7,7 @@ use k8s_openapi::api::core::v1::Secret;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ManagedFieldsEntry, ObjectMeta, OwnerReference};
 use kube::core::PartialObjectMeta;
 
-use crate::api::{AppRegistration, names};
+use crate::api::{AppRegistration, AppRegistrationStatus, names};
 use crate::credential::field;
 use crate::kubernetes::DeserializeGuard;
 use crate::ledger::{self, Entry, Unreadable};
@@ -97,13 +97,17 @@ pub(crate) fn registered(DeserializeGuard(object): DeserializeGuard<AppRegistrat
             registration.metadata.managed_fields = None;
             Registered::Readable(Arc::new(registration))
         }
-        Err(invalid) => Registered::Unreadable {
-            uid: invalid.metadata.uid.unwrap_or_default(),
-            generation: invalid.metadata.generation.unwrap_or_default(),
-            is_told: invalid.observed_generation == invalid.metadata.generation
-                && invalid.messages.iter().any(|message| message.contains(&invalid.problem)),
-            problem: invalid.problem,
-        },
+        Err(invalid) => {
+            let status: AppRegistrationStatus = invalid.status();
+            let is_told = status.observed_generation == invalid.metadata.generation
+                && status.conditions.iter().any(|condition| condition.message.contains(&invalid.problem));
+            Registered::Unreadable {
+                uid: invalid.metadata.uid.unwrap_or_default(),
+                generation: invalid.metadata.generation.unwrap_or_default(),
+                is_told,
+                problem: invalid.problem,
+            }
+        }
     }
 }
 

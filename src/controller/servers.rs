@@ -46,8 +46,6 @@ pub(crate) struct ServerObject {
     generation: i64,
     declared: Declared,
     status: AuthorizationServerStatus,
-    /// What the conditions of an object say that could not be understood.
-    messages: Vec<String>,
 }
 
 /// What the watch of server objects has shown.
@@ -66,20 +64,15 @@ pub(crate) fn object(DeserializeGuard(object): DeserializeGuard<AuthorizationSer
                 generation: metadata.generation.unwrap_or_default(),
                 declared: Declared::of(metadata.name.as_deref().unwrap_or_default(), created_at, spec),
                 status: status.unwrap_or_default(),
-                messages: Vec::new(),
             }
         }
         Err(invalid) => ServerObject {
             generation: invalid.metadata.generation.unwrap_or_default(),
+            status: invalid.status(),
             declared: Declared {
                 created_at: invalid.metadata.creation_timestamp.map(|at| at.0),
                 server: Err(invalid.problem),
             },
-            status: AuthorizationServerStatus {
-                observed_generation: invalid.observed_generation,
-                ..AuthorizationServerStatus::default()
-            },
-            messages: invalid.messages,
         },
     }
 }
@@ -94,15 +87,6 @@ impl ServerObjects {
     fn declared(&self) -> Option<BTreeMap<String, Declared>> {
         let of = |(object, value): (&ObjectName, &ServerObject)| (object.name.to_string(), value.declared.clone());
         self.is_listed.then(|| self.store.iter().map(of).collect())
-    }
-}
-
-impl ServerObject {
-    /// Whether its status says this already.
-    fn says(&self, status: &AuthorizationServerStatus) -> bool {
-        let is_told = |condition: &Condition| self.messages.contains(&condition.message);
-        self.status == *status
-            || (self.status.observed_generation == status.observed_generation && status.conditions.iter().all(is_told))
     }
 }
 
@@ -325,7 +309,7 @@ fn due_reports(
         // Another server may have its name and its keys, if it is the configured one.
         let server = server.filter(|_| name != ctx.config.server.name);
         let status = status(value, server, (reason, message), now);
-        (!value.says(&status)).then(|| (object.clone(), objects.version(object).unwrap_or(0), status))
+        (value.status != status).then(|| (object.clone(), objects.version(object).unwrap_or(0), status))
     };
     objects.iter().filter_map(due).collect()
 }

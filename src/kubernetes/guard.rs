@@ -22,10 +22,16 @@ pub struct InvalidObject {
     pub metadata: ObjectMeta,
     /// Which field, and what was expected there: `spec.grantTypes[0]: expected …`.
     pub problem: String,
-    /// The generation that its status speaks of.
-    pub observed_generation: Option<i64>,
-    /// The messages of its status's conditions.
-    pub messages: Vec<String>,
+    /// Its status, whatever that is.
+    status: Value,
+}
+
+impl InvalidObject {
+    /// Its status: what is wrong with the rest is no reason to say again what was said. One that is none is the default.
+    #[must_use]
+    pub fn status<S: DeserializeOwned + Default>(&self) -> S {
+        S::deserialize(&self.status).unwrap_or_default()
+    }
 }
 
 impl<'de, K: DeserializeOwned> Deserialize<'de> for DeserializeGuard<K> {
@@ -39,11 +45,7 @@ impl<'de, K: DeserializeOwned> Deserialize<'de> for DeserializeGuard<K> {
             Ok(_) => String::new(),
             Err(error) => format!("{}: {}", error.path(), expectation(&error.inner().to_string())),
         };
-        let conditions = object["status"]["conditions"].as_array();
-        let messages = conditions.into_iter().flatten().filter_map(|condition| condition["message"].as_str());
-        let messages = messages.map(str::to_owned).collect();
-        let observed_generation = object["status"]["observedGeneration"].as_i64();
-        Ok(Self(Err(InvalidObject { metadata, problem, observed_generation, messages })))
+        Ok(Self(Err(InvalidObject { metadata, problem, status: object["status"].clone() })))
     }
 }
 

@@ -133,6 +133,14 @@ async fn an_approval_ends_what_it_granted_once_a_live_read_has_shown_that_it_is_
     assert_eq!(stage.quiet().await, Vec::<String>::new());
 }
 
+/// The reports on policies of some minutes, in which both clocks go on.
+async fn reports_meanwhile(stage: &Stage) -> Vec<String> {
+    for _ in 0..6 {
+        stage.pass(SignedDuration::from_secs(30)).await;
+    }
+    stage.requests().into_iter().filter(|request| request.contains(" registrationpolicies/status ")).collect()
+}
+
 /// The value of a metric without labels.
 fn metric(controller: &Running, name: &str) -> String {
     let mut text = String::new();
@@ -252,7 +260,7 @@ async fn a_policy_that_cannot_be_understood_allows_nothing_and_says_so_and_what_
     let stage = Stage::new();
     namespace(&stage, "shop", &json!({"team": "shop"}));
     policy(&stage, "shop", &json!({"scopes": ["*"], "onViolation": "Withdraw"}));
-    let _controller = stage.controller_with(FAIL_CLOSED).await;
+    let controller = stage.controller_with(FAIL_CLOSED).await;
     apply(&stage, "storefront", &["read"]);
     stage.until_ready("storefront").await;
     for (more, problem) in [
@@ -269,7 +277,13 @@ async fn a_policy_that_cannot_be_understood_allows_nothing_and_says_so_and_what_
         assert_eq!((message()["status"].clone(), message()["reason"].clone()), (json!("False"), json!("InvalidSpec")));
         until_reason(&stage, "storefront", "Approved", "PolicyDenied").await;
         assert_eq!(granted(&stage), [pair("read", "policy/shop")]);
+        stage.requests();
+        assert_eq!(reports_meanwhile(&stage).await, Vec::<String>::new(), "what it says is said once");
     }
+    drop(controller);
+    stage.requests();
+    let _controller = stage.start_with(FAIL_CLOSED);
+    assert_eq!(reports_meanwhile(&stage).await, Vec::<String>::new(), "and not again after a restart");
 }
 
 #[tokio::test(start_paused = true)]
