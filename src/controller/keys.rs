@@ -14,9 +14,8 @@ use k8s_openapi::api::core::v1::Secret;
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::core::PartialObjectMeta;
-use kube::{Api, CustomResourceExt as _};
+use kube::{Api, CustomResourceExt};
 
-use crate::api::AppRegistration;
 use crate::authority::Takes;
 use crate::config::{self, Server};
 use crate::credential::{Fields, field};
@@ -202,18 +201,11 @@ pub(crate) fn remembered_crd(ctx: &Context) -> Option<String> {
     secret.metadata.annotations.as_ref()?.get(CRD_UID_ANNOTATION).cloned()
 }
 
-/// The uid of the custom resource definition, unless it is being deleted.
-pub(crate) async fn live_crd(ctx: &Context) -> Result<Option<String>, Error> {
+/// The uid of the definition of a kind, unless it is being deleted.
+pub(crate) async fn live_crd<K: CustomResourceExt>(ctx: &Context) -> Result<Option<String>, Error> {
     let api: Api<PartialObjectMeta<CustomResourceDefinition>> = Api::all(ctx.clients.requests.clone());
-    let crd = call(ANSWER_WITHIN, api.get(AppRegistration::crd_name())).await?;
+    let crd = call(ANSWER_WITHIN, api.get(K::crd_name())).await?;
     Ok(if crd.metadata.deletion_timestamp.is_some() { None } else { crd.metadata.uid })
-}
-
-/// Whether the definition of a kind exists and is not being deleted.
-pub(crate) async fn stands<K: kube::CustomResourceExt>(ctx: &Context) -> bool {
-    let api: Api<PartialObjectMeta<CustomResourceDefinition>> = Api::all(ctx.clients.requests.clone());
-    let crd = call(ANSWER_WITHIN, api.get(K::crd_name())).await;
-    crd.is_ok_and(|crd| crd.metadata.deletion_timestamp.is_none())
 }
 
 async fn authorities(

@@ -346,9 +346,10 @@ async fn read_approvals(
                 // One of this name that is another registration's is as good as none.
                 if for_this { Ok(Arc::new(spec)) } else { Err(Absence::Confirmed) }
             }
-            Err(error) if error.is_absent(name) && keys::stands::<RegistrationApproval>(ctx).await => {
-                Err(Absence::Confirmed)
-            }
+            Err(error) if error.is_absent(name) => match keys::live_crd::<RegistrationApproval>(ctx).await {
+                Ok(Some(_)) => Err(Absence::Confirmed),
+                Ok(None) | Err(_) => Err(Absence::Doubtful),
+            },
             Ok(DeserializeGuard(Err(_))) | Err(_) => Err(Absence::Doubtful),
         };
         read.push((name.clone(), approval));

@@ -4,11 +4,9 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
-use serde_json::json;
 use tokio::time::sleep;
 
-use crate::api::{ConditionType, MOST_NAMED_VIOLATIONS, Reason, RegistrationPolicy, RegistrationPolicyStatus};
+use crate::api::{MOST_NAMED_VIOLATIONS, Reason, RegistrationPolicy, RegistrationPolicyStatus};
 use crate::kubernetes::ObjectName;
 use crate::kubernetes::client::Error;
 use crate::policy::BY_POLICY;
@@ -35,20 +33,20 @@ pub(crate) struct Tally {
     keeping: usize,
     /// Policies whose status may be another now.
     due: BTreeSet<ObjectName>,
+    /// When a status was written, of the last [`AT_MOST_EVERY`].
     written: BTreeMap<ObjectName, Timestamp>,
 }
 
 impl Tally {
     /// Takes note of what a registration keeps; `None` is one that is gone.
     pub(crate) fn note(&mut self, registration: &ObjectName, kept_by: Option<BTreeSet<String>>) {
-        let is_kept = |kept: Option<&BTreeSet<String>>| usize::from(kept.is_some_and(|kept| !kept.is_empty()));
-        let after = is_kept(kept_by.as_ref());
-        let before = match kept_by.clone() {
-            Some(kept) => self.kept_by.insert(registration.clone(), kept),
+        let after = kept_by.clone().unwrap_or_default();
+        let before = match kept_by {
+            Some(kept_by) => self.kept_by.insert(registration.clone(), kept_by),
             None => self.kept_by.remove(registration),
         };
-        self.keeping = self.keeping + after - is_kept(before.as_ref());
-        let (before, after) = (before.unwrap_or_default(), kept_by.unwrap_or_default());
+        let before = before.unwrap_or_default();
+        self.keeping = self.keeping + usize::from(!after.is_empty()) - usize::from(!before.is_empty());
         for policy in before.symmetric_difference(&after).filter_map(|by| by.strip_prefix(BY_POLICY)) {
             let violating = self.violating.entry(policy.to_owned()).or_default();
             if !violating.remove(registration) {
@@ -91,11 +89,9 @@ impl Tally {
 
     /// Takes the policies whose status may be written now; the others stay due.
     fn take_due(&mut self, now: Timestamp) -> Vec<ObjectName> {
-        let is_recent = |policy: &ObjectName| {
-            self.written.get(policy).is_some_and(|at| now < rotation::add(*at, AT_MOST_EVERY) && *at <= now)
-        };
+        self.written.retain(|_, at| now < rotation::add(*at, AT_MOST_EVERY) && *at <= now);
         let (later, ready): (BTreeSet<_>, BTreeSet<_>) =
-            std::mem::take(&mut self.due).into_iter().partition(|policy| is_recent(policy));
+            std::mem::take(&mut self.due).into_iter().partition(|policy| self.written.contains_key(policy));
         self.due = later;
         ready.into_iter().collect()
     }
@@ -138,20 +134,11 @@ async fn report(ctx: &Context, policy: &ObjectName) -> Result<bool, Error> {
         }
         (state.world.governors.policies.version(policy).unwrap_or(0), status)
     };
-    let body = json!({
-        "apiVersion": "appreg.dev/v1alpha1", "kind": "RegistrationPolicy",
-        "metadata": {"name": &*policy.name, "resourceVersion": version.to_string()},
-        "status": status,
-    });
-    match requests::write_status::<RegistrationPolicy, _>(ctx, policy, &body).await {
-        Ok(_) => {
-            ctx.state().world.tally.written.insert(policy.clone(), now);
-            Ok(true)
-        }
-        // The watch brings what is newer, or that it is gone.
-        Err(error) if error.conflict() || error.is_absent(&policy.name) => Ok(true),
-        Err(error) => Err(error),
+    let written = requests::write_status::<RegistrationPolicy, _>(ctx, policy, &version.to_string(), &status).await?;
+    if written.is_some() {
+        ctx.state().world.tally.written.insert(policy.clone(), now);
     }
+    Ok(true)
 }
 
 fn status(
@@ -161,28 +148,18 @@ fn status(
     now: Timestamp,
 ) -> RegistrationPolicyStatus {
     let count = |number: usize| Some(i64::try_from(number).unwrap_or(i64::MAX));
-    let (is_ready, reason, message) = match &object.rules {
-        Ok(_) => ("True", Reason::InForce, "the policy is in force".to_owned()),
+    let (reason, message) = match &object.rules {
+        Ok(_) => (Reason::InForce, "the policy is in force".to_owned()),
         Err(problem) => (
-            "False",
             Reason::InvalidSpec,
             format!("the policy selects nothing and allows nothing, because it cannot be understood: {problem}"),
         ),
     };
-    let before = object.status.conditions.iter().find(|c| c.type_ == ConditionType::Ready.as_str());
-    let since = before.filter(|c| c.status == is_ready).map(|c| c.last_transition_time.clone());
     RegistrationPolicyStatus {
         observed_generation: Some(object.generation),
         registrations: count(registrations),
         violations: count(violations),
         violating,
-        conditions: vec![Condition {
-            type_: ConditionType::Ready.as_str().to_owned(),
-            status: is_ready.to_owned(),
-            reason: reason.as_str().to_owned(),
-            message: message.chars().take(1024).collect(),
-            observed_generation: Some(object.generation),
-            last_transition_time: since.unwrap_or(Time(now)),
-        }],
+        conditions: vec![requests::ready(&object.status.conditions, (reason, &message), object.generation, now)],
     }
 }

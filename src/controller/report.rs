@@ -4,13 +4,11 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
-use serde::Serialize;
-use serde_json::json;
 
 use crate::api::{AppRegistration, AppRegistrationStatus, ConditionType, Reason};
+use crate::kubernetes::ObjectName;
 use crate::kubernetes::client::Error;
 use crate::kubernetes::watch::Item;
-use crate::kubernetes::{ObjectName, version_of};
 use crate::plan::{self, Change, Failure, Plan, Step};
 
 use super::act::Outcome;
@@ -18,16 +16,6 @@ use super::events::{self, Notice, Severity};
 use super::objects::Registered;
 use super::observe::Snapshot;
 use super::{Context, requests};
-
-/// A status as it is sent: name, namespace, resourceVersion and the status alone.
-#[derive(Serialize)]
-#[serde(rename_all = "camelCase")]
-struct StatusBody<'a> {
-    api_version: &'static str,
-    kind: &'static str,
-    metadata: serde_json::Value,
-    status: &'a AppRegistrationStatus,
-}
 
 /// Reports a plan and what came of it. A status that is refused because it is stale is not an error: what changed
 /// meanwhile brings the registration back.
@@ -48,7 +36,8 @@ pub(crate) async fn publish(
     if status == facts.registration.status {
         return Ok(());
     }
-    let version = write(ctx, object, &snapshot.resource_version, &status).await?;
+    let version =
+        requests::write_status::<AppRegistration, _>(ctx, object, &snapshot.resource_version, &status).await?;
     let Some(version) = version else { return Ok(()) };
     let mut registration = AppRegistration::clone(&snapshot.registration);
     registration.status = Some(status);
@@ -85,7 +74,9 @@ pub(crate) async fn unreadable(
         return Ok(());
     }
     tracing::warn!(registration = %object, problem, "a registration cannot be understood");
-    if let Some(version) = write(ctx, object, &version.to_string(), &status).await? {
+    if let Some(version) =
+        requests::write_status::<AppRegistration, _>(ctx, object, &version.to_string(), &status).await?
+    {
         ctx.state().world.report(object, version);
     }
     Ok(())
@@ -106,28 +97,6 @@ fn filled(mut status: AppRegistrationStatus, outcome: &Outcome) -> AppRegistrati
         }
     }
     status
-}
-
-/// Writes a status; `None` if it was stale or the registration is gone.
-async fn write(
-    ctx: &Context,
-    object: &ObjectName,
-    resource_version: &str,
-    status: &AppRegistrationStatus,
-) -> Result<Option<u64>, Error> {
-    let body = StatusBody {
-        api_version: "appreg.dev/v1alpha1",
-        kind: "AppRegistration",
-        metadata: json!({
-            "name": &*object.name, "namespace": &*object.namespace, "resourceVersion": resource_version,
-        }),
-        status,
-    };
-    match requests::write_status::<AppRegistration, _>(ctx, object, &body).await {
-        Ok(written) => Ok(Some(version_of(&written))),
-        Err(error) if error.conflict() || error.is_absent(&object.name) => Ok(None),
-        Err(error) => Err(error),
-    }
 }
 
 /// Events, metrics and the log line.

@@ -1,16 +1,24 @@
 //! The writes as requests: POST what must not exist, PUT over exactly what was read, and metadata alone as the answer.
 
+use std::borrow::Cow;
+
+use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Secret;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, ObjectMeta, Time};
 use kube::Resource as _;
 use kube::api::{PostParams, Request};
 use kube::core::PartialObjectMeta;
 use serde::Serialize;
 
-use crate::kubernetes::ObjectName;
+use crate::api::{ConditionType, Reason};
 use crate::kubernetes::client::{ANSWER_WITHIN, Error, call};
+use crate::kubernetes::{ObjectName, version_of};
 
 use super::Context;
 use super::objects::FIELD_MANAGER;
+
+/// The longest message of a condition, in characters. The API allows 32768.
+const LONGEST_MESSAGE: usize = 1024;
 
 /// Creates or replaces a Secret; the answer is its metadata alone, so that no value travels back.
 pub(crate) async fn write(
@@ -24,20 +32,61 @@ pub(crate) async fn write(
     send(ctx, url, name, None, body).await
 }
 
-/// Replaces the status of an object; the answer is its metadata alone.
+/// A status as it is sent: who it is about, the resourceVersion that it was made from, and the status alone.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct StatusBody<'a, S> {
+    api_version: Cow<'static, str>,
+    kind: Cow<'static, str>,
+    metadata: ObjectMeta,
+    status: &'a S,
+}
+
+/// Replaces the status of an object, and returns its new resourceVersion; `None` if it was stale or the object is gone:
+/// the watch brings what is newer.
 pub(crate) async fn write_status<K, S>(
     ctx: &Context,
     object: &ObjectName,
-    body: &S,
-) -> Result<PartialObjectMeta<K>, Error>
+    resource_version: &str,
+    status: &S,
+) -> Result<Option<u64>, Error>
 where
     K: kube::Resource<DynamicType = ()> + serde::de::DeserializeOwned,
     S: Serialize,
 {
     let namespace = Some(&*object.namespace).filter(|namespace| !namespace.is_empty());
-    let url = K::url_path(&(), namespace);
-    let body = serde_json::to_vec(body).map_err(|_| Error::Unreadable)?;
-    send(ctx, url, Some(&object.name), Some("status"), body).await
+    let metadata = ObjectMeta {
+        name: Some(object.name.to_string()),
+        namespace: namespace.map(str::to_owned),
+        resource_version: Some(resource_version.to_owned()),
+        ..ObjectMeta::default()
+    };
+    let body = StatusBody { api_version: K::api_version(&()), kind: K::kind(&()), metadata, status };
+    let body = serde_json::to_vec(&body).map_err(|_| Error::Unreadable)?;
+    match send::<K>(ctx, K::url_path(&(), namespace), Some(&object.name), Some("status"), body).await {
+        Ok(written) => Ok(Some(version_of(&written))),
+        Err(error) if error.conflict() || error.is_absent(&object.name) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// The condition `Ready` of an object that is in force or is not; its time moves when it flips.
+pub(crate) fn ready(
+    before: &[Condition],
+    (reason, message): (Reason, &str),
+    generation: i64,
+    now: Timestamp,
+) -> Condition {
+    let status = if reason == Reason::InForce { "True" } else { "False" };
+    let before = before.iter().find(|c| c.type_ == ConditionType::Ready.as_str() && c.status == status);
+    Condition {
+        type_: ConditionType::Ready.as_str().to_owned(),
+        status: status.to_owned(),
+        reason: reason.as_str().to_owned(),
+        message: message.chars().take(LONGEST_MESSAGE).collect(),
+        observed_generation: Some(generation),
+        last_transition_time: before.map_or(Time(now), |c| c.last_transition_time.clone()),
+    }
 }
 
 async fn send<K: serde::de::DeserializeOwned>(

@@ -321,6 +321,7 @@ impl Drop for Running<'_> {
     fn drop(&mut self) {
         let now = self.ctx.clock.now();
         let mut state = self.ctx.state();
+        state.world.decided(self.object, None);
         match self.next {
             Next::Wake(wake) => {
                 if let Some(wake) = wake {
@@ -343,7 +344,6 @@ async fn pass(ctx: &Context, object: &ObjectName, waiting: &AtomicUsize) {
     ctx.metrics.reconciled();
     let mut running = Running { ctx, object, next: Next::Again };
     running.next = reconcile(ctx, object, waiting).await;
-    ctx.state().world.decided(object, None);
 }
 
 /// One pass: observe, decide, act, report.
@@ -378,7 +378,6 @@ async fn reconcile(ctx: &Context, object: &ObjectName, waiting: &AtomicUsize) ->
             continue;
         }
         tracing::debug!(registration = %object, %plan, "decided");
-        ctx.state().world.decided(object, Some(plan.kept_by.clone()));
         let outcome = act::apply(ctx, &snapshot, &plan, slot.take()).await;
         if !outcome.stale.is_empty() && outcome.failure.is_none() {
             see_again(&mut sight, &snapshot, outcome.stale);
@@ -437,6 +436,7 @@ fn see_again(sight: &mut Sight, snapshot: &Snapshot, stale: Vec<Stale>) {
 fn remember(ctx: &Context, object: &ObjectName, snapshot: &Snapshot, plan: &Plan, outcome: &Outcome) {
     let facts = &snapshot.facts;
     let mut state = ctx.state();
+    state.world.decided(object, Some(plan.kept_by.clone()));
     if facts.ledger == LedgerFact::Taken {
         let wanted = facts.registration.spec.client_id.as_deref().unwrap_or(&facts.registration.uid);
         let entry = ledger::name(&facts.environment.server.name, wanted);

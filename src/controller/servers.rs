@@ -7,10 +7,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use jiff::{SignedDuration, Timestamp};
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
-use serde_json::json;
 
-use crate::api::{AuthorizationServer, AuthorizationServerStatus, ConditionType, Reason};
+use crate::api::{AuthorizationServer, AuthorizationServerStatus, Reason};
 use crate::authority::{self, Authority, Catalog, Declared, InForce, Takes};
 use crate::config::{self, Config, Server, published};
 use crate::kubernetes::client::Error;
@@ -320,21 +318,11 @@ fn status(
     (reason, message): (Reason, String),
     now: Timestamp,
 ) -> AuthorizationServerStatus {
-    let is_ready = if reason == Reason::InForce { "True" } else { "False" };
-    let before = object.status.conditions.iter().find(|c| c.type_ == ConditionType::Ready.as_str());
-    let since = before.filter(|c| c.status == is_ready).map(|c| c.last_transition_time.clone());
     AuthorizationServerStatus {
         observed_generation: Some(object.generation),
         issuer: server.map(|server| server.issuer.clone()),
         token_endpoint: server.map(Server::token_endpoint),
-        conditions: vec![Condition {
-            type_: ConditionType::Ready.as_str().to_owned(),
-            status: is_ready.to_owned(),
-            reason: reason.as_str().to_owned(),
-            message: message.chars().take(1024).collect(),
-            observed_generation: Some(object.generation),
-            last_transition_time: since.unwrap_or(Time(now)),
-        }],
+        conditions: vec![requests::ready(&object.status.conditions, (reason, &message), object.generation, now)],
     }
 }
 
@@ -344,19 +332,9 @@ async fn report(
     version: u64,
     status: &AuthorizationServerStatus,
 ) -> Result<(), Error> {
-    let body = json!({
-        "apiVersion": "appreg.dev/v1alpha1", "kind": "AuthorizationServer",
-        "metadata": {"name": &*object.name, "resourceVersion": version.to_string()},
-        "status": status,
-    });
     for condition in &status.conditions {
         let (ready, reason, message) = (&condition.status, &condition.reason, &condition.message);
         tracing::info!(server = %object.name, ready, reason, message, "reported");
     }
-    match requests::write_status::<AuthorizationServer, _>(ctx, object, &body).await {
-        Ok(_) => Ok(()),
-        // The watch brings what is newer, or that it is gone.
-        Err(error) if error.conflict() || error.is_absent(&object.name) => Ok(()),
-        Err(error) => Err(error),
-    }
+    requests::write_status::<AuthorizationServer, _>(ctx, object, &version.to_string(), status).await.map(drop)
 }

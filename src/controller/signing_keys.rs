@@ -9,7 +9,7 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use k8s_openapi::ByteString;
 
-use crate::api::{names, parse_time};
+use crate::api::{AppRegistration, names, parse_time};
 use crate::config::{Server, published};
 use crate::credential::Fields;
 use crate::mint;
@@ -99,7 +99,7 @@ pub(super) async fn upkeep(ctx: &Context, keys: &mut Keys, now: Timestamp) -> Re
     let mut is_changed = !is_configured && publish(&keys.environment.server, &mut fields).map_err(|()| unreadable())?;
     if is_configured && !body.annotations.contains_key(CRD_UID_ANNOTATION) {
         let request = |source| Problem::Request { what: "the custom resource definition".to_owned(), source };
-        if let Some(uid) = keys::live_crd(ctx).await.map_err(request)? {
+        if let Some(uid) = keys::live_crd::<AppRegistration>(ctx).await.map_err(request)? {
             body.annotations.insert(CRD_UID_ANNOTATION.to_owned(), uid);
             is_changed = true;
         }

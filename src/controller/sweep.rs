@@ -130,7 +130,7 @@ async fn sweep(ctx: &Context, object: &ObjectName, entry: &Entry) -> Result<Verd
         return Ok(Verdict::Kept);
     }
     let remembered = keys::remembered_crd(ctx);
-    let live = keys::live_crd(ctx).await?;
+    let live = keys::live_crd::<AppRegistration>(ctx).await?;
     if remembered.is_none() || live != remembered {
         if ctx.metrics.sweep_suspended.set(1) == 0 {
             tracing::warn!(
