@@ -86,7 +86,6 @@ async fn measure(arguments: &Arguments) -> Result<()> {
         let cpu = controller.process.usage()?.cpu.as_secs_f64() * 1e6 / decisions;
         let status = policy_api(&plane).get(&names[0]).await?.status.unwrap_or_default();
         layout.edit(&plane, &names[0]).await?;
-        tokio::time::sleep(QUIET).await;
         until_quiet(&controller, n).await?;
         let because = metric(&controller, "appreg_reconciles_total").await? - decisions;
         println!("| {layout} | {cpu:.0} | {because} | {} |", status.registrations.unwrap_or_default());
@@ -218,6 +217,7 @@ async fn until_quiet(controller: &Running, n: usize) -> Result<()> {
                 return anyhow::Ok(());
             }
             before = now;
+            // Nothing tells that a controller is at rest but that its counter stays.
             tokio::time::sleep(QUIET).await;
         }
     };

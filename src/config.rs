@@ -9,7 +9,7 @@ pub mod published;
 
 use serde::{Deserialize, Serialize};
 
-use crate::api::{Algorithm, Kind, LongDuration, RedirectUriRules, UriScheme};
+use crate::api::{Algorithm, Kind, LongDuration, OWN_CLIENT_IDS, OWN_SERVICE_NAMES, RedirectUriRules, UriScheme};
 use forwarded::{ForwardedCertificates, MOST_PROXIES};
 
 /// The configuration file.
@@ -254,8 +254,8 @@ impl Default for Policy {
                 hosts: anything(),
                 schemes: Some(vec![UriScheme::Https, UriScheme::Http]),
             },
-            client_ids: vec!["{namespace}.*".to_owned()],
-            dns_names: vec!["*.{namespace}.svc".to_owned(), "*.{namespace}.svc.cluster.local".to_owned()],
+            client_ids: vec![OWN_CLIENT_IDS.to_owned()],
+            dns_names: OWN_SERVICE_NAMES.map(str::to_owned).into(),
             kinds: Kind::ALL.to_vec(),
             client_secret: Durations::of("90d", "60s", "1096d"),
             certificate: Durations::of("90d", "60s", "1096d"),

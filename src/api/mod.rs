@@ -39,8 +39,9 @@ pub use credential::{
 pub use duration::{InvalidDuration, LongDuration};
 pub use registration_approval::{RegistrationApproval, RegistrationApprovalSpec, RegistrationRef};
 pub use registration_policy::{
-    ApprovalRequired, DurationBounds, DurationRules, MOST_NAMED_VIOLATIONS, OnViolation, PolicyLimits,
-    RedirectUriRules, RegistrationPolicy, RegistrationPolicySpec, RegistrationPolicyStatus, UriScheme,
+    ApprovalRequired, DurationBounds, DurationRules, MOST_NAMED_VIOLATIONS, OWN_CLIENT_IDS, OWN_SERVICE_NAMES,
+    OnViolation, PolicyLimits, RedirectUriRules, RegistrationPolicy, RegistrationPolicySpec, RegistrationPolicyStatus,
+    UriScheme,
 };
 pub use selector::{InvalidSelector, selector_text, selects};
 pub use status::{

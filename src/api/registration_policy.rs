@@ -11,6 +11,12 @@ use super::{GrantType, KeyType, Kind, TokenEndpointAuthMethod, schema, selector}
 /// The most registrations that the status of a policy names.
 pub const MOST_NAMED_VIOLATIONS: usize = 10;
 
+/// The DNS names that a policy allows which says nothing of them: those of the namespace's own Services.
+pub const OWN_SERVICE_NAMES: [&str; 2] = ["*.{namespace}.svc", "*.{namespace}.svc.cluster.local"];
+
+/// The client IDs that a policy allows which says nothing of them.
+pub const OWN_CLIENT_IDS: &str = "{namespace}.*";
+
 /// What registrations may ask for. A list of names that is omitted or empty allows none, except that of client IDs and
 /// that of DNS names; an omitted list of kinds and ways allows all.
 ///

@@ -19,6 +19,7 @@ mod cases;
 #[cfg(test)]
 mod properties;
 
+use std::cell::LazyCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
@@ -272,19 +273,23 @@ pub fn evaluate(
     now: Timestamp,
 ) -> Decision {
     let mut decision = Decision::default();
-    for field in Field::ALL {
+    let asked = Field::ALL.map(|field| (field, field.asked(spec)));
+    // One answer for all that is denied, and none where nothing is.
+    let closest = LazyCell::new(|| closest(governance, subject, &asked));
+    for (field, items) in &asked {
+        let field = *field;
         let before = field.of(before);
-        for item in field.asked(spec) {
-            let request = Request { governance, subject, field, item: &item, now };
-            let by = match before.get(&item) {
+        for item in items {
+            let request = Request { governance, subject, field, item, now };
+            let by = match before.get(item) {
                 None => request.allowed_by(),
                 Some(by) => request.still_by(by, &mut decision),
             };
             if let Some(by) = by {
-                field.of_mut(&mut decision.grant).insert(item, by);
+                field.of_mut(&mut decision.grant).insert(item.clone(), by);
             } else {
-                let why = request.why_not(spec);
-                decision.denied.push(Denied { field, item, why });
+                let why = request.why_not(&closest);
+                decision.denied.push(Denied { field, item: item.clone(), why });
             }
         }
     }
@@ -365,7 +370,8 @@ impl<'a> Request<'a> {
         if withdraws && self.governance.unknown.is_none() { None } else { keep() }
     }
 
-    fn why_not(self, spec: &AppRegistrationSpec) -> Why {
+    /// Why nobody grants it; `closest` is asked only where no policy allows it.
+    fn why_not(self, closest: &LazyCell<Option<&'a Rules>, impl FnOnce() -> Option<&'a Rules>>) -> Why {
         if let Some(rules) = self.allowing().next() {
             let lists = |approval: &RegistrationApprovalSpec| {
                 self.field.approved(approval).iter().any(|item| item == self.item)
@@ -379,17 +385,22 @@ impl<'a> Request<'a> {
         if let Some(unknown) = &self.governance.unknown {
             return Why::Unknown(unknown.clone());
         }
-        let allowed = |rules: &Rules| -> usize {
-            let of = |field: Field| field.asked(spec).iter().filter(|i| rules.allows(field, i, self.subject)).count();
-            Field::ALL.into_iter().map(of).sum()
-        };
-        // Of several that allow as much, the first by name.
-        let closest = self.governance.policies.iter().rev().max_by_key(|rules| allowed(rules));
-        closest.map_or(Why::NoPolicy, |rules| Why::NotAllowed {
+        (**closest).map_or(Why::NoPolicy, |rules| Why::NotAllowed {
             closest: rules.name.clone(),
             allows: rules.globs(self.field).map(str::to_owned).collect(),
         })
     }
+}
+
+/// The policy that allows most of a request; of several that allow as much, the first by name.
+fn closest<'a>(governance: &'a Governance, subject: Subject<'_>, asked: &[(Field, Vec<String>)]) -> Option<&'a Rules> {
+    let allowed = |rules: &Rules| -> usize {
+        let of = |(field, items): &(Field, Vec<String>)| {
+            items.iter().filter(|item| rules.allows(*field, item, subject)).count()
+        };
+        asked.iter().map(of).sum()
+    };
+    governance.policies.iter().map(AsRef::as_ref).rev().max_by_key(|rules| allowed(rules))
 }
 
 /// When an approval ends; one whose end cannot be read has ended.

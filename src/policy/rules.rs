@@ -3,18 +3,13 @@
 use jiff::SignedDuration;
 
 use crate::api::{
-    DurationBounds, GrantType, KeyType, Kind, LongDuration, OnViolation, RegistrationPolicySpec,
-    TokenEndpointAuthMethod, UriScheme, selects,
+    DurationBounds, GrantType, KeyType, Kind, LongDuration, OWN_CLIENT_IDS, OWN_SERVICE_NAMES, OnViolation,
+    RegistrationPolicySpec, TokenEndpointAuthMethod, UriScheme, selects,
 };
 use crate::config;
 
 use super::glob::Glob;
 use super::{Field, Subject};
-
-/// The DNS names that a policy allows which says nothing of them: those of the namespace's own Services.
-pub const OWN_SERVICE_NAMES: [&str; 2] = ["*.{namespace}.svc", "*.{namespace}.svc.cluster.local"];
-/// The client IDs that a policy allows which says nothing of them.
-pub const OWN_CLIENT_IDS: &str = "{namespace}.*";
 
 /// Hosts that are the machine itself (RFC 8252 section 7.3): only there is http enough.
 const LOOPBACK_HOSTS: [&str; 3] = ["localhost", "127.0.0.1", "::1"];
@@ -59,7 +54,7 @@ pub struct Bounds {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{field}: {problem}")]
 pub struct Invalid {
-    /// The field's path, as below `spec`.
+    /// The field's path, below `spec` of an object or from the top of a configuration.
     pub field: String,
     /// What is wrong with it.
     pub problem: String,
@@ -115,34 +110,21 @@ impl Rules {
         })
     }
 
-    /// The rules of the configured policy.
+    /// The rules of the configured policy: those of an object for every namespace that says the same.
     pub fn of_config(policy: &config::Policy) -> Result<Self, Invalid> {
-        let config::Policy { enabled: _, name, redirect_uris, client_secret, certificate, access_token, .. } = policy;
-        Ok(Self {
-            name: name.clone(),
-            on_violation: OnViolation::Keep,
-            most_registrations: None,
-            most_credentials: None,
-            allowed: [
-                globs("policy.scopes", &policy.scopes)?,
-                globs("policy.audiences", &policy.audiences)?,
-                globs("policy.resourceAudiences", &policy.resource_audiences)?,
-                globs("policy.redirectURIs.hosts", &redirect_uris.hosts)?,
-                globs("policy.customers", &policy.customers)?,
-                globs("policy.customerGroups", &policy.customer_groups)?,
-                globs("policy.dnsNames", &policy.dns_names)?,
-            ],
-            needs_approval: Globs::default(),
-            redirect_schemes: redirect_uris.schemes.clone().unwrap_or_else(|| vec![UriScheme::Https]),
-            client_ids: globs("policy.clientIDs", &policy.client_ids)?,
+        let spec = RegistrationPolicySpec {
+            scopes: policy.scopes.clone(),
+            audiences: policy.audiences.clone(),
+            resource_audiences: policy.resource_audiences.clone(),
+            customers: policy.customers.clone(),
+            customer_groups: policy.customer_groups.clone(),
+            redirect_uris: Some(policy.redirect_uris.clone()),
+            client_ids: Some(policy.client_ids.clone()),
+            dns_names: Some(policy.dns_names.clone()),
             kinds: Some(policy.kinds.clone()),
-            key_types: None,
-            grant_types: None,
-            auth_methods: None,
-            client_secret: Bounds::of(client_secret),
-            certificate: Bounds::of(certificate),
-            access_token: Bounds::of(access_token),
-        })
+            ..RegistrationPolicySpec::default()
+        };
+        Self::of_object(&policy.name, &spec, policy).map_err(|invalid| invalid.below("policy"))
     }
 
     /// What grants are recorded under.
@@ -218,6 +200,12 @@ impl Rules {
     /// The globs of client IDs, as they were written: for people.
     pub fn client_id_globs(&self) -> impl Iterator<Item = &str> {
         self.client_ids.iter().map(Glob::as_str)
+    }
+}
+
+impl Invalid {
+    fn below(self, parent: &str) -> Self {
+        Self { field: format!("{parent}.{}", self.field), ..self }
     }
 }
 
@@ -345,6 +333,9 @@ mod tests {
 
     #[test]
     fn what_cannot_be_understood_is_named_with_its_field() {
+        let configured = config::Policy { scopes: vec!["{team}".into()], ..config::Policy::default() };
+        let invalid = Rules::of_config(&configured).unwrap_err().to_string();
+        assert_eq!(invalid, "policy.scopes[0]: {team}: braces are for {namespace} and {name} alone");
         let of = |spec: RegistrationPolicySpec| {
             Rules::of_object("p", &spec, &config::Policy::default()).unwrap_err().to_string()
         };
