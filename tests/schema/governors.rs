@@ -1,4 +1,4 @@
-//! The same for the kinds that govern registrations: by kind, specs that are accepted and specs that are refused.
+//! The kinds that govern registrations: by kind, specs that are accepted and specs that are refused.
 
 use serde_json::{Value, json};
 
@@ -69,6 +69,7 @@ pub(crate) const REFUSED: &[(&str, &str, &[&str])] = &[
         &["spec.scopes[0]", "should match", "namespace"],
     ),
     ("RegistrationPolicy", "{namespaceSelector: {}, scopes: [a, a]}", &["spec.scopes[1]: Duplicate value"]),
+    ("RegistrationPolicy", "{namespaceSelector: {}, redirectURIs: {}}", &["spec.redirectURIs.hosts: Required value"]),
     (
         "RegistrationPolicy",
         "{namespaceSelector: {}, redirectURIs: {hosts: []}}",
@@ -97,6 +98,11 @@ pub(crate) const REFUSED: &[(&str, &str, &[&str])] = &[
     ),
     (
         "RegistrationPolicy",
+        "{namespaceSelector: {}, durations: {certificate: {max: 4y}}}",
+        &["spec.durations.certificate.max"],
+    ),
+    (
+        "RegistrationPolicy",
         "{namespaceSelector: {}, limits: {credentials: 17}}",
         &["spec.limits.credentials", "should be less than or equal to 16"],
     ),
@@ -116,6 +122,16 @@ pub(crate) const REFUSED: &[(&str, &str, &[&str])] = &[
         "RegistrationApproval",
         "{registration: {namespace: shop, name: storefront}}",
         &["spec", "an approval approves something"],
+    ),
+    (
+        "RegistrationApproval",
+        "{registration: {name: storefront}, scopes: [a]}",
+        &["spec.registration.namespace: Required value"],
+    ),
+    (
+        "RegistrationApproval",
+        "{registration: {namespace: shop, name: storefront}, scopes: ['a b']}",
+        &["spec.scopes[0]", "should match"],
     ),
     (
         "RegistrationApproval",
