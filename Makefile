@@ -59,7 +59,7 @@ control-plane: ## build kube-apiserver, etcd, kubectl, helm into a cache (once, 
 	@$(CONTROL_PLANE)
 
 .PHONY: bench bench-registrations bench-policies bench-token
-bench: bench-registrations bench-policies bench-token ## all figures, printed and not asserted (about 20 minutes after the build)
+bench: bench-registrations bench-policies bench-token ## all figures, printed and not asserted
 
 bench-registrations: ## registrations until Ready, beside what the API server allows; ARGS='n=1000 rounds=3'
 	$(WITH_CONTROL_PLANE) cargo bench --locked --bench registrations -- $(ARGS)
