@@ -22,6 +22,7 @@ use appreg::token_service::documents::names_tag;
 use appreg::token_service::form::Form;
 use appreg::token_service::forwarded;
 use appreg::token_service::peer::Peer;
+use appreg::token_service::texts::Texts;
 use aws_lc_rs::rand::SystemRandom;
 use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair as _};
 use base64::Engine as _;
@@ -252,7 +253,7 @@ fn ledger_entry(data: &[u8]) {
     assert_eq!(entry.name(), name, "an entry under another's name");
     let again = Entry::parse(&name, Some(&entry.to_json()));
     assert_eq!(again.as_ref(), Ok(&entry), "an entry is read otherwise when it is written again");
-    let client = Client::of(entry);
+    let client = Client::of(entry, &Texts::default());
     assert!(client.scope.split(' ').all(|scope| scope.is_ascii() && !scope.contains(['"', '\\'])), "RFC 6749 §3.3");
     if let Match::Accepted(accepted) = client.match_client_secret(Digest::of(b"x"), NOW) {
         assert!(accepted.not_after > NOW, "accepted after its end");

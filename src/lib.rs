@@ -24,6 +24,7 @@ pub mod api;
 pub mod config;
 
 // The core: pure. No async, no clock, no client, no randomness.
+pub mod jws;
 pub mod rotation;
 
 pub mod ledger;

@@ -99,6 +99,29 @@ impl<T, N: Clone + Ord> Store<T, N> {
 
     /// Takes what the watch says, and returns what is different: after a list also what vanished.
     pub fn apply(&mut self, change: Change<T, N>) -> Vec<Changed<T, N>> {
+        let mut all = Vec::new();
+        self.apply_each(change, |_, changed| all.push(changed));
+        all
+    }
+
+    /// The same, handed over one by one once all is applied: a first list of very many objects makes no second one.
+    pub fn apply_each(&mut self, change: Change<T, N>, mut each: impl FnMut(&Self, Changed<T, N>)) {
+        match change {
+            Change::Listed { items, version } if self.objects.is_empty() && self.removed.is_empty() => {
+                self.first_list(items, version);
+                for object in self.objects.keys() {
+                    each(self, Changed { object: object.clone(), before: None });
+                }
+            }
+            change => {
+                for changed in self.changed_by(change) {
+                    each(self, changed);
+                }
+            }
+        }
+    }
+
+    fn changed_by(&mut self, change: Change<T, N>) -> Vec<Changed<T, N>> {
         match change {
             Change::Listed { items, version } => self.listed(items, version),
             Change::Applied(item) => {
@@ -164,9 +187,6 @@ impl<T, N: Clone + Ord> Store<T, N> {
         self.shown = version;
         // What we wrote while the list was under way stands against it.
         let stands = |own: u64| own > version && !went_back;
-        if self.objects.is_empty() && self.removed.is_empty() {
-            return self.first_list(items);
-        }
         let listed: BTreeSet<N> = items.iter().map(|item| item.object.clone()).collect();
         self.removed.retain(|object, removed| stands(*removed) || (listed.contains(object) && !went_back));
         let vanished: Vec<N> = self
@@ -191,10 +211,10 @@ impl<T, N: Clone + Ord> Store<T, N> {
     }
 
     /// There is nothing to hold it against. Made at once, the map has no gaps: of very many objects that is much.
-    fn first_list(&mut self, items: Vec<Item<T, N>>) -> Vec<Changed<T, N>> {
+    fn first_list(&mut self, items: Vec<Item<T, N>>, version: u64) {
         let held = |Item { object, version, value }| (object, Held { version, value, source: Source::Shown });
         self.objects = items.into_iter().map(held).collect();
-        self.objects.keys().map(|object| Changed { object: object.clone(), before: None }).collect()
+        self.shown = version;
     }
 
     /// Takes `item` unless something at least as new is known.

@@ -8,8 +8,9 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use subtle::ConstantTimeEq as _;
 
-use super::verifying_key::VerifyingKey;
+use super::texts::Texts;
 use crate::api::{Kind, TokenEndpointAuthMethod};
+use crate::jws::key::VerifyingKey;
 use crate::ledger::{Credential, Digest, Verifier};
 use crate::rotation;
 
@@ -74,13 +75,13 @@ impl Proofs {
     ///
     /// A key that cannot be parsed is left out: its certificate still counts for TLS, and the other keys for assertions.
     #[must_use]
-    pub fn of(credentials: &BTreeMap<String, Credential>) -> Option<Box<Self>> {
+    pub fn of(credentials: &BTreeMap<String, Credential>, texts: &Texts) -> Option<Box<Self>> {
         let (mut keys, mut certificates, mut subjects) = (Vec::new(), Vec::new(), Vec::new());
         for (name, credential) in credentials {
             if credential.subject.is_none() && credential.revisions.iter().all(|r| r.verifier.jwk().is_none()) {
                 continue;
             }
-            let entry: Arc<str> = name.as_str().into();
+            let entry = texts.shared(name);
             subjects.extend(credential.subject.as_ref().map(|subject| AcceptedSubject {
                 entry: entry.clone(),
                 subject: subject.as_str().into(),
@@ -136,7 +137,7 @@ mod tests {
     use serde_json::{Value, json};
 
     fn proofs(credentials: &Value) -> Option<Box<Proofs>> {
-        Proofs::of(&serde_json::from_value(credentials.clone()).unwrap())
+        Proofs::of(&serde_json::from_value(credentials.clone()).unwrap(), &Texts::default())
     }
 
     fn revision(verifier: &Value) -> Value {

@@ -18,9 +18,9 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::metrics::{ClusterKeyRead, Metrics};
-use super::verifying_key::VerifyingKey;
 use crate::admin::{Condition, Readiness};
 use crate::clock::Clock;
+use crate::jws::key::VerifyingKey;
 use crate::kubernetes::client::{Error, call};
 
 /// The cluster's discovery document (`OpenID` Connect Discovery §4), for its issuer alone: the `jwks_uri` in it may be an

@@ -12,6 +12,7 @@ use jiff::Timestamp;
 use subtle::{Choice, ConstantTimeEq as _};
 
 use super::accepted::Proofs;
+use super::texts::Texts;
 use crate::api::{GrantType, TokenEndpointAuthMethod};
 use crate::ledger::{Digest, Entry, Verifier};
 use crate::rotation;
@@ -38,7 +39,7 @@ pub struct Client {
     /// The client identifier.
     pub id: Box<str>,
     /// All that is granted, in the order of their names, separated by spaces.
-    pub scope: Box<str>,
+    pub scope: Arc<str>,
     /// The ways in which it may authenticate.
     pub methods: Methods,
     /// Whether it may use the client credentials grant (RFC 6749 §4.4).
@@ -206,9 +207,9 @@ impl FromIterator<TokenEndpointAuthMethod> for Methods {
 }
 
 impl Client {
-    /// What an entry means to the token endpoint.
+    /// What an entry means to the token endpoint. Its texts are those of other clients where they are the same.
     #[must_use]
-    pub fn of(entry: Entry) -> Self {
+    pub fn of(entry: Entry, texts: &Texts) -> Self {
         let names = |granted: BTreeMap<String, String>| granted.into_keys().collect::<Vec<_>>();
         // A scope that RFC 6749 §3.3 does not allow could not be asked for, nor stand in a list.
         let scopes = |granted: BTreeMap<String, String>| {
@@ -219,7 +220,7 @@ impl Client {
         let mut tokens_from = Vec::with_capacity(entry.credentials.len());
         let of_client = Some(entry.created_at).max(entry.revoked_before);
         for (name, credential) in &entry.credentials {
-            let name: Arc<str> = name.as_str().into();
+            let name = texts.shared(name);
             let from = of_client.max(credential.revoked_before).map(rotation::whole_seconds_up);
             tokens_from.push((name.clone(), from.map_or(i64::MIN, Timestamp::as_second)));
             for revision in &credential.revisions {
@@ -240,11 +241,11 @@ impl Client {
         };
         Self {
             id: entry.client_id.into(),
-            scope: scopes(grant.scopes).into(),
+            scope: texts.shared(&scopes(grant.scopes)),
             granted: (granted != Granted::NOTHING).then(|| Box::new(granted)),
             methods: grant.auth_methods.into_iter().collect(),
             has_client_credentials: grant.grant_types.is_none_or(|types| types.contains(&GrantType::ClientCredentials)),
-            proofs: Proofs::of(&entry.credentials),
+            proofs: Proofs::of(&entry.credentials, texts),
             tokens_from: tokens_from.into(),
             accepted: accepted.into(),
         }
@@ -339,10 +340,11 @@ mod tests {
 
     #[test]
     fn every_live_revision_is_accepted_and_only_while_it_is_valid() {
-        let client = Client::of(entry(&[
+        let revisions = [
             ("web", "old", "2026-01-01T00:00:00Z", "2026-02-01T00:00:00Z"),
             ("web", "new", "2026-01-20T00:00:00Z", "2026-03-01T00:00:00Z"),
-        ]));
+        ];
+        let client = Client::of(entry(&revisions), &Texts::default());
         let during = "2026-01-25T00:00:00Z";
         assert!(matches!(worth(&client, "old", during), Match::Accepted(_)));
         assert!(matches!(worth(&client, "new", during), Match::Accepted(_)));
@@ -361,7 +363,7 @@ mod tests {
                 ("b", "same", "2026-01-01T00:00:00Z", "2026-03-01T00:00:00Z"),
                 ("c", "same", "2026-01-01T00:00:00Z", "2026-02-01T00:00:00Z"),
             ];
-            let client = Client::of(entry(&order.map(|index: usize| revisions[index])));
+            let client = Client::of(entry(&order.map(|index: usize| revisions[index])), &Texts::default());
             let Match::Accepted(found) = worth(&client, "same", "2026-01-25T00:00:00Z") else { panic!() };
             assert_eq!(&*found.entry, "b");
         }
@@ -375,13 +377,13 @@ mod tests {
         ]);
         let at = |text: &str| text.parse::<Timestamp>().unwrap();
         entry.credentials.get_mut("web").unwrap().revoked_before = Some(at("2026-01-03T00:00:00.5Z"));
-        let client = Client::of(entry.clone());
+        let client = Client::of(entry.clone(), &Texts::default());
         assert!(client.is_good("api", at("2026-01-01T00:00:00Z")), "createdAt");
         assert!(!client.is_good("api", at("2025-12-31T23:59:59Z")));
         assert!(client.is_good("web", at("2026-01-03T00:00:01Z")), "revokedBefore of the entry");
         assert!(!client.is_good("web", at("2026-01-03T00:00:00Z")), "tokens have whole seconds");
         entry.revoked_before = Some(at("2026-01-04T00:00:00Z"));
-        let client = Client::of(entry);
+        let client = Client::of(entry, &Texts::default());
         for name in ["api", "web"] {
             assert!(client.is_good(name, at("2026-01-04T00:00:00Z")), "revokedBefore of the client");
             assert!(!client.is_good(name, at("2026-01-03T23:59:59Z")));
@@ -392,7 +394,7 @@ mod tests {
     #[test]
     fn a_client_is_found_by_its_identifier_and_removed_by_its_secrets_name() {
         let directory = Directory::default();
-        directory.put(Key::of("default", "shop.storefront"), Arc::new(Client::of(entry(&[]))));
+        directory.put(Key::of("default", "shop.storefront"), Arc::new(Client::of(entry(&[]), &Texts::default())));
         assert_eq!(directory.client("default", "shop.storefront").unwrap().id.as_ref(), "shop.storefront");
         assert!(directory.client("default", "shop.other").is_none());
         assert!(directory.client("partners", "shop.storefront").is_none());

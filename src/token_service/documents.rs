@@ -9,9 +9,9 @@ use super::issuer::Issuer;
 use super::metrics::{Endpoint, Outcome};
 use super::refusal::Refusal;
 use super::service::{Body, Service};
-use super::verifying_key::JwsAlgorithm;
 use crate::api::TokenEndpointAuthMethod;
 use crate::config::Server;
+use crate::jws::key::JwsAlgorithm;
 
 /// How long anyone may keep the documents: much shorter than the time a key is published before it signs.
 const CACHE_CONTROL: HeaderValue = HeaderValue::from_static("public, max-age=300");

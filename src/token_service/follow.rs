@@ -16,6 +16,7 @@ use super::directory::{Client, Directory, Key};
 use super::issuer::{Others, Published};
 use super::keys::{self, LoadedKeys, SigningKeys};
 use super::lists::{Lists, Shown};
+use super::texts::Texts;
 use super::tls::{self, Serving, ServingCertificate};
 use crate::api::names::LEDGER_SECRET_TYPE;
 use crate::clock::Clock;
@@ -75,6 +76,7 @@ pub struct Follower {
     served: Served,
     clock: Arc<dyn Clock>,
     seen: Mutex<Store<Seen, Place>>,
+    texts: Texts,
     unreadable: Family<UnreadableLabels, Gauge>,
 }
 
@@ -116,9 +118,7 @@ impl Served {
 }
 
 impl Seen {
-    /// Reads a Secret.
-    #[must_use]
-    pub fn at_the_door(secret: &Secret) -> Self {
+    fn of(secret: &Secret, texts: &Texts) -> Self {
         let field = |name: &str| secret.data.as_ref().and_then(|data| data.get(name)).map(|bytes| bytes.0.as_slice());
         let name = secret.metadata.name.as_deref().unwrap_or_default();
         match name {
@@ -133,7 +133,7 @@ impl Seen {
             // The type cannot be changed, a label can: a stripped one must not shut anyone out.
             _ if secret.type_.as_deref() == Some(LEDGER_SECRET_TYPE) => {
                 match Entry::parse(name, field(ledger::FIELD)) {
-                    Ok(entry) => Self::Client(Arc::new(Client::of(entry))),
+                    Ok(entry) => Self::Client(Arc::new(Client::of(entry, texts))),
                     Err(problem) => Self::UnreadableEntry(Box::new(problem)),
                 }
             }
@@ -169,7 +169,7 @@ impl Follower {
             "Objects in the ledger namespace that cannot be read, so that what was understood before is served",
             unreadable.clone(),
         );
-        Self { served, clock, seen: Mutex::default(), unreadable }
+        Self { served, clock, seen: Mutex::default(), texts: Texts::default(), unreadable }
     }
 
     /// What is filled.
@@ -178,13 +178,17 @@ impl Follower {
         &self.served
     }
 
+    /// Reads a Secret, to what is kept of it.
+    #[must_use]
+    pub fn at_the_door(&self, secret: &Secret) -> Seen {
+        Seen::of(secret, &self.texts)
+    }
+
     /// Takes what the watch says.
     pub fn apply(&self, change: Change<Seen, Place>) {
         let is_list = matches!(change, Change::Listed { .. });
         let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
-        for changed in seen.apply(change) {
-            self.take(&seen, &changed);
-        }
+        seen.apply_each(change, |seen, changed| self.take(seen, &changed));
         drop(seen);
         if is_list {
             self.served.directory.set_complete();
@@ -193,7 +197,7 @@ impl Follower {
 
     /// Takes a Secret that was just read live.
     pub fn found(&self, secret: &Secret) -> Found {
-        let value = Seen::at_the_door(secret);
+        let value = self.at_the_door(secret);
         let place = Place::of(secret);
         let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
         let Some(changed) = seen.found(&place, Some((version_of(secret), value))) else { return Found::Same };
@@ -343,7 +347,7 @@ mod tests {
         }
 
         fn applied(&self, secret: &Secret) {
-            let value = Seen::at_the_door(secret);
+            let value = self.follower.at_the_door(secret);
             self.follower.apply(Change::Applied(Item {
                 object: Place::of(secret),
                 version: version_of(secret),
@@ -355,7 +359,7 @@ mod tests {
             let item = |secret: &Secret| Item {
                 object: Place::of(secret),
                 version: version_of(secret),
-                value: Seen::at_the_door(secret),
+                value: self.follower.at_the_door(secret),
             };
             self.follower.apply(Change::Listed { items: secrets.iter().map(item).collect(), version });
         }

@@ -34,10 +34,10 @@ pub mod request;
 mod revocation;
 pub mod server;
 pub mod service;
+pub mod texts;
 pub mod tls;
 pub mod token_endpoint;
 pub mod verified;
-pub mod verifying_key;
 
 mod health;
 mod impatient;
@@ -60,7 +60,7 @@ use crate::kubernetes::client::Clients;
 use crate::kubernetes::watch::{Health, Selection, Watch};
 use cluster_keys::ClusterKeys;
 use failures::{Failures, Rates};
-use follow::{Follower, Place, Seen, Served};
+use follow::{Follower, Place, Served};
 use lists::Writer;
 use live::LiveReader;
 use metrics::Metrics;
@@ -163,8 +163,8 @@ pub async fn run(
     let mut tasks = JoinSet::new();
     let watch_stop = stop.clone();
     tasks.spawn(async move {
-        let door = |secret| (Place::of(&secret), Seen::at_the_door(&secret));
-        let apply = move |change| follower.apply(change);
+        let door = |secret| (Place::of(&secret), follower.at_the_door(&secret));
+        let apply = |change| follower.apply(change);
         watch.run_named(door, apply, health_sender, watch_stop).await;
     });
     let admin_stop = stop.clone();

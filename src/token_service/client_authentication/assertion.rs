@@ -3,21 +3,17 @@
 //! Reading is pure. What can be refused without knowing the client is refused first, so it costs no signature and says
 //! nothing about clients; then the signature is verified, by a key of the client or by nobody's.
 
-use std::borrow::Cow;
-
-use base64::Engine as _;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use jiff::{SignedDuration, Timestamp};
-use serde::de::{Deserializer, IgnoredAny};
-use serde::{Deserialize, de::DeserializeOwned};
+use serde::Deserialize;
 
 use super::Proved;
 use crate::api::TokenEndpointAuthMethod;
+use crate::jws::key::{JwsAlgorithm, VerifyingKey, verify_in_vain};
+use crate::jws::{Audiences, Compact};
 use crate::rotation::{CLOCK_SKEW, add};
 use crate::token_service::accepted::AcceptedKey;
 use crate::token_service::directory::Client;
 use crate::token_service::refusal::Refusal;
-use crate::token_service::verifying_key::{JwsAlgorithm, VerifyingKey, verify_in_vain};
 
 /// The `client_assertion_type` of a JWT (RFC 7523 §2.2).
 pub const TYPE: &str = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer";
@@ -43,26 +39,12 @@ pub struct Assertion<'a> {
     pub(super) claims: Claims,
 }
 
-/// The header (RFC 7515 §4.1). Members that bring keys along (`jwk`, `jku`, `x5c`, `x5u`) are not looked at.
-#[derive(Deserialize)]
-struct Header<'a> {
-    #[serde(borrow)]
-    alg: Cow<'a, str>,
-    #[serde(default, borrow)]
-    typ: Option<Cow<'a, str>>,
-    #[serde(default)]
-    kid: Option<String>,
-    /// Whatever it lists, we have no extension (RFC 7515 §4.1.11).
-    #[serde(default, deserialize_with = "is_there")]
-    crit: bool,
-}
-
 /// The claims that matter (RFC 7519 §4.1). One that occurs twice makes the assertion malformed.
 #[derive(Deserialize)]
 pub(super) struct Claims {
     pub(super) iss: String,
     pub(super) sub: String,
-    aud: Audience,
+    aud: Audiences,
     pub(super) exp: NumericDate,
     #[serde(default)]
     pub(super) iat: Option<NumericDate>,
@@ -70,13 +52,6 @@ pub(super) struct Claims {
     pub(super) nbf: Option<NumericDate>,
     #[serde(default)]
     jti: Option<String>,
-}
-
-#[derive(Deserialize)]
-#[serde(untagged)]
-enum Audience {
-    One(String),
-    Several(Vec<String>),
 }
 
 /// Seconds since 1970, with or without a fraction (RFC 7519 §2).
@@ -91,16 +66,15 @@ impl<'a> Assertion<'a> {
         if text.len() > LONGEST_BYTES {
             return Err(malformed);
         }
-        let (message, signature) = text.rsplit_once('.').ok_or(malformed)?;
-        let (header, claims) = message.split_once('.').ok_or(malformed)?;
-        let header = URL_SAFE_NO_PAD.decode(header).map_err(|_| malformed)?;
-        let header: Header<'_> = object(utf_8(&header)?)?;
+        let jws = Compact::split(text).ok_or(malformed)?;
+        let header = jws.header().ok_or(malformed)?;
         let alg = JwsAlgorithm::named(&header.alg).ok_or(Refusal::AssertionAlgorithm)?;
-        if header.crit || !header.typ.as_deref().is_none_or(is_type) {
+        if header.is_critical || !header.typ.as_deref().is_none_or(is_type) {
             return Err(malformed);
         }
-        let signature = URL_SAFE_NO_PAD.decode(signature).map_err(|_| malformed)?;
-        Ok(Self { alg, kid: header.kid, message: message.as_bytes(), signature, claims: json(claims)? })
+        let signature = jws.signature().ok_or(malformed)?;
+        let claims = jws.claims().ok_or(malformed)?;
+        Ok(Self { alg, kid: header.kid, message: jws.message.as_bytes(), signature, claims })
     }
 
     /// Whether it claims to be made by the client itself. Anything else is somebody's who speaks for the client.
@@ -110,10 +84,7 @@ impl<'a> Assertion<'a> {
 
     /// Whether it is for this audience and nobody else: a string, or an array of one.
     pub(super) fn is_for(&self, audience: &str) -> bool {
-        match &self.claims.aud {
-            Audience::One(one) => one == audience,
-            Audience::Several(several) => matches!(several.as_slice(), [one] if one == audience),
-        }
+        matches!(&*self.claims.aud.0, [one] if one == audience)
     }
 
     /// Whether `iat` and `nbf` have come, but for the skew of clocks.
@@ -207,23 +178,6 @@ impl TryFrom<f64> for NumericDate {
     }
 }
 
-fn json<T: DeserializeOwned>(segment: &str) -> Result<T, Refusal> {
-    let bytes = URL_SAFE_NO_PAD.decode(segment).map_err(|_| Refusal::AssertionMalformed)?;
-    object(utf_8(&bytes)?)
-}
-
-/// A JSON object (RFC 7515 §4, RFC 7519 §4). serde would also take an array, its members by their order.
-fn object<'a, T: Deserialize<'a>>(text: &'a str) -> Result<T, Refusal> {
-    let text = text.trim_ascii_start();
-    let object = text.starts_with('{').then(|| serde_json::from_str(text).ok()).flatten();
-    object.ok_or(Refusal::AssertionMalformed)
-}
-
-/// RFC 7519 §7.2: UTF-8, also in the members that nobody here reads and serde passes over.
-fn utf_8(bytes: &[u8]) -> Result<&str, Refusal> {
-    std::str::from_utf8(bytes).map_err(|_| Refusal::AssertionMalformed)
-}
-
 /// `typ` of a client assertion: a plain JWT, or the explicit type of the revision of RFC 7523. What is typed as something
 /// else was made for something else (RFC 8725 §3.11).
 fn is_type(typ: &str) -> bool {
@@ -232,15 +186,14 @@ fn is_type(typ: &str) -> bool {
     subtype.eq_ignore_ascii_case("JWT") || subtype.eq_ignore_ascii_case("client-authentication+jwt")
 }
 
-fn is_there<'de, D: Deserializer<'de>>(deserializer: D) -> Result<bool, D::Error> {
-    IgnoredAny::deserialize(deserializer).map(|_| true)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::jws::key::VERIFICATIONS;
     use crate::ledger::Entry;
-    use crate::token_service::verifying_key::VERIFICATIONS;
+    use crate::token_service::texts::Texts;
+    use base64::Engine as _;
+    use base64::engine::general_purpose::URL_SAFE_NO_PAD;
     use proptest::prelude::*;
     use serde_json::{Value, json};
 
@@ -266,7 +219,7 @@ mod tests {
             "credentials": {"key": {"kind": "publicKey", "revisions": revisions}},
         }))
         .unwrap();
-        Client::of(entry)
+        Client::of(entry, &Texts::default())
     }
 
     #[test]

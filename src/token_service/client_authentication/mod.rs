@@ -244,8 +244,9 @@ mod tests {
     use http::HeaderValue;
     use serde_json::{Value, json};
 
+    use crate::jws::key::VERIFICATIONS;
     use crate::token_service::directory::{COMPARISONS, Key};
-    use crate::token_service::verifying_key::VERIFICATIONS;
+    use crate::token_service::texts::Texts;
 
     fn header_of(text: &str) -> Vec<u8> {
         format!("Basic {}", STANDARD.encode(text)).into_bytes()
@@ -327,7 +328,10 @@ mod tests {
             },
         });
         let directory = Directory::default();
-        directory.put(Key::of("default", "known"), Arc::new(Client::of(serde_json::from_value(entry).unwrap())));
+        directory.put(
+            Key::of("default", "known"),
+            Arc::new(Client::of(serde_json::from_value(entry).unwrap(), &Texts::default())),
+        );
         directory
     }
 

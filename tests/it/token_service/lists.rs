@@ -7,7 +7,7 @@ use appreg::clock::ManualClock;
 use appreg::kubernetes::version_of;
 use appreg::kubernetes::watch::{Change, Item};
 use appreg::shared_lists::{List, MOST_MARKS, Mark, NAMES, REVOKED_FIELD, USED_FIELD, index_of_client, seconds};
-use appreg::token_service::follow::{Follower, Place, Seen, Served};
+use appreg::token_service::follow::{Follower, Place, Served};
 use appreg::token_service::lists::{Lists, MOST_USED_OF_A_LIST, Writer};
 use appreg::token_service::metrics::Metrics;
 use appreg::token_service::refusal::Refusal;
@@ -182,7 +182,7 @@ impl Replica {
         let item = |secret: &Secret| Item {
             object: Place::of(secret),
             version: version_of(secret),
-            value: Seen::at_the_door(secret),
+            value: self.follower.at_the_door(secret),
         };
         let items = secrets.iter().map(item).collect();
         self.follower.apply(Change::Listed { items, version: self.api.version() });

@@ -1,4 +1,4 @@
-//! Public keys of others that verify JWS signatures (RFC 7515): those of clients, and the cluster's.
+//! Public keys that verify JWS signatures (RFC 7515): our own, those of clients, and the cluster's.
 //!
 //! A key is parsed once and verifies by the algorithms of its own type alone: what a token's header says is never enough
 //! to choose another, and neither `none` nor an HMAC is among them (RFC 8725 §3.1, §3.2).
@@ -126,6 +126,12 @@ impl VerifyingKey {
         self.kid.as_deref()
     }
 
+    /// The only algorithm that it may be used by, where its JWK names one (RFC 7517 §4.4).
+    #[must_use]
+    pub fn only_algorithm(&self) -> Option<JwsAlgorithm> {
+        self.alg
+    }
+
     /// Whether this key may be used by this algorithm.
     #[must_use]
     pub fn allows(&self, alg: JwsAlgorithm) -> bool {
@@ -158,7 +164,7 @@ impl VerifyingKey {
 #[cfg(test)]
 thread_local! {
     /// How many signatures this thread has verified.
-    pub(super) static VERIFICATIONS: std::cell::Cell<usize> = const { std::cell::Cell::new(0) };
+    pub(crate) static VERIFICATIONS: std::cell::Cell<usize> = const { std::cell::Cell::new(0) };
 }
 
 /// Verifies by a key that is nobody's: where there is no key to try, the work is the same.
