@@ -19,6 +19,7 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulConnection;
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::Semaphore;
+use tokio::task::yield_now;
 use tokio::time::{sleep, timeout};
 use tokio_rustls::{TlsAcceptor, server::TlsStream};
 use tokio_util::sync::CancellationToken;
@@ -95,6 +96,8 @@ const MOST_RESET_STREAMS: usize = 20;
 /// The most HTTP/2 streams that we have reset because the client broke the protocol (RUSTSEC-2024-0003): one more ends
 /// the connection.
 const MOST_BROKEN_STREAMS: usize = 128;
+/// How many connections are accepted before what is open has its turn.
+const ACCEPTS_AT_A_TIME: usize = 8;
 /// A failed accept (too many open files) is tried again after this long.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(20);
 
@@ -143,7 +146,11 @@ where
         });
         stop.run_until_cancelled(async {
             loop {
-                accept(&shared, &listener, &connections).await;
+                for _ in 0..ACCEPTS_AT_A_TIME {
+                    accept(&shared, &listener, &connections).await;
+                }
+                // Else a flood of them is taken up first, and every request waits for it.
+                yield_now().await;
             }
         })
         .await;
