@@ -31,6 +31,8 @@ const BINARY: &str = env!("CARGO_BIN_EXE_appreg");
 pub(crate) const SERVER_CORE: &str = "0";
 /// The core of the load generator.
 const CLIENT_CORE: &str = "1";
+/// Both go before everything else that this machine does now and then. Whoever may not ask for it goes without.
+const FIRST: [&str; 3] = ["nice", "-n", "-20"];
 const READY_WITHIN: Duration = Duration::from_mins(2);
 
 /// Which program is measured.
@@ -56,6 +58,14 @@ pub(crate) struct Target {
     around: Vec<Process>,
     plane: Option<ControlPlane>,
     _scratch: Option<tempfile::TempDir>,
+}
+
+/// What of the machine is in the figures.
+pub(crate) fn surroundings() -> Result<Vec<String>> {
+    let niceness = std::process::Command::new(FIRST[0]).args(&FIRST[1..]).arg("nice").output()?;
+    let niceness = String::from_utf8(niceness.stdout)?;
+    let congestion = std::fs::read_to_string("/proc/sys/net/ipv4/tcp_congestion_control")?;
+    Ok(vec![Pin::find().told(), format!("niceness {}, TCP congestion control {}", niceness.trim(), congestion.trim())])
 }
 
 /// What came of a load, and what strangers took of the machine meanwhile, in cores.
@@ -85,7 +95,8 @@ impl Target {
             create_clients(&plane, clients).await?;
             (operator.address(), operator.token_service(&plane).await?.process)
         };
-        Ok(Self { pin, directory, address, service, around: Vec::new(), plane: Some(plane), _scratch: None })
+        let around = pin.awake(&directory)?.into_iter().collect();
+        Ok(Self { pin, directory, address, service, around, plane: Some(plane), _scratch: None })
     }
 
     /// In front of the stand-in, whose clients have credentials of this kind.
@@ -116,7 +127,8 @@ impl Target {
             .env("KUBECONFIG", directory.join("kubeconfig"))
             .start()?;
         service.wait_for_http(&admin, "/readyz", READY_WITHIN).await?;
-        Ok(Self { pin, directory, address, service, around: vec![around], plane: None, _scratch: Some(scratch) })
+        let around = pin.awake(&directory)?.into_iter().chain([around]).collect();
+        Ok(Self { pin, directory, address, service, around, plane: None, _scratch: Some(scratch) })
     }
 
     /// Loads the token service from another process.
@@ -167,7 +179,9 @@ impl Pin {
 
     pub(crate) fn told(&self) -> String {
         match self {
-            Self::Taskset => format!("token service on core {SERVER_CORE}, generator on core {CLIENT_CORE} (taskset)"),
+            Self::Taskset => format!(
+                "token service on core {SERVER_CORE}, which an idle-class loop keeps awake, generator on core {CLIENT_CORE}"
+            ),
             Self::Nothing => "no taskset: nothing is pinned, and these are not figures of one core".to_owned(),
         }
     }
@@ -176,9 +190,20 @@ impl Pin {
     fn script(&self, directory: &Path, binary: &Path) -> Result<PathBuf> {
         let Self::Taskset = self else { return Ok(binary.to_owned()) };
         let path = directory.join("appreg-on-one-core");
-        std::fs::write(&path, format!("#!/bin/sh\nexec taskset -c {SERVER_CORE} '{}' \"$@\"\n", binary.display()))?;
+        let (first, binary) = (FIRST.join(" "), binary.display());
+        std::fs::write(&path, format!("#!/bin/sh\nexec {first} taskset -c {SERVER_CORE} '{binary}' \"$@\"\n"))?;
         std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o700))?;
         Ok(path)
+    }
+
+    /// A loop that has the server's core when nobody else wants it. A virtual core that halts is taken away, and comes
+    /// back up to milliseconds after the next request.
+    fn awake(&self, directory: &Path) -> Result<Option<Process>> {
+        let Self::Taskset = self else { return Ok(None) };
+        let ourselves = std::env::current_exe()?;
+        let program = Program::new("awake", "chrt", directory);
+        let program = program.args(["--idle", "0", "taskset", "-c", SERVER_CORE]).arg(ourselves).arg("role=awake");
+        program.start().map(Some)
     }
 
     /// Runs this benchmark in another role on this core, and returns what it printed.
@@ -186,8 +211,8 @@ impl Pin {
         let ourselves = std::env::current_exe()?;
         let mut command = match self {
             Self::Taskset => {
-                let mut command = supervised("taskset");
-                command.args(["-c", core]).arg(ourselves);
+                let mut command = supervised(FIRST[0]);
+                command.args(&FIRST[1..]).args(["taskset", "-c", core]).arg(ourselves);
                 command
             }
             Self::Nothing => supervised(ourselves),

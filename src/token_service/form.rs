@@ -3,6 +3,8 @@
 
 use std::borrow::Cow;
 
+use memchr::memchr2;
+
 use super::refusal::Refusal;
 
 /// The most `resource` parameters of a request.
@@ -81,7 +83,7 @@ pub(super) fn query_has_credentials(query: &str) -> bool {
 /// Undoes the form encoding: `+` is a space, `%` and two digits are a byte. `None` if that is not so, or if the result
 /// is not UTF-8.
 pub(super) fn decode(encoded: &[u8]) -> Option<Cow<'_, str>> {
-    if !encoded.iter().any(|byte| matches!(byte, b'+' | b'%')) {
+    if memchr2(b'+', b'%', encoded).is_none() {
         return std::str::from_utf8(encoded).ok().map(Cow::Borrowed);
     }
     let mut decoded = Vec::with_capacity(encoded.len());

@@ -14,8 +14,10 @@ use tokio::time::Instant;
 
 use super::refusal::Refusal;
 
-/// Once somebody was sent away, nobody but [`Depths::standing`] may wait until nobody was sent away for this long.
-const SHED_FOR: Duration = Duration::from_secs(1);
+/// Once a burst was too large, nobody but [`Depths::standing`] may wait for this long. Then it is tried again: a burst is
+/// answered in milliseconds, so among what is accepted in an overload that stays nobody notices. That somebody is sent
+/// away does not prolong it: a few clients who ask again at once would keep it up for ever, long after the overload.
+const SHED_FOR: Duration = Duration::from_secs(10);
 
 /// How many requests may wait at the same time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -69,7 +71,10 @@ impl Queue {
         }
         // Only here is the time looked at: it costs as much as all the rest.
         let now = u64::try_from(self.since.elapsed().as_nanos()).unwrap_or(u64::MAX);
-        if before < self.depths.burst && now >= self.sheds_until.load(Ordering::Relaxed) {
+        if now < self.sheds_until.load(Ordering::Relaxed) {
+            return None;
+        }
+        if before < self.depths.burst {
             return Some(place);
         }
         let until = now.saturating_add(u64::try_from(SHED_FOR.as_nanos()).unwrap_or(u64::MAX));
@@ -128,18 +133,23 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn once_somebody_was_sent_away_few_wait_until_nobody_was_for_a_second() {
+    async fn once_a_burst_was_too_large_few_wait_for_a_while_and_who_is_sent_away_does_not_prolong_it() {
         let queue = Queue::new(Depths { standing: 2, burst: 5 });
         take_their_turns(arrive(&queue, 6).await.0).await;
         for _ in 0..3 {
-            tokio::time::advance(SHED_FOR.mul_f64(0.999)).await;
-            let (waiting, refused) = arrive(&queue, 3).await;
-            assert_eq!((waiting.len(), refused), (2, 1), "whoever is sent away prolongs it");
+            tokio::time::advance(SHED_FOR.mul_f64(0.33)).await;
+            let (waiting, refused) = arrive(&queue, 5).await;
+            assert_eq!((waiting.len(), refused), (2, 3));
             take_their_turns(waiting).await;
         }
-        tokio::time::advance(SHED_FOR).await;
+        tokio::time::advance(SHED_FOR.mul_f64(0.01)).await;
         let (waiting, refused) = arrive(&queue, 5).await;
-        assert_eq!((waiting.len(), refused), (5, 0));
+        assert_eq!((waiting.len(), refused), (5, 0), "a burst is answered again");
+        take_their_turns(waiting).await;
+        let (waiting, refused) = arrive(&queue, 7).await;
+        assert_eq!((waiting.len(), refused), (5, 2), "and one that is too large begins it anew");
+        take_their_turns(waiting).await;
+        assert_eq!(arrive(&queue, 3).await.1, 1);
     }
 
     #[tokio::test]
