@@ -52,7 +52,7 @@ fn main() -> Result<()> {
     match arguments.role() {
         None => tokio::runtime::Runtime::new()?.block_on(measure(&arguments)),
         Some("load") => roles::load(&arguments),
-        Some("sign") => roles::sign(&arguments),
+        Some("sign" | "verify") => roles::bare(&arguments),
         Some("awake") => roles::stay_awake(),
         Some("stand-in") => tokio::runtime::Runtime::new()?.block_on(stand_in::serve(&arguments)),
         Some(role) => bail!("role={role} is none of this benchmark's"),
@@ -107,6 +107,7 @@ async fn measure(arguments: &Arguments) -> Result<()> {
 const RATE: &str = "answers/s, closed loop";
 const CPU: &str = "CPU per answer (user and system), µs";
 const SIGN: &str = "bare signature, same minute and core, µs";
+const VERIFY: &str = "bare verification, same minute and core, µs";
 const RATIO: &str = "CPU per answer / bare signature";
 const MEMORY: &str = "memory (VmRSS), MB";
 
@@ -168,7 +169,7 @@ fn tokens(options: &Options, target: &Target, alg: &str, shares: &[f64]) -> Resu
     let mut figures = Figures::default();
     let what = ["what=token".to_owned(), format!("clients={}", options.clients)];
     for _ in 0..options.rounds {
-        let sign = target.bare_signature(alg)?;
+        let sign = target.bare("sign", alg)?;
         let saturation = load(options, target, &what, 0.0)?;
         let rate = record(&saturation, &mut figures)?;
         let cpu = saturation.outcome.server_cpu * 1e6 / saturation.outcome.answers as f64;
@@ -254,6 +255,7 @@ async fn overload(options: &Options) -> Result<()> {
         figures.add("twice that on 512 connections: tokens/s", 0, outcome.answers as f64 / outcome.seconds);
         figures.add("tokens: p50, ms", 2, outcome.p50);
         figures.add("tokens: p99, ms", 2, outcome.p99);
+        figures.add("tokens: p99 of what no stall of the generator's core has touched, ms", 2, outcome.undisturbed_p99);
         figures.add("503 with Retry-After, per second", 0, outcome.sent_away as f64 / outcome.seconds);
         figures.add("503: p99, ms", 2, outcome.sent_away_p99);
         figures.add(BUSY, 2, outcome.busy);
@@ -280,6 +282,7 @@ async fn slow_connections(options: &Options) -> Result<()> {
         figures.add("half of that, in peace: p99, ms", 2, peace.outcome.p99);
         figures.add("the same beside 10,000 slow connections: p50, ms", 3, outcome.p50);
         figures.add(SIEGE, 2, outcome.p99);
+        figures.add("the same of what no stall of the generator's core has touched, ms", 2, outcome.undisturbed_p99);
         figures.add("the same: p99.9, ms", 2, outcome.p999);
         figures.add("slow connections that the generator sees open at the end", 0, outcome.slow_open as f64);
         figures.add(
@@ -303,9 +306,10 @@ const STRANGERS: &str = "cores that others used meanwhile";
 fn saturations(options: &Options, target: &Target, what: &[String]) -> Result<Figures> {
     let mut figures = Figures::default();
     for _ in 0..options.rounds {
-        let sign = target.bare_signature("ES256")?;
+        let [sign, verify] = [target.bare("sign", "ES256")?, target.bare("verify", "ES256")?];
         record(&load(options, target, what, 0.0)?, &mut figures)?;
         figures.add(SIGN, 1, sign.micros);
+        figures.add(VERIFY, 1, verify.micros);
         figures.add(MEMORY, 1, target.service.usage()?.memory as f64 / 1e6);
     }
     Ok(figures)

@@ -11,7 +11,8 @@ use anyhow::{Result, bail};
 use aws_lc_rs::rand::SystemRandom;
 use aws_lc_rs::rsa::KeySize;
 use aws_lc_rs::signature::{
-    ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, Ed25519KeyPair, RSA_PKCS1_SHA256, RsaKeyPair,
+    ECDSA_P256_SHA256_FIXED, ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, Ed25519KeyPair, KeyPair as _,
+    ParsedPublicKey, RSA_PKCS1_SHA256, RsaKeyPair,
 };
 use rustls::client::Resumption;
 use rustls::pki_types::pem::PemObject as _;
@@ -22,8 +23,8 @@ use crate::generator::{self, HELD_UP, Lives, Load, Order, Pace};
 use crate::requests;
 use crate::rig::{self, Arguments};
 
-/// How long bare signatures are made.
-const SIGN_FOR: Duration = Duration::from_secs(2);
+/// How long bare signatures are made, or verified.
+const BARE_FOR: Duration = Duration::from_secs(2);
 /// As long as what is signed in a token.
 const MESSAGE_BYTES: usize = 420;
 /// How many tokens are introspected again and again.
@@ -106,7 +107,7 @@ pub(crate) fn stay_awake() -> ! {
     }
 }
 
-/// What a bare signature costs.
+/// What a bare signature or verification costs.
 #[derive(Serialize, Deserialize)]
 pub(crate) struct Bare {
     /// CPU time, in microseconds.
@@ -115,19 +116,19 @@ pub(crate) struct Bare {
     pub held_up: f64,
 }
 
-/// Prints what one signature costs.
-pub(crate) fn sign(arguments: &Arguments) -> Result<()> {
+/// Prints what one signature costs, or one verification (`role=verify`).
+pub(crate) fn bare(arguments: &Arguments) -> Result<()> {
     let (random, message) = (SystemRandom::new(), [b'x'; MESSAGE_BYTES]);
-    let sign: Box<dyn Fn() -> Result<u8>> = match arguments.text("alg")? {
-        "ES256" => {
+    let once: Box<dyn Fn() -> Result<u8>> = match (arguments.text("role")?, arguments.text("alg")?) {
+        ("sign", "ES256") => {
             let key = EcdsaKeyPair::generate(&ECDSA_P256_SHA256_FIXED_SIGNING)?;
             Box::new(move || Ok(key.sign(&random, &message)?.as_ref()[0]))
         }
-        "EdDSA" => {
+        ("sign", "EdDSA") => {
             let key = Ed25519KeyPair::generate()?;
             Box::new(move || Ok(key.sign(&message).as_ref()[0]))
         }
-        "RS256" => {
+        ("sign", "RS256") => {
             let key = RsaKeyPair::generate(KeySize::Rsa2048)?;
             let signature = RefCell::new(vec![0; key.public_modulus_len()]);
             Box::new(move || {
@@ -135,12 +136,18 @@ pub(crate) fn sign(arguments: &Arguments) -> Result<()> {
                 Ok(signature.borrow()[0])
             })
         }
-        alg => bail!("alg={alg}"),
+        ("verify", "ES256") => {
+            let key = EcdsaKeyPair::generate(&ECDSA_P256_SHA256_FIXED_SIGNING)?;
+            let signature = key.sign(&random, &message)?;
+            let public = ParsedPublicKey::new(&ECDSA_P256_SHA256_FIXED, key.public_key())?;
+            Box::new(move || Ok(public.verify_sig(&message, signature.as_ref()).map(|()| 0)?))
+        }
+        (role, alg) => bail!("role={role} alg={alg}"),
     };
     let (started, before) = (Instant::now(), rig::cpu_of("self")?);
     let (mut count, mut held_up, mut last) = (0_u32, Duration::ZERO, started);
-    while last - started < SIGN_FOR {
-        black_box(sign()?);
+    while last - started < BARE_FOR {
+        black_box(once()?);
         count += 1;
         let now = Instant::now();
         if now - last > HELD_UP {

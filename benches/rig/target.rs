@@ -158,9 +158,9 @@ impl Target {
         Ok(Measured { outcome: serde_json::from_str(&said)?, strangers: machine.strangers_since(ours)? })
     }
 
-    /// What one bare signature costs on the token service's core now.
-    pub(crate) fn bare_signature(&self, alg: &str) -> Result<Bare> {
-        let said = self.pin.child(SERVER_CORE, &["role=sign".to_owned(), format!("alg={alg}")])?;
+    /// What one bare signature (`sign`) or verification (`verify`) costs on the token service's core now.
+    pub(crate) fn bare(&self, role: &str, alg: &str) -> Result<Bare> {
+        let said = self.pin.child(SERVER_CORE, &[format!("role={role}"), format!("alg={alg}")])?;
         Ok(serde_json::from_str(&said)?)
     }
 }

@@ -5,7 +5,7 @@
 //! runtime first looks at every other socket, and what has arrived there meanwhile is counted too.
 //!
 //! Who waits for something else, a body that is on its way or the API server, is not counted: a slow client takes no
-//! place from others here.
+//! place from others here. It waits for its turn again when its body has come.
 
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;

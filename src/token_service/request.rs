@@ -2,6 +2,7 @@
 
 use std::net::{IpAddr, Ipv6Addr};
 use std::pin::pin;
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures::FutureExt as _;
@@ -61,15 +62,31 @@ pub(super) async fn receive<'a>(
     }
     let mut body = pin!(Limited::new(body, LARGEST_BODY_BYTES).collect());
     // Nearly every body has come with its header: then there is nothing to time.
-    let result = match body.as_mut().now_or_never() {
-        Some(result) => result,
-        None => Box::pin(timeout(service.body_within, body)).await.map_err(|_| Refusal::BodyTimeout)?,
+    let result = if let Some(result) = body.as_mut().now_or_never() {
+        result
+    } else {
+        let late = Box::pin(timeout(service.body_within, body)).await.map_err(|_| Refusal::BodyTimeout)?;
+        // Those whose bodies were awaited can come all at once, too.
+        service.queue.turn().await?;
+        late
     };
     match result {
         Ok(body) => Ok(Received { issuer, parts, body: body.to_bytes() }),
         Err(error) if error.is::<LengthLimitError>() => Err(Refusal::BodyTooLarge),
         Err(_) => Err(Refusal::BodyMalformed),
     }
+}
+
+/// Lets a body come for nothing. A connection on which it is left unread is reset, and an answer may be lost with it.
+pub(super) async fn discard(within: Duration, mut body: Incoming) {
+    let frame = if body.is_end_stream() { return } else { body.frame().now_or_never() };
+    // As above: nearly every body has come, and in one piece.
+    if matches!(frame, Some(Some(Ok(_)))) && body.is_end_stream() {
+        return;
+    }
+    let rest = Limited::new(body, LARGEST_BODY_BYTES).collect();
+    // What does not come in time, or is too much, is left unread after all.
+    let _ = Box::pin(timeout(within, rest)).await;
 }
 
 /// One `Content-Type`, with or without parameters (RFC 9110 §8.3.1).

@@ -20,7 +20,7 @@ use super::live::LiveReader;
 use super::metrics::{Endpoint, Metrics, Outcome};
 use super::queue::{Depths, Queue};
 use super::refusal::Refusal;
-use super::request::{Received, receive};
+use super::request::{Received, discard, receive};
 use super::revocation::revoke;
 use super::token_endpoint::issue;
 use super::verified::Verified;
@@ -50,7 +50,7 @@ pub struct Service {
     pub(super) clock: Arc<dyn Clock>,
     pub(super) body_within: Duration,
     pub(super) metrics: Metrics,
-    queue: Queue,
+    pub(super) queue: Queue,
     configured: Issuer,
     others: Arc<Others>,
 }
@@ -134,8 +134,12 @@ impl Service {
             return not_allowed(HeaderValue::from_static("POST"));
         }
         let result = async {
+            // First: who is sent away has to cost as little as possible.
+            if let Err(refusal) = self.queue.turn().await {
+                discard(self.body_within, body).await;
+                return Err(refusal);
+            }
             let received = receive(self, issuer, parts, body).await?;
-            self.queue.turn().await?;
             respond(self, &received).await
         };
         match result.await {

@@ -22,6 +22,8 @@ use crate::signer::jwt::{self, VerifiedToken};
 const GENERATION_BYTES: usize = 8 * 1024 * 1024;
 /// What a token takes besides its texts; a guess too small costs memory, nothing else.
 const TOKEN_BYTES: usize = 512;
+/// What introspection says of most tokens fits in here.
+const TYPICAL_ANSWER_BYTES: usize = 512;
 
 /// An access token of ours.
 #[derive(Debug)]
@@ -115,7 +117,8 @@ impl Token {
         if verified.issuer != issuer.server.issuer {
             return None;
         }
-        let answer = serde_json::to_vec(&Answer::of(&verified)).ok()?;
+        let mut answer = Vec::with_capacity(TYPICAL_ANSWER_BYTES);
+        serde_json::to_writer(&mut answer, &Answer::of(&verified)).ok()?;
         Some(Self {
             // Every token of ours is minted for an entry.
             entry: verified.entry()?.to_owned(),

@@ -27,13 +27,13 @@ async fn read_all(stream: &mut TlsStream<TcpStream>) -> String {
     String::from_utf8(answer).unwrap()
 }
 
-async fn read_some(stream: &mut TlsStream<TcpStream>) -> String {
+pub(super) async fn read_some(stream: &mut TlsStream<TcpStream>) -> String {
     let mut answer = vec![0; 8192];
     let length = timeout(PATIENCE, stream.read(&mut answer)).await.unwrap().unwrap();
     String::from_utf8_lossy(&answer[..length]).into_owned()
 }
 
-fn head(body_bytes: usize) -> String {
+pub(super) fn head(body_bytes: usize) -> String {
     format!(
         "POST /token HTTP/1.1\r\nhost: a\r\ncontent-type: application/x-www-form-urlencoded\r\n\
          content-length: {body_bytes}\r\n\r\n"

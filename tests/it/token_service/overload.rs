@@ -7,6 +7,7 @@ use http::StatusCode;
 use tokio::io::AsyncWriteExt as _;
 use tokio::time::timeout;
 
+use super::connections::{head, read_some};
 use super::{Answer, CLIENT_SECRET, PATIENCE, TokenService, answer_of};
 
 const ID: &str = "shop.storefront";
@@ -65,6 +66,49 @@ async fn of_many_requests_at_once_those_that_fit_get_tokens_and_all_others_are_t
         let counted = format!(r#"appreg_token_service_requests_total{{endpoint="token",outcome="{outcome}"}} {count}"#);
         assert!(metrics.contains(&counted), "{counted} in\n{metrics}");
     }
+}
+
+#[tokio::test]
+async fn who_is_sent_away_keeps_the_connection_also_when_the_body_comes_after_its_header() {
+    let service = start(Depths { standing: 0, burst: 0 }).await;
+    let mut stream = service.connect("http/1.1").await;
+    for is_late in [false, true, true, false] {
+        let body = "x".repeat(100);
+        stream.write_all(head(body.len()).as_bytes()).await.unwrap();
+        if is_late {
+            // One thread: when another request has been answered, this one has been looked at.
+            assert!(is_sent_away(&service.token(ID, CLIENT_SECRET).await));
+        }
+        stream.write_all(body.as_bytes()).await.unwrap();
+        let answer = read_some(&mut stream).await;
+        assert!(answer.starts_with("HTTP/1.1 503") && answer.contains("retry-after: 1"), "{answer}");
+        assert!(!answer.contains("connection: close"), "{answer}");
+    }
+}
+
+#[tokio::test]
+async fn whoever_was_waited_for_takes_its_turn_again() {
+    let service = start(Depths { standing: 4, burst: 4 }).await;
+    let sent_away = async || {
+        let mut streams = Vec::new();
+        for _ in 0..32 {
+            let mut stream = service.connect("http/1.1").await;
+            stream.write_all(format!("{}grant_type=", head(100)).as_bytes()).await.unwrap();
+            streams.push(stream);
+        }
+        // Their headers came one by one; what is left of them comes together.
+        for stream in &mut streams {
+            stream.write_all("x".repeat(89).as_bytes()).await.unwrap();
+        }
+        let mut sent_away = 0;
+        for stream in &mut streams {
+            sent_away += usize::from(read_some(stream).await.starts_with("HTTP/1.1 503"));
+        }
+        sent_away
+    };
+    // As above: one flight that arrives whole has to be seen.
+    let seen = async { while sent_away().await == 0 {} };
+    timeout(PATIENCE, seen).await.unwrap();
 }
 
 #[tokio::test]
