@@ -72,8 +72,8 @@ pub struct Methods(u8);
 /// One revision of a client secret.
 #[derive(Debug)]
 pub struct AcceptedClientSecret {
-    /// The credential entry that it belongs to.
-    pub entry: Arc<str>,
+    /// The credential entry that it belongs to: [`Client::entry`] has its name.
+    entry: usize,
     /// From when on it is not accepted.
     pub not_after: Timestamp,
     minted_at: Timestamp,
@@ -220,13 +220,12 @@ impl Client {
         let mut tokens_from = Vec::with_capacity(entry.credentials.len());
         let of_client = Some(entry.created_at).max(entry.revoked_before);
         for (name, credential) in &entry.credentials {
-            let name = texts.shared(name);
             let from = of_client.max(credential.revoked_before).map(rotation::whole_seconds_up);
-            tokens_from.push((name.clone(), from.map_or(i64::MIN, Timestamp::as_second)));
+            tokens_from.push((texts.shared(name), from.map_or(i64::MIN, Timestamp::as_second)));
             for revision in &credential.revisions {
                 let Verifier::ClientSecret(verifier) = &revision.verifier else { continue };
                 accepted.push(AcceptedClientSecret {
-                    entry: name.clone(),
+                    entry: tokens_from.len() - 1,
                     not_after: revision.not_after,
                     minted_at: revision.minted_at,
                     sha256: verifier.sha256,
@@ -255,6 +254,12 @@ impl Client {
     #[must_use]
     pub fn granted(&self) -> &Granted {
         self.granted.as_deref().unwrap_or(const { &Granted::NOTHING })
+    }
+
+    /// The name of the credential entry that a client secret of this client belongs to.
+    #[must_use]
+    pub fn entry(&self, client_secret: &AcceptedClientSecret) -> Arc<str> {
+        self.tokens_from[client_secret.entry].0.clone()
     }
 
     /// Whether a token of a credential entry that was issued at this time is still good: the entry is in the ledger, and
@@ -365,7 +370,7 @@ mod tests {
             ];
             let client = Client::of(entry(&order.map(|index: usize| revisions[index])), &Texts::default());
             let Match::Accepted(found) = worth(&client, "same", "2026-01-25T00:00:00Z") else { panic!() };
-            assert_eq!(&*found.entry, "b");
+            assert_eq!(&*client.entry(found), "b");
         }
     }
 

@@ -149,6 +149,7 @@ async fn adding_a_policy_only_adds_and_the_ledger_says_by_what_each_item_was_gra
         "{why}"
     );
     until_granted(&room, "app", &[("read", &format!("policy/{one}"))]).await;
+    assert_eq!(room.event("app", Reason::PolicyDenied).await, why);
     let shown = room.stage.plane.kubectl(&["-n", &room.namespace, "get", "appreg", "app"]).await.unwrap().stdout;
     assert!(shown.contains("spec.scopes write is not allowed"), "kubectl get says why not: {shown}");
 

@@ -50,7 +50,7 @@ pub(super) fn check(
 ) -> Result<Proved, Refusal> {
     match client.match_client_secret(sha256, now) {
         Match::Accepted(revision) => {
-            Ok(Proved { method, entry: revision.entry.clone(), not_after: revision.not_after, certificate: None })
+            Ok(Proved { method, entry: client.entry(revision), not_after: revision.not_after, certificate: None })
         }
         Match::NotValidNow => Err(Refusal::NotValidNow),
         Match::Unknown => Err(Refusal::WrongClientSecret),
