@@ -75,12 +75,15 @@ impl fmt::Debug for Compact<'_> {
     }
 }
 
+/// RFC 8259 §2: fewer than ASCII has.
+const JSON_WHITESPACE: [char; 4] = [' ', '\t', '\n', '\r'];
+
 /// A JSON object (RFC 7515 §4, RFC 7519 §4), in UTF-8 also where nobody looks (§7.2): serde would pass over that, and
 /// would take an array for a struct, its members by their order.
 fn object<T: DeserializeOwned>(segment: &str) -> Option<T> {
     let bytes = URL_SAFE_NO_PAD.decode(segment).ok()?;
-    let text = std::str::from_utf8(&bytes).ok()?.trim_ascii_start();
-    if text.starts_with('{') { serde_json::from_str(text).ok() } else { None }
+    let text = std::str::from_utf8(&bytes).ok()?;
+    if text.trim_start_matches(JSON_WHITESPACE).starts_with('{') { serde_json::from_str(text).ok() } else { None }
 }
 
 fn is_there<'de, D: Deserializer<'de>>(deserializer: D) -> Result<bool, D::Error> {
@@ -178,8 +181,10 @@ mod tests {
 
     #[test]
     fn claims_are_an_object_in_utf_8() {
-        assert_eq!(claims(b"\n {\"a\":\"\xc3\xa9\"}"), Some(json!({"a": "é"})));
-        for payload in [&b""[..], b"[1]", b"\"a\"", b"{\"a\":\"\xff\"}", b"{\"a\":1", b"{}x", b"\xef\xbb\xbf{}"] {
+        assert_eq!(claims(b"\n\r\t {\"a\":\"\xc3\xa9\"}"), Some(json!({"a": "é"})));
+        for payload in
+            [&b""[..], b"[1]", b"\"a\"", b"{\"a\":\"\xff\"}", b"{\"a\":1", b"{}x", b"\xef\xbb\xbf{}", b"\x0c{}"]
+        {
             assert!(claims(payload).is_none(), "{payload:?}");
         }
         assert!(Compact::split("e30.e30=.AA").unwrap().claims::<Value>().is_none(), "no padding (RFC 7515 §2)");
