@@ -18,6 +18,7 @@ mod harness;
 mod schema;
 
 mod applied;
+mod audited;
 mod authorization_servers;
 mod canary;
 mod chart;
@@ -41,7 +42,6 @@ mod rbac;
 mod rbac_matrix;
 mod registration;
 mod replicas;
-mod requests;
 mod rotation;
 mod rules;
 mod signing_keys;

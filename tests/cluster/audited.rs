@@ -1,4 +1,5 @@
-//! What everything costs, in requests, exactly: by the API server's own audit log.
+//! What everything costs, in requests, exactly: by the API server's own audit log. It waits for a quiet minute, so its
+//! name lets it begin among the first.
 
 use std::time::Duration;
 
