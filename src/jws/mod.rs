@@ -10,20 +10,20 @@ use std::fmt;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use serde::de::{Deserialize, DeserializeOwned, Deserializer, IgnoredAny, SeqAccess, Visitor, value};
+use serde::Deserialize;
+use serde::de::{DeserializeOwned, Deserializer, IgnoredAny};
 
 /// A JWS in its three parts, each as it came.
-#[derive(Clone, Copy)]
 pub struct Compact<'a> {
     /// What the signature is over: header and payload with the dot between them.
-    pub message: &'a str,
+    pub message: &'a [u8],
     header: &'a str,
     payload: &'a str,
     signature: &'a str,
 }
 
 /// The header (RFC 7515 §4.1). Members that bring keys along (`jwk`, `jku`, `x5c`, `x5u`) are not looked at.
-#[derive(Debug, PartialEq, Eq, serde::Deserialize)]
+#[derive(Debug, PartialEq, Eq, Deserialize)]
 pub struct Header {
     /// The name of the algorithm.
     pub alg: String,
@@ -37,8 +37,16 @@ pub struct Header {
 }
 
 /// `aud` (RFC 7519 §4.1.3): one string, or an array of them.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Debug, Deserialize)]
+#[serde(from = "OneOrSeveral")]
 pub struct Audiences(pub Vec<String>);
+
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum OneOrSeveral {
+    One(String),
+    Several(Vec<String>),
+}
 
 impl<'a> Compact<'a> {
     /// Takes it apart at its two dots; `None` if there are fewer. A third one makes its payload unreadable.
@@ -46,7 +54,7 @@ impl<'a> Compact<'a> {
     pub fn split(text: &'a str) -> Option<Self> {
         let (message, signature) = text.rsplit_once('.')?;
         let (header, payload) = message.split_once('.')?;
-        Some(Self { message, header, payload, signature })
+        Some(Self { message: message.as_bytes(), header, payload, signature })
     }
 
     /// Reads the header; `None` if it is malformed, or has a member twice.
@@ -90,27 +98,12 @@ fn is_there<'de, D: Deserializer<'de>>(deserializer: D) -> Result<bool, D::Error
     IgnoredAny::deserialize(deserializer).map(|_| true)
 }
 
-impl<'de> Deserialize<'de> for Audiences {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct OneOrSeveral;
-
-        impl<'de> Visitor<'de> for OneOrSeveral {
-            type Value = Audiences;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a string or an array of strings")
-            }
-
-            fn visit_str<E>(self, one: &str) -> Result<Audiences, E> {
-                Ok(Audiences(vec![one.to_owned()]))
-            }
-
-            fn visit_seq<A: SeqAccess<'de>>(self, several: A) -> Result<Audiences, A::Error> {
-                Vec::deserialize(value::SeqAccessDeserializer::new(several)).map(Audiences)
-            }
+impl From<OneOrSeveral> for Audiences {
+    fn from(audiences: OneOrSeveral) -> Self {
+        match audiences {
+            OneOrSeveral::One(one) => Self(vec![one]),
+            OneOrSeveral::Several(several) => Self(several),
         }
-
-        deserializer.deserialize_any(OneOrSeveral)
     }
 }
 
@@ -141,7 +134,7 @@ mod tests {
         let text = compact(r#"{"alg":"ES256"}"#, br#"{"a":1}"#);
         let jws = Compact::split(&text).unwrap();
         assert_eq!((jws.signature(), jws.claims()), (Some(vec![1; 4]), Some(json!({"a": 1}))));
-        assert_eq!(format!("{}.AQEBAQ", jws.message), text);
+        assert_eq!([jws.message, b".AQEBAQ"].concat(), text.as_bytes());
         assert_eq!(format!("{jws:?}"), "Compact { .. }");
         for text in ["", "a", "a.b"] {
             assert!(Compact::split(text).is_none(), "{text}");

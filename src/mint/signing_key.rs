@@ -18,6 +18,7 @@ use jsonwebtoken::DecodingKey;
 use super::material::{key_from_pem, key_to_pem};
 use super::{Error, Material, PublicJwk, public_jwk};
 use crate::rotation::whole_seconds;
+use crate::signer::jwt::TYPE;
 use crate::signer::{Algorithm, KeyRecord};
 
 /// A new signing key.
@@ -102,7 +103,7 @@ impl SigningKey {
             return Err(Error::WrongKey);
         }
         // A thumbprint is base64url and needs no escaping.
-        let header = format!(r#"{{"alg":"{}","typ":"at+jwt","kid":"{kid}"}}"#, record.alg);
+        let header = format!(r#"{{"alg":"{}","typ":"{TYPE}","kid":"{kid}"}}"#, record.alg);
         let mut header = URL_SAFE_NO_PAD.encode(header).into_bytes();
         header.push(b'.');
         Ok(Self { kid, alg: record.alg, pair, header, jwk })

@@ -8,14 +8,15 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use serde::Deserialize;
 
+use super::Algorithm;
 use crate::jws::key::{JwsAlgorithm, VerifyingKey};
 use crate::jws::{Audiences, Compact};
 
 /// The longest token that is read, in bytes. The longest that a registration can ask for has about 40,000.
 pub const LONGEST_TOKEN_BYTES: usize = 64 * 1024;
 
-/// The type of an access token (RFC 9068 §2.1), as we write it.
-const TYPE: &str = "at+jwt";
+/// The type of an access token (RFC 9068 §2.1).
+pub const TYPE: &str = "at+jwt";
 
 /// The public half of a signing key, parsed once.
 #[derive(Clone, Debug)]
@@ -58,8 +59,8 @@ impl PublicKey {
     #[must_use]
     pub fn from_jwk(jwk: &serde_json::Value) -> Option<Self> {
         let key = VerifyingKey::from_jwk(jwk)?;
-        let is_ours = |alg| matches!(alg, JwsAlgorithm::Es256 | JwsAlgorithm::EdDsa | JwsAlgorithm::Rs256);
-        key.only_algorithm().filter(|alg| is_ours(*alg))?;
+        let alg = key.only_algorithm()?;
+        Algorithm::ALL.iter().find(|ours| ours.as_str() == alg.as_str())?;
         Some(Self { kid: key.kid()?.to_owned(), key: Arc::new(key) })
     }
 
@@ -98,7 +99,7 @@ pub fn verify<'a>(token: &[u8], keys: impl IntoIterator<Item = &'a PublicKey>) -
     }
     let (alg, kid) = (JwsAlgorithm::named(&header.alg)?, header.kid?);
     let key = keys.into_iter().find(|key| key.kid == kid)?;
-    if !key.key.verifies(alg, jws.message.as_bytes(), &jws.signature()?) {
+    if !key.key.verifies(alg, jws.message, &jws.signature()?) {
         return None;
     }
     jws.claims::<Wire>()?.into_token(kid)

@@ -14,9 +14,9 @@ use tokio::time::Instant;
 
 use super::refusal::Refusal;
 
-/// Once a burst was too large, nobody but [`Depths::standing`] may wait for this long. Then it is tried again: a burst is
-/// answered in milliseconds, so among what is accepted in an overload that stays nobody notices. That somebody is sent
-/// away does not prolong it: a few clients who ask again at once would keep it up for ever, long after the overload.
+/// Once a burst was too large, nobody but [`Depths::standing`] may wait for this long. Then it is tried again, which costs
+/// an overload that stays one burst in this time. That somebody is sent away does not prolong it: a few clients who ask
+/// again at once would keep it up for ever, long after the overload.
 const SHED_FOR: Duration = Duration::from_secs(10);
 
 /// How many requests may wait at the same time.

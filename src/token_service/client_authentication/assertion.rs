@@ -74,7 +74,7 @@ impl<'a> Assertion<'a> {
         }
         let signature = jws.signature().ok_or(malformed)?;
         let claims = jws.claims().ok_or(malformed)?;
-        Ok(Self { alg, kid: header.kid, message: jws.message.as_bytes(), signature, claims })
+        Ok(Self { alg, kid: header.kid, message: jws.message, signature, claims })
     }
 
     /// Whether it claims to be made by the client itself. Anything else is somebody's who speaks for the client.
