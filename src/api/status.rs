@@ -314,6 +314,8 @@ reasons! {
     IssuerConflict,
     /// An entry has as many live revisions as it may have; the next one waits for one of them to end.
     MintLimited,
+    /// The namespace is being deleted, so that no Secret can be created in it.
+    NamespaceTerminating,
     /// A quota of the namespace, or a limit of its policies, leaves no room.
     QuotaExceeded,
     /// A policy does not allow what is asked for.

@@ -340,7 +340,7 @@ impl Writer<'_> {
             }
             Err(error) if error.namespace_terminating() || error.namespace_missing() => {
                 let what = format!("the Secret {}", publish.name);
-                Err(Refused::NamespaceEnds(failed(&what, &error, None)))
+                Err(Refused::NamespaceEnds(failed(&what, &error, Some(Reason::NamespaceTerminating))))
             }
             Err(error) => {
                 let reason = if error.quota_exceeded() {

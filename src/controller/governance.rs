@@ -63,9 +63,19 @@ pub(crate) fn approval(DeserializeGuard(object): DeserializeGuard<RegistrationAp
     ApprovalObject(object.ok().map(|approval| Arc::new(approval.spec)))
 }
 
-/// Reduces a namespace to its labels.
-pub(crate) fn labels(namespace: PartialObjectMeta<Namespace>) -> BTreeMap<String, String> {
-    namespace.metadata.labels.unwrap_or_default()
+/// A namespace as it is kept.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct NamespaceObject {
+    /// `metadata.labels`.
+    pub(crate) labels: BTreeMap<String, String>,
+    /// Whether it is being deleted.
+    pub(crate) is_terminating: bool,
+}
+
+/// Reduces a namespace.
+pub(crate) fn namespace(namespace: PartialObjectMeta<Namespace>) -> NamespaceObject {
+    let is_terminating = namespace.metadata.deletion_timestamp.is_some();
+    NamespaceObject { labels: namespace.metadata.labels.unwrap_or_default(), is_terminating }
 }
 
 /// What the watches of policies, approvals and namespaces have shown.
@@ -75,7 +85,7 @@ pub(crate) struct Governors {
     configured: Option<Arc<Rules>>,
     pub(crate) policies: Store<PolicyObject>,
     approvals: Store<ApprovalObject>,
-    namespaces: Store<BTreeMap<String, String>>,
+    namespaces: Store<NamespaceObject>,
     /// Whether policies have been listed at all.
     lists_policies: bool,
     /// Whether namespaces have been listed at all.
@@ -137,15 +147,16 @@ impl Governors {
 
     /// Takes what the watch of namespaces says, and returns those whose policies are others now, and with them all whose
     /// labels are.
-    pub(crate) fn namespaces(&mut self, change: Change<BTreeMap<String, String>>) -> Relabelled {
+    pub(crate) fn namespaces(&mut self, change: Change<NamespaceObject>) -> Relabelled {
         let is_first = matches!(change, Change::Listed { .. }) && !std::mem::replace(&mut self.lists_namespaces, true);
         let (mut concerned, mut labels) = (BTreeSet::new(), BTreeSet::new());
         for Changed { object, before } in self.namespaces.apply(change) {
             let name = object.name.clone();
-            if before.as_ref() != self.namespaces.value(&object) {
+            let after = self.labels(&name);
+            if before.as_ref().map(|namespace| &namespace.labels) != after {
                 labels.insert(name.clone());
             }
-            let policies: BTreeSet<ObjectName> = match self.namespaces.value(&object) {
+            let policies: BTreeSet<ObjectName> = match after {
                 None => BTreeSet::new(),
                 Some(labels) => self
                     .policies
@@ -234,7 +245,16 @@ impl Governors {
 
     /// The labels of a namespace, if they are known.
     pub(crate) fn labels(&self, namespace: &str) -> Option<&BTreeMap<String, String>> {
-        self.namespaces.value(&ObjectName::new("", namespace))
+        self.namespace(namespace).map(|namespace| &namespace.labels)
+    }
+
+    /// Whether a namespace is known to be under deletion.
+    pub(crate) fn is_terminating(&self, namespace: &str) -> bool {
+        self.namespace(namespace).is_some_and(|namespace| namespace.is_terminating)
+    }
+
+    fn namespace(&self, name: &str) -> Option<&NamespaceObject> {
+        self.namespaces.value(&ObjectName::new("", name))
     }
 
     /// Whether any policy of a namespace limits how many registrations it has.
@@ -258,7 +278,8 @@ impl Governors {
     }
 
     fn selected_by(&self, selector: &LabelSelector) -> BTreeSet<Arc<str>> {
-        let namespaces = self.namespaces.iter().filter(|(_, labels)| selects(selector, labels).unwrap_or(false));
+        let namespaces =
+            self.namespaces.iter().filter(|(_, namespace)| selects(selector, &namespace.labels).unwrap_or(false));
         namespaces.map(|(object, _)| object.name.clone()).collect()
     }
 }
@@ -289,8 +310,8 @@ mod tests {
         }
     }
 
-    fn of_team(team: &str) -> BTreeMap<String, String> {
-        BTreeMap::from([("team".into(), team.into())])
+    fn of_team(team: &str) -> NamespaceObject {
+        NamespaceObject { labels: BTreeMap::from([("team".into(), team.into())]), is_terminating: false }
     }
 
     /// A thousand policies and a thousand namespaces, each policy for one of them.
@@ -341,12 +362,18 @@ mod tests {
     #[test]
     fn a_change_of_a_namespaces_labels_concerns_it_alone_and_only_if_it_matters() {
         let mut governors = thousand();
-        let mut labels = of_team("7");
-        labels.insert("colour".into(), "blue".into());
-        assert!(names(governors.namespaces(Change::Applied(item("ns7", 2000, labels))).policies).is_empty());
-        assert_eq!(names(governors.namespaces(Change::Applied(item("ns7", 2001, of_team("9")))).policies), ["ns7"]);
+        let mut namespace = of_team("7");
+        namespace.labels.insert("colour".into(), "blue".into());
+        let Relabelled { policies, labels } =
+            governors.namespaces(Change::Applied(item("ns7", 2000, namespace.clone())));
+        assert_eq!((names(policies), labels), (vec![], BTreeSet::from(["ns7".into()])));
+        namespace.is_terminating = true;
+        let Relabelled { policies, labels } = governors.namespaces(Change::Applied(item("ns7", 2001, namespace)));
+        assert_eq!((names(policies), labels), (vec![], BTreeSet::new()), "its end is none of its labels");
+        assert!(governors.is_terminating("ns7"));
+        assert_eq!(names(governors.namespaces(Change::Applied(item("ns7", 2002, of_team("9")))).policies), ["ns7"]);
         assert_eq!(selecting(&governors, "ns7"), ["9"]);
-        assert_eq!(names(governors.namespaces(Change::Applied(item("new", 2002, of_team("none")))).policies), ["new"]);
+        assert_eq!(names(governors.namespaces(Change::Applied(item("new", 2003, of_team("none")))).policies), ["new"]);
     }
 
     #[test]

@@ -110,7 +110,7 @@ fn gather(
     live: &BTreeMap<String, Option<Secret>>,
     ctx: &Context,
 ) -> Snapshot {
-    let facts_of = registration_fact(registration);
+    let facts_of = registration_fact(world, registration);
     // That there is no such server is for the plan to say.
     let named = servers.named(facts_of.spec.authorization_server());
     let keys = named.unwrap_or_else(|| servers.configured());
@@ -239,10 +239,12 @@ fn published(meta: &SecretMeta) -> Published {
     Published::parse(meta.annotations.get(api::names::PUBLISHED_ANNOTATION).map(String::as_str))
 }
 
-fn registration_fact(registration: &AppRegistration) -> Registration {
+fn registration_fact(world: &World, registration: &AppRegistration) -> Registration {
     let meta = &registration.metadata;
+    let namespace = meta.namespace.clone().unwrap_or_default();
     Registration {
-        namespace: meta.namespace.clone().unwrap_or_default(),
+        namespace_is_terminating: world.governors.is_terminating(&namespace),
+        namespace,
         name: meta.name.clone().unwrap_or_default(),
         uid: meta.uid.clone().unwrap_or_default(),
         generation: meta.generation.unwrap_or_default(),

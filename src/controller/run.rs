@@ -42,7 +42,7 @@ const TICK: Duration = Duration::from_secs(30);
 const MOST_ROUNDS: usize = 8;
 /// How long passes that are under way may take once the program stops.
 const DRAIN_WITHIN: Duration = Duration::from_secs(10);
-/// How long a registration in a namespace that is being deleted is left alone.
+/// How long a registration is left alone whose namespace turned out to be under deletion before its watch said so.
 const NAMESPACE_ENDS_AGAIN: SignedDuration = SignedDuration::from_mins(5);
 /// How long to wait after the keys could not be brought in order.
 const KEYS_AGAIN: Duration = Duration::from_secs(2);
@@ -389,8 +389,10 @@ async fn reconcile(ctx: &Context, object: &ObjectName, waiting: &AtomicUsize) ->
         }
         return match outcome.failure {
             None => Next::Wake(plan.wake),
-            // Trying again would only mint again: the registration is about to go, or the namespace hangs.
-            Some(_) if outcome.namespace_ends => Next::Wake(Some(rotation::add(now, NAMESPACE_ENDS_AGAIN))),
+            // Trying again would only mint again: the registration is about to go, or the namespace waits for its pods.
+            Some(_) if outcome.namespace_ends => {
+                Next::Wake(plan.wake.into_iter().chain([rotation::add(now, NAMESPACE_ENDS_AGAIN)]).min())
+            }
             Some(_) => Next::Again,
         };
     }

@@ -72,7 +72,7 @@ pub(super) fn spawn(
         }
         "namespaces" => {
             let watch = watch::<PartialObjectMeta<Namespace>>(name, Api::all(client));
-            tasks.spawn(follower.follow(watch, governance::labels, World::namespaces));
+            tasks.spawn(follower.follow(watch, governance::namespace, World::namespaces));
         }
         _ => {
             let mut watch = watch::<Secret>(name, Api::namespaced(client, &ctx.controller_namespace));

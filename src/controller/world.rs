@@ -13,7 +13,7 @@ use crate::kubernetes::store::{Changed, Store};
 use crate::kubernetes::watch::{Change, Item};
 use crate::ledger::Entry;
 
-use super::governance::{ApprovalObject, Governors, PolicyObject, Relabelled};
+use super::governance::{ApprovalObject, Governors, NamespaceObject, PolicyObject, Relabelled};
 use super::objects::{LedgerObject, Registered, SecretMeta};
 use super::policy_status::Tally;
 use super::servers::{ServerObject, ServerObjects};
@@ -125,7 +125,7 @@ impl World {
     }
 
     /// Takes what the watch of namespaces says.
-    pub(crate) fn namespaces(&mut self, change: Change<BTreeMap<String, String>>) -> Due {
+    pub(crate) fn namespaces(&mut self, change: Change<NamespaceObject>) -> Due {
         let Relabelled { policies, labels } = self.governors.namespaces(change);
         for namespace in policies.iter().flatten() {
             for policy in self.governors.selecting(namespace) {

@@ -846,6 +846,45 @@ fn a_stripped_owner_is_written_again() {
 }
 
 #[test]
+fn while_a_namespace_is_being_deleted_what_is_there_is_rotated_and_what_is_gone_is_not_made_again() {
+    let case = issued_with("billing", "2026-01-01", vec![client_secret("web"), token("api", &[])]);
+    let case = case.with_secret_deleted("billing-token");
+    let ending = |mut case: Case| {
+        case.world.registration.namespace_is_terminating = true;
+        case
+    };
+    check(
+        ending(case),
+        "2026-01-02",
+        expect![[r#"
+        Ready=False NamespaceTerminating: spec.credentials[api].secretName: the Secret billing-token cannot be created: the namespace is being deleted
+        Approved=True Granted
+        Reconciling=True NamespaceTerminating: spec.credentials[api].secretName: the Secret billing-token cannot be created: the namespace is being deleted
+        wake 2026-02-25T03:22:44Z
+        = PUT status
+    "#]],
+    );
+    let due = ending(issued("billing", "2026-01-01").settled());
+    check(
+        due,
+        "2026-03-05",
+        expect![[r#"
+        look at Secret billing
+        --
+        mint clientSecret `web` revision 2  2026-03-05T00:00:00Z … 2026-06-03T00:00:00Z  RenewalDue
+        accept 0c1e4b6e-6d8a-4f6e-9a55-1d3c0e6f7a10 (replace)  RenewalDue
+        publish billing (replace)  RenewalDue
+          client_secret ← minted for `web`
+          previous_client_secret ← held client_secret
+        Ready=True Issued
+        Approved=True Granted
+        wake 2026-04-30T10:58:55Z
+        = GET Secret billing, PUT ledger, PUT Secret billing, PUT status
+    "#]],
+    );
+}
+
+#[test]
 fn an_immutable_secret_needs_a_person() {
     let case = issued("billing", "2026-01-01").with_secret("billing", |secret| secret.immutable = true);
     check(

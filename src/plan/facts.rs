@@ -36,6 +36,9 @@ pub struct Facts {
 pub struct Registration {
     /// Its namespace.
     pub namespace: String,
+    /// Whether its namespace is being deleted: objects in it can be replaced, and no longer be created. It may go on for
+    /// as long as a pod in it takes to end.
+    pub namespace_is_terminating: bool,
     /// Its name.
     pub name: String,
     /// Its uid.

@@ -15,7 +15,7 @@ use super::facts::{
 };
 use super::model::{Memory, Progress, Run, World, assert_limits, at};
 use super::status::{Failure, after_failure};
-use super::{Look, Plan, decide};
+use super::{Look, Plan, SecretWrite, Step, decide};
 use crate::api::{
     AccessToken, AppRegistrationSpec, Certificate, ClientSecret, DeletionPolicy, Entry, KeyType, Kind, PublicKey,
     SecretTemplate, ServiceAccount, names,
@@ -709,7 +709,8 @@ fn facts() -> impl Strategy<Value = (Facts, Timestamp)> {
     (spec, ledger, secrets, time(), any::<(bool, u8)>()).prop_map(
         |((credentials, rotate, revoke, annotation, client_id), ledger, secrets, now, (confirmed, mess))| {
             let world = World::new("app");
-            let mut registration = Registration { confirmed, ..world.registration };
+            let namespace_is_terminating = mess & 64 == 64;
+            let mut registration = Registration { namespace_is_terminating, confirmed, ..world.registration };
             registration.spec.credentials = credentials;
             registration.spec.rotate_minted_before = rotate;
             registration.spec.revoke_minted_before = revoke;
@@ -751,6 +752,8 @@ fn no_facts_make_a_decision_fail_or_waver() {
             assert!(plan.steps.is_empty() && plan.mints.is_empty());
             return;
         }
+        let creates = |step: &Step| matches!(step, Step::Publish(publish) if publish.write == SecretWrite::Create);
+        assert!(!facts.registration.namespace_is_terminating || !plan.steps.iter().any(creates));
         assert_limits(&plan.status);
         let failure = Failure { reason: None, message: "x".repeat(5000) };
         assert_limits(&after_failure(&facts, &plan, &failure, now));

@@ -100,7 +100,10 @@ pub(super) fn obstacle(facts: &Facts, desired: &Desired, secret: &SecretFact) ->
     let name = &desired.secret;
     let path = format!("spec.credentials[{}].secretName", desired.name);
     match secret {
-        SecretFact::Absent(_) => None,
+        SecretFact::Absent(_) => facts.registration.namespace_is_terminating.then(|| {
+            let message = format!("{path}: the Secret {name} cannot be created: the namespace is being deleted");
+            Problem::new(Reason::NamespaceTerminating, message)
+        }),
         SecretFact::Foreign => {
             let message = format!(
                 "{path}: the Secret {name} exists and is not this registration's; delete it, or choose another name"

@@ -3,16 +3,17 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use appreg::api::Reason;
-use k8s_openapi::api::core::v1::{Namespace, Secret};
+use appreg::api::{ConditionType, Reason};
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::{Namespace, Pod, Secret};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
-use kube::api::{DeleteParams, PostParams};
+use kube::api::{DeleteParams, Patch, PatchParams, PostParams};
 use kube::{Api, ResourceExt as _};
 use serde_json::{Value, json};
 
 use crate::harness::eventually_within;
 use crate::harness::operator::LEDGER;
-use crate::stage::{Application, CONTROLLER, Room, SOON, client_id, pass_of_a_second, room};
+use crate::stage::{Application, CONTROLLER, Room, SOON, client_id, condition, conditions, pass_of_a_second, room};
 
 /// How long after a deletion the credentials may still be accepted: 30 s without the owner, and what it takes.
 const REFUSED_WITHIN: Duration = Duration::from_secs(35);
@@ -25,6 +26,14 @@ async fn registered(room: &Room, name: &str, spec: &Value) -> Application {
     room.apply(name, spec.clone()).await;
     room.ready(name).await;
     room.application(name).await
+}
+
+/// Deletes the Secret of a registration that is gone. The garbage collector would: soon, once it has learned of a resource
+/// that is new in the cluster; it may also have been faster.
+async fn collected(room: &Room, secret: &str) {
+    if let Err(error) = room.secrets().delete(secret, &DeleteParams::default()).await {
+        assert!(matches!(&error, kube::Error::Api(status) if status.is_not_found()), "{error}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -49,12 +58,8 @@ async fn after_a_deletion_the_client_is_refused_within_35_seconds_and_a_recreati
         // A finalizer would leave it there.
         assert!(room.registrations().get_opt(name).await.unwrap().is_none(), "a deletion waits for nobody");
     }
-    // The garbage collector would, too: soon, once it has learned of a resource that is new in the cluster. It may also
-    // have been faster.
     for name in ["again", "same-id"] {
-        if let Err(error) = room.secrets().delete(name, &DeleteParams::default()).await {
-            assert!(matches!(&error, kube::Error::Api(status) if status.is_not_found()), "{error}");
-        }
+        collected(&room, name).await;
     }
     let new = registered(&room, "again", &plain).await;
     assert_ne!(new.client_id, again.client_id, "a new client");
@@ -126,7 +131,7 @@ async fn a_restored_backup_is_adopted_with_client_id_and_client_secret() {
     let before = registered(&room, "web", &spec).await;
     let backup = room.secret("web").await;
     room.delete("web").await;
-    room.secrets().delete("web", &DeleteParams::default()).await.unwrap();
+    collected(&room, "web").await;
     // As a backup tool restores: without uid, resourceVersion and ownerReferences, Secrets before custom resources.
     let mut restored = Secret { metadata: ObjectMeta::default(), ..backup.clone() };
     restored.metadata.name = backup.metadata.name.clone();
@@ -218,8 +223,63 @@ async fn a_namespace_ends_without_a_hot_loop() {
     for request in requests.iter().filter(|request| request.group != "events.k8s.io") {
         *attempts.entry(format!("{} {} {}", request.action(), request.name, request.code)).or_default() += 1;
     }
-    // Two Secrets go, each with an event and a pass; the report of a pass may come back as an event before its answer, and
-    // is followed by one more, which reports nothing new.
+    // Two Secrets go, each with an event, a pass and a report.
     let most = attempts.values().max().copied().unwrap_or_default();
-    assert!(most <= 4, "at most four attempts of a kind for each object: {attempts:#?}");
+    assert!(most <= 3, "at most three attempts of a kind for each object: {attempts:#?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn while_a_namespace_waits_for_its_pods_credentials_are_rotated_and_no_secret_is_made() {
+    let room = room("draining").await;
+    let credentials = json!([{"name": "web", "clientSecret": {}}, {"name": "api", "accessToken": {}}]);
+    let before = registered(&room, "app", &json!({"displayName": "Draining", "credentials": credentials})).await;
+    let pods: Api<Pod> = Api::namespaced(room.client.clone(), &room.namespace);
+    let pod = json!({
+        "metadata": {"name": "application", "finalizers": ["example.com/requests-under-way"]},
+        "spec": {"containers": [{"name": "application", "image": "application"}]},
+    });
+    // Its ServiceAccount is made by a controller.
+    eventually_within(SOON, "a pod", async || {
+        let pod = serde_json::from_value(pod.clone()).unwrap();
+        pods.create(&PostParams::default(), &pod).await.map_err(|error| error.to_string())
+    })
+    .await;
+    let namespaces: Api<Namespace> = Api::all(room.client.clone());
+    namespaces.delete(&room.namespace, &DeleteParams::default()).await.unwrap();
+
+    // The pod goes on, and so does what it holds.
+    pass_of_a_second().await;
+    room.annotate("app", json!({"appreg.dev/rotate-minted-before": Timestamp::now().to_string()})).await;
+    let new = room.another_client_secret("app", &before.client_secret).await;
+    before.accepted(&new, "the new one").await;
+    before.accepted(&before.client_secret, "the old one").await;
+
+    // What is deleted now cannot be made again: that is said, and not tried with every change.
+    room.secrets().delete("app", &DeleteParams::default()).await.unwrap();
+    room.until("app", "that its namespace ends", |registration| {
+        let said = condition(registration, ConditionType::Reconciling).map(|condition| condition.reason.clone());
+        if said.as_deref() == Some("NamespaceTerminating") { Ok(()) } else { Err(conditions(registration)) }
+    })
+    .await;
+    let audit = room.stage.plane.audit();
+    let mark = audit.mark().await.unwrap();
+    for number in 0..6 {
+        let named = json!({"displayName": format!("Draining {number}"), "credentials": credentials});
+        let generation = room.apply("app", named).await.metadata.generation;
+        room.until("app", "seen", |registration| {
+            let seen = registration.status.as_ref().and_then(|status| status.observed_generation);
+            if seen == generation { Ok(()) } else { Err(conditions(registration)) }
+        })
+        .await;
+    }
+    let entry = appreg::ledger::name("default", &before.client_id);
+    let mut requests = audit.of_since(CONTROLLER, mark).await.unwrap();
+    requests.retain(|request| request.namespace == room.namespace || request.name == entry);
+    // The Event of what was said above may come as late as this.
+    requests.retain(|request| request.group != "events.k8s.io");
+    let others: Vec<_> = requests.iter().filter(|request| request.subresource != "status").collect();
+    assert!(others.is_empty(), "six reports and nothing else: {others:#?}");
+    assert_eq!(requests.len(), 6);
+    let free = Patch::Merge(json!({"metadata": {"finalizers": null}}));
+    pods.patch("application", &PatchParams::default(), &free).await.unwrap();
 }

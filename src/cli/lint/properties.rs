@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use super::{File, Finding, Options, Rule, chart_config, lint};
 use crate::api::{AppRegistration, ConditionType, secret_name};
 use crate::config::Config;
-use crate::controller::governance::{self, Governors};
+use crate::controller::governance::{self, Governors, NamespaceObject};
 use crate::kubernetes::watch::{Change, Item};
 use crate::kubernetes::{DeserializeGuard, ObjectName};
 use crate::ledger::Grant;
@@ -215,7 +215,7 @@ impl World {
         governors.namespaces(listed(self.labels.iter().map(|(namespace, labels)| {
             let mut labels: BTreeMap<String, String> = serde_json::from_value(labels.clone()).unwrap();
             labels.insert("kubernetes.io/metadata.name".to_owned(), (*namespace).to_owned());
-            (ObjectName::new("", namespace), labels)
+            (ObjectName::new("", namespace), NamespaceObject { labels, is_terminating: false })
         })));
         governors.policies(listed(stored(&self.policies).into_iter().map(|object| {
             let policy: DeserializeGuard<_> = serde_json::from_value(object.clone()).unwrap();
