@@ -1,4 +1,4 @@
-//! Limits, slow clients, the certificate's exchange and the graceful end. Where time is paused, deadlines pass at once.
+//! Limits, slow clients, the certificate's exchange and the graceful end.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,7 +16,7 @@ use tokio::time::{Instant, timeout};
 use tokio_rustls::client::TlsStream;
 use tokio_util::sync::CancellationToken;
 
-use super::{CLIENT_SECRET, PATIENCE, TokenService};
+use super::{CLIENT_SECRET, PATIENCE, StoppedTime, TokenService, is_open};
 
 const ID: &str = "shop.storefront";
 
@@ -90,35 +90,39 @@ async fn too_large_and_too_many_headers_are_refused() {
 
 #[tokio::test]
 async fn a_slow_handshake_header_and_body_end_at_their_deadlines() {
-    let limits = Limits::default();
+    let Limits { handshake, header, body, .. } = Limits::default();
+    let second = Duration::from_secs(1);
+    let (before, after) = (|limit: Duration| limit.saturating_sub(second), |limit: Duration| limit + second);
+    assert!(after(handshake) < before(body) && after(body) < before(header), "in this order");
     let service = TokenService::start().await;
+    let time = StoppedTime::new();
     let mut stalled = TcpStream::connect(service.address).await.unwrap();
     let mut slow_header = service.connect("http/1.1").await;
     slow_header.write_all(b"GET /jwks HTTP/1.1\r\nhost: a\r\nx: ").await.unwrap();
     let mut slow_body = service.connect("http/1.1").await;
     slow_body.write_all(format!("{}grant_type=", head(100)).as_bytes()).await.unwrap();
-    tokio::time::pause();
-    let start = Instant::now();
-    let second = |at: Instant| at.duration_since(start).as_secs();
-    // Each future ends when its connection does; paused time jumps from one deadline to the next.
-    let (handshake, body, header) = tokio::join!(
-        async {
-            let _ = stalled.read(&mut [0; 16]).await;
-            second(Instant::now())
-        },
-        async {
-            let answer = read_some(&mut slow_body).await;
-            assert!(answer.starts_with("HTTP/1.1 408"), "{answer}");
-            second(Instant::now())
-        },
-        async {
-            read_all(&mut slow_header).await;
-            second(Instant::now())
-        },
-    );
-    for (took, limit) in [(handshake, limits.handshake), (body, limits.body), (header, limits.header)] {
-        assert!(took.abs_diff(limit.as_secs()) <= 1, "{took} s, not {limit:?}");
-    }
+    // Each request that is served shows that the service has seen what came before it.
+    service.is_served().await;
+
+    time.comes(before(handshake)).await;
+    service.is_served().await;
+    assert!(is_open(&mut stalled).await);
+    time.comes(after(handshake)).await;
+    assert_eq!(stalled.read(&mut [0; 16]).await.unwrap(), 0, "no handshake");
+
+    time.comes(before(body)).await;
+    service.is_served().await;
+    assert!(is_open(&mut slow_body).await);
+    time.comes(after(body)).await;
+    let answer = read_some(&mut slow_body).await;
+    assert!(answer.starts_with("HTTP/1.1 408"), "{answer}");
+
+    time.comes(before(header)).await;
+    service.is_served().await;
+    assert!(is_open(&mut slow_header).await);
+    time.comes(after(header)).await;
+    assert_eq!(read_all(&mut slow_header).await, "", "no header");
+    assert_eq!(time.start.elapsed(), after(header), "nobody was waited for");
 }
 
 #[tokio::test]

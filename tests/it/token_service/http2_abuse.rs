@@ -3,15 +3,13 @@
 use std::time::Duration;
 
 use appreg::token_service::server::Limits;
-use http::StatusCode;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
-use tokio::time::{Instant, timeout};
+use tokio::time::timeout;
 use tokio_rustls::client::TlsStream;
 
-use super::{CLIENT_SECRET, PATIENCE, TokenService};
+use super::{PATIENCE, StoppedTime, TokenService, is_open};
 
-const ID: &str = "shop.storefront";
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
 /// Frame types (RFC 9113 §6).
@@ -72,40 +70,38 @@ async fn end_of(stream: &mut TlsStream<TcpStream>) -> Option<u32> {
     code
 }
 
-async fn is_served(service: &TokenService) {
-    assert_eq!(service.token(ID, CLIENT_SECRET).await.status, StatusCode::OK);
-}
-
 #[tokio::test]
 async fn who_does_not_begin_or_stops_in_the_middle_of_a_header_or_answers_no_ping_loses_the_connection() {
-    let limits = Limits::default();
+    let (Limits { header, .. }, second) = (Limits::default(), Duration::from_secs(1));
     let service = TokenService::start().await;
+    let time = StoppedTime::new();
     let mut silent = service.connect("h2").await;
     let mut half_a_preface = service.connect("h2").await;
     half_a_preface.write_all(&PREFACE[..10]).await.unwrap();
     let mut only_settings = begun(&service, &[]).await;
     let mut half_a_header = begun(&service, &[]).await;
     half_a_header.write_all(&frame(HEADERS, END_STREAM, 1, GET_JWKS)).await.unwrap();
-    is_served(&service).await;
-    tokio::time::pause();
-    let start = Instant::now();
-    let seconds = async |stream: &mut TlsStream<TcpStream>| {
+    // Each request that is served shows that the service has seen what came before it.
+    service.is_served().await;
+
+    time.comes(header.saturating_sub(second)).await;
+    service.is_served().await;
+    for stream in [&mut silent, &mut half_a_preface] {
+        assert!(is_open(stream).await);
+    }
+    time.comes(header + second).await;
+    for stream in [&mut silent, &mut half_a_preface] {
         let _ = stream.read_to_end(&mut Vec::new()).await;
-        start.elapsed().as_secs()
-    };
-    let (silent, half_a_preface, only_settings, half_a_header) = tokio::join!(
-        seconds(&mut silent),
-        seconds(&mut half_a_preface),
-        seconds(&mut only_settings),
-        seconds(&mut half_a_header)
-    );
-    let header = limits.header.as_secs();
-    for took in [silent, half_a_preface] {
-        assert!(took.abs_diff(header) <= 1, "{took} s without a preface");
     }
-    for took in [only_settings, half_a_header] {
-        assert!(took <= 2 * header + 1, "{took} s: an interval until the ping, and as much for its answer");
+    assert_eq!(time.start.elapsed(), header + second, "without a preface");
+
+    // An interval until the ping, which has just been sent, and as much for its answer.
+    service.is_served().await;
+    time.comes(2 * (header + second)).await;
+    for stream in [&mut only_settings, &mut half_a_header] {
+        let _ = stream.read_to_end(&mut Vec::new()).await;
     }
+    assert_eq!(time.start.elapsed(), 2 * (header + second), "without an answer");
 }
 
 #[tokio::test]
@@ -120,7 +116,7 @@ async fn a_rapid_reset_ends_the_connection() {
     // The server may have hung up before it is all written.
     let _ = stream.write_all(&flood).await;
     assert_eq!(end_of(&mut stream).await, Some(ENHANCE_YOUR_CALM), "CVE-2023-44487");
-    is_served(&service).await;
+    service.is_served().await;
 }
 
 #[tokio::test]
@@ -135,7 +131,7 @@ async fn a_flood_of_continuation_frames_ends_the_connection() {
             written += more.len();
         }
         assert!(written < 16 << 20, "CVE-2024-27316: still open after {written} bytes of {}", payload.len());
-        is_served(&service).await;
+        service.is_served().await;
     }
 }
 
@@ -151,7 +147,7 @@ async fn streams_that_break_the_protocol_end_the_connection_after_so_many() {
     }
     let _ = stream.write_all(&flood).await;
     assert_eq!(end_of(&mut stream).await, Some(ENHANCE_YOUR_CALM), "RUSTSEC-2024-0003");
-    is_served(&service).await;
+    service.is_served().await;
 }
 
 #[tokio::test]
@@ -180,7 +176,7 @@ async fn a_flood_of_pings_and_settings_of_one_who_does_not_read_ends_at_the_dead
             written += flood.len();
             assert!(written < 64 << 20, "what the sockets hold and no more: {written} bytes");
         }
-        is_served(&service).await;
+        service.is_served().await;
     }
 }
 
@@ -205,5 +201,5 @@ async fn who_opens_no_window_for_its_answers_loses_the_connection_when_it_is_old
     }
     assert!(answers > 0 && bodies == 0, "{answers} headers, {bodies} bytes of bodies");
     assert_eq!(goaway, Some(NO_ERROR));
-    is_served(&service).await;
+    service.is_served().await;
 }

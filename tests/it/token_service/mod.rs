@@ -25,6 +25,7 @@ mod token_endpoint;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 
 use appreg::api::names::LEDGER_SECRET_TYPE;
@@ -44,9 +45,10 @@ use http::{HeaderMap, StatusCode};
 use jiff::{SignedDuration, Timestamp};
 use rustls::pki_types::CertificateDer;
 use serde_json::{Value, json};
+use tokio::io::{AsyncRead, AsyncReadExt as _};
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout};
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 use tokio_util::sync::CancellationToken;
@@ -59,6 +61,39 @@ const CLIENT_SECRET: &str = "apr_canary0123456789";
 
 /// A condition that holds within moments or never will.
 const PATIENCE: Duration = Duration::from_secs(20);
+
+/// Time that stands still until it is told to pass, for [`PATIENCE`] at most. tokio's own paused time jumps to the next
+/// deadline whenever no task is ready, so also while bytes are on their way through the kernel; while a blocking task runs
+/// it does not.
+struct StoppedTime {
+    start: Instant,
+    _held: std::sync::mpsc::Sender<()>,
+}
+
+impl StoppedTime {
+    fn new() -> Self {
+        let (held, released) = std::sync::mpsc::channel::<()>();
+        drop(tokio::task::spawn_blocking(move || released.recv_timeout(PATIENCE)));
+        tokio::time::pause();
+        Self { start: Instant::now(), _held: held }
+    }
+
+    /// Lets time pass until it is so long after the start.
+    async fn comes(&self, after_start: Duration) {
+        tokio::time::advance(after_start.saturating_sub(self.start.elapsed())).await;
+    }
+}
+
+/// Whether a peer has not hung up. What it has said is passed over.
+async fn is_open(stream: &mut (impl AsyncRead + Unpin)) -> bool {
+    loop {
+        match futures::poll!(std::pin::pin!(stream.read(&mut [0; 64]))) {
+            Poll::Pending => return true,
+            Poll::Ready(Ok(1..)) => {}
+            Poll::Ready(Ok(0) | Err(_)) => return false,
+        }
+    }
+}
 
 /// A running token service.
 struct TokenService {
@@ -178,6 +213,11 @@ impl TokenService {
         let form = [("grant_type", "client_credentials")];
         let request = self.http().post(self.url("/token")).basic_auth(client_id, Some(client_secret));
         self.send(request.form(&form)).await
+    }
+
+    /// Asserts that the client of [`Self::start`] gets a token on a new connection.
+    async fn is_served(&self) {
+        assert_eq!(self.token("shop.storefront", CLIENT_SECRET).await.status, StatusCode::OK);
     }
 
     /// Posts a form to an endpoint with `client_secret_basic`.
