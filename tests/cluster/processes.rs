@@ -12,7 +12,7 @@ const SOON: Duration = Duration::from_secs(20);
 async fn a_process_is_watched_by_its_log_and_ends_on_sigterm() {
     let scratch = tempfile::tempdir().unwrap();
     let process = shell(
-        "echo \"hello $NAME, $(echo \"${KUBECONFIG-no kubeconfig}\")\"; trap 'exit 7' TERM; while :; do sleep 0.05; done",
+        "trap 'exit 7' TERM; echo \"hello $NAME, $(echo \"${KUBECONFIG-no kubeconfig}\")\"; while :; do sleep 0.05; done",
         scratch.path(),
     );
 
@@ -58,7 +58,11 @@ async fn what_a_process_started_ends_with_it() {
     let process = shell("sleep 61 & echo \"child=$!\"; wait", scratch.path());
     let line = process.wait_for_line("child=", SOON).await.unwrap();
     let grandchild = line.split_once('=').unwrap().1.to_owned();
-    assert_eq!(command_line(&grandchild), "sleep 61");
+    eventually("the grandchild is what it is told to be", async || {
+        let line = command_line(&grandchild);
+        holds(line == "sleep 61", || line)
+    })
+    .await;
 
     drop(process);
 
