@@ -7,6 +7,8 @@ CONTROL_PLANE := tests/control-plane/build
 WITH_CONTROL_PLANE = assets=$$($(CONTROL_PLANE)) && KUBEBUILDER_ASSETS=$$assets
 # Tests on a real control plane mostly wait: more of them than cores fit beside each other.
 RUST_TEST_THREADS ?= 8
+# How much garbage an API server may have before it collects it, in percent of what it uses: it has memory to spare.
+GOGC ?= 400
 
 .DEFAULT_GOAL := help
 .PHONY: help
@@ -21,7 +23,7 @@ demo: ## see it all on a real API server; KEEP=1 leaves it running
 
 .PHONY: test
 test: check ## check, then all tests, those on a real control plane included
-	$(WITH_CONTROL_PLANE) RUST_TEST_THREADS=$(RUST_TEST_THREADS) cargo test --locked --lib --bins --tests --examples
+	$(WITH_CONTROL_PLANE) RUST_TEST_THREADS=$(RUST_TEST_THREADS) GOGC=$(GOGC) cargo test --locked --lib --bins --tests --examples
 
 # Python's, Node's and Go's packages, pinned; installed into a cache.
 CONFORMANCE := tests/conformance/build

@@ -34,7 +34,7 @@ exec "$@" 3<&-
 
 /// Variables of our own environment that a program gets; everything else it gets by [`Program::env`] alone, so that
 /// nobody's `KUBECONFIG` takes part in a test.
-const INHERITED: [&str; 7] = ["PATH", "HOME", "TMPDIR", "USER", "LANG", "RUST_BACKTRACE", "LLVM_PROFILE_FILE"];
+const INHERITED: [&str; 8] = ["PATH", "HOME", "TMPDIR", "USER", "LANG", "RUST_BACKTRACE", "LLVM_PROFILE_FILE", "GOGC"];
 
 /// `program` as a command that dies with us: hold the child's standard input open as long as it may live.
 pub fn supervised(program: impl AsRef<OsStr>) -> Command {
