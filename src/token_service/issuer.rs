@@ -10,6 +10,7 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 use bytes::Bytes;
+use http::uri::Authority;
 use http::{header, request};
 use jiff::Timestamp;
 
@@ -113,7 +114,8 @@ impl Others {
         if all.is_empty() {
             return None;
         }
-        let (host, path) = (host_of(parts)?, parts.uri.path());
+        let (authority, path) = (authority_of(parts)?, parts.uri.path());
+        let host = authority.host().trim_start_matches('[').trim_end_matches(']');
         if configured.is_asked(host, path) {
             return None;
         }
@@ -127,17 +129,11 @@ impl Others {
     }
 }
 
-/// The host that a request names (RFC 9110 §7.2), without port and brackets: `:authority` of HTTP/2, else `Host`.
-fn host_of(parts: &request::Parts) -> Option<&str> {
-    let of_header = || {
-        let authority = parts.headers.get(header::HOST)?.to_str().ok()?;
-        Some(match authority.find(']') {
-            Some(end) => &authority[..=end],
-            None => authority.split(':').next().unwrap_or(authority),
-        })
-    };
-    let host = parts.uri.host().or_else(of_header)?;
-    Some(host.trim_start_matches('[').trim_end_matches(']'))
+/// The authority that a request names (RFC 9110 §7.2): `:authority` of HTTP/2, else `Host`. Neither may have userinfo
+/// (§4.2.4).
+fn authority_of(parts: &request::Parts) -> Option<Authority> {
+    let of_header = || Authority::try_from(parts.headers.get(header::HOST)?.as_bytes()).ok();
+    parts.uri.authority().cloned().or_else(of_header).filter(|authority| !authority.as_str().contains('@'))
 }
 
 /// All paths, below the issuer's except the well-known ones. The one most asked for comes first.
@@ -203,11 +199,16 @@ mod tests {
             ("/token", "auth.example", "default"),
             ("/token", "hijacker.example", "default"),
             ("/token", "]:[", "default"),
+            ("/six/revoke", "[::1", "default"),
+            ("/token", "b.example:8443:1", "default"),
+            ("/token", "b.example/", "default"),
+            ("/token", "auth.example@b.example", "default"),
             ("/token", "", "default"),
         ] {
             assert_eq!(asked(&others, path, Some(host)), name, "{host}{path}");
         }
         assert_eq!(asked(&others, "https://b.example/token", Some("auth.example")), "b", ":authority counts first");
+        assert_eq!(asked(&others, "https://auth.example@b.example/token", None), "default", "no userinfo");
         assert_eq!(asked(&others, "/token", None), "default");
     }
 
