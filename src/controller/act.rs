@@ -43,8 +43,6 @@ pub(crate) struct Outcome {
     pub(crate) failure: Option<Failure>,
     /// What was written by somebody else meanwhile: look at it and decide again.
     pub(crate) stale: Vec<Stale>,
-    /// The namespace is being deleted: whatever is tried in it fails, until the registration goes with it.
-    pub(crate) namespace_ends: bool,
 }
 
 /// What minting made known of a revision.
@@ -74,7 +72,6 @@ enum Minted {
 enum Refused {
     Stale(Stale),
     Failed(Failure),
-    NamespaceEnds(Failure),
 }
 
 /// Whether a plan takes a core for long: it then needs a slot of the pool.
@@ -124,10 +121,6 @@ pub(crate) async fn apply(ctx: &Context, snapshot: &Snapshot, plan: &Plan, slot:
             Ok(()) => outcome.done.push(index),
             Err(Refused::Stale(stale)) => outcome.stale.push(stale),
             Err(Refused::Failed(failure)) => outcome.failure = outcome.failure.or(Some(failure)),
-            Err(Refused::NamespaceEnds(failure)) => {
-                outcome.failure = outcome.failure.or(Some(failure));
-                outcome.namespace_ends = true;
-            }
         }
     }
     outcome
@@ -338,12 +331,10 @@ impl Writer<'_> {
             Err(error) if error.already_exists() || error.conflict() || error.is_absent(&publish.name) => {
                 Err(Refused::Stale(Stale::Secret(publish.name.clone())))
             }
-            Err(error) if error.namespace_terminating() || error.namespace_missing() => {
-                let what = format!("the Secret {}", publish.name);
-                Err(Refused::NamespaceEnds(failed(&what, &error, Some(Reason::NamespaceTerminating))))
-            }
             Err(error) => {
-                let reason = if error.quota_exceeded() {
+                let reason = if error.namespace_terminating() || error.namespace_missing() {
+                    Some(Reason::NamespaceTerminating)
+                } else if error.quota_exceeded() {
                     Some(Reason::QuotaExceeded)
                 } else if error.invalid() {
                     Some(invalid_reason(&error))

@@ -64,7 +64,7 @@ pub(crate) fn approval(DeserializeGuard(object): DeserializeGuard<RegistrationAp
 }
 
 /// A namespace as it is kept.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub(crate) struct NamespaceObject {
     /// `metadata.labels`.
     pub(crate) labels: BTreeMap<String, String>,

@@ -15,6 +15,7 @@ use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
 use crate::admin::{Condition, Readiness};
+use crate::api::Reason;
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::kubernetes::ObjectName;
@@ -390,7 +391,7 @@ async fn reconcile(ctx: &Context, object: &ObjectName, waiting: &AtomicUsize) ->
         return match outcome.failure {
             None => Next::Wake(plan.wake),
             // Trying again would only mint again: the registration is about to go, or the namespace waits for its pods.
-            Some(_) if outcome.namespace_ends => {
+            Some(failure) if failure.reason == Some(Reason::NamespaceTerminating) => {
                 Next::Wake(plan.wake.into_iter().chain([rotation::add(now, NAMESPACE_ENDS_AGAIN)]).min())
             }
             Some(_) => Next::Again,

@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 
 use crate::harness::eventually_within;
 use crate::harness::operator::LEDGER;
-use crate::stage::{Application, CONTROLLER, Room, SOON, client_id, condition, conditions, pass_of_a_second, room};
+use crate::stage::{Application, CONTROLLER, Room, SOON, client_id, conditions, pass_of_a_second, room};
 
 /// How long after a deletion the credentials may still be accepted: 30 s without the owner, and what it takes.
 const REFUSED_WITHIN: Duration = Duration::from_secs(35);
@@ -256,11 +256,7 @@ async fn while_a_namespace_waits_for_its_pods_credentials_are_rotated_and_no_sec
 
     // What is deleted now cannot be made again: that is said, and not tried with every change.
     room.secrets().delete("app", &DeleteParams::default()).await.unwrap();
-    room.until("app", "that its namespace ends", |registration| {
-        let said = condition(registration, ConditionType::Reconciling).map(|condition| condition.reason.clone());
-        if said.as_deref() == Some("NamespaceTerminating") { Ok(()) } else { Err(conditions(registration)) }
-    })
-    .await;
+    room.says("app", ConditionType::Reconciling, Reason::NamespaceTerminating).await;
     let audit = room.stage.plane.audit();
     let mark = audit.mark().await.unwrap();
     for number in 0..6 {

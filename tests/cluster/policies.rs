@@ -68,15 +68,6 @@ async fn unmake(room: &Room, policy: &str) {
     api.delete(policy, &DeleteParams::default()).await.unwrap();
 }
 
-/// Waits until a condition has this reason, and returns its message.
-async fn until(room: &Room, name: &str, type_: ConditionType, reason: Reason) -> String {
-    room.until(name, &format!("{type_} for {reason}"), |registration| match condition(registration, type_) {
-        Some(condition) if condition.reason == reason.as_str() => Ok(condition.message.clone()),
-        _ => Err(conditions(registration)),
-    })
-    .await
-}
-
 /// Waits until exactly these scopes are granted, each by what.
 async fn until_granted(room: &Room, name: &str, scopes: &[(&str, &str)]) {
     let expected: Value = scopes.iter().map(|(scope, by)| ((*scope).to_owned(), json!(by))).collect();
@@ -117,7 +108,7 @@ async fn status_of(room: &Room, policy: &str, what: &str, fits: impl Fn(&Registr
 async fn no_policy_grants_nothing_new_and_what_exists_goes_on() {
     let room = room().await;
     room.apply("app", json!({"displayName": "App", "scopes": ["read"]})).await;
-    let why = until(&room, "app", ConditionType::Stalled, Reason::NoPolicy).await;
+    let why = room.says("app", ConditionType::Stalled, Reason::NoPolicy).await;
     assert!(why.contains(&format!("no RegistrationPolicy selects the namespace {}", room.namespace)), "{why}");
     assert!(room.secrets().get_opt("app").await.unwrap().is_none(), "something was minted");
 
@@ -125,7 +116,7 @@ async fn no_policy_grants_nothing_new_and_what_exists_goes_on() {
     room.ready("app").await;
     let first = room.application("app").await;
     unmake(&room, &all).await;
-    until(&room, "app", ConditionType::Approved, Reason::PolicyDenied).await;
+    room.says("app", ConditionType::Approved, Reason::PolicyDenied).await;
     room.annotate(
         "app",
         json!({names::ROTATE_MINTED_BEFORE_ANNOTATION: crate::stage::pass_of_a_second().await.to_string()}),
@@ -135,7 +126,7 @@ async fn no_policy_grants_nothing_new_and_what_exists_goes_on() {
     first.accepted(&first.client_secret, "the old one, in its overlap").await;
 
     room.apply("late", json!({"displayName": "Late"})).await;
-    until(&room, "late", ConditionType::Stalled, Reason::NoPolicy).await;
+    room.says("late", ConditionType::Stalled, Reason::NoPolicy).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -143,7 +134,7 @@ async fn adding_a_policy_only_adds_and_the_ledger_says_by_what_each_item_was_gra
     let room = room().await;
     let one = policy(&room, "one", json!({"scopes": ["read"]})).await;
     room.apply("app", json!({"displayName": "App", "scopes": ["read", "write"]})).await;
-    let why = until(&room, "app", ConditionType::Stalled, Reason::PolicyDenied).await;
+    let why = room.says("app", ConditionType::Stalled, Reason::PolicyDenied).await;
     assert!(
         why.starts_with(&format!("spec.scopes write is not allowed: policy/{one} comes closest and allows read")),
         "{why}"
@@ -176,7 +167,7 @@ async fn a_policy_never_stops_a_rotation_and_a_duration_beyond_it_is_clamped_and
     let mut both = credentials.clone();
     both.as_array_mut().unwrap().push(json!({"name": "batch", "secretName": "batch", "clientSecret": {}}));
     room.apply("app", json!({"displayName": "App", "credentials": both})).await;
-    let why = until(&room, "app", ConditionType::Stalled, Reason::PolicyDenied).await;
+    let why = room.says("app", ConditionType::Stalled, Reason::PolicyDenied).await;
     assert_eq!(why, format!("spec.credentials[batch]: the kind clientSecret is not allowed by {policy_name}"));
     room.annotate(
         "app",
@@ -199,7 +190,7 @@ async fn what_is_still_asked_for_survives_an_edit_of_its_policy_unless_that_says
     .await;
 
     policy(&room, "p", json!({"scopes": ["read"]})).await;
-    let why = until(&room, "app", ConditionType::Approved, Reason::PolicyDenied).await;
+    let why = room.says("app", ConditionType::Approved, Reason::PolicyDenied).await;
     assert!(
         why.starts_with(&format!("spec.scopes write is kept though nothing allows it any more, by policy/{name}")),
         "{why}"
@@ -224,7 +215,7 @@ async fn what_needs_an_approval_waits_for_it_and_ends_with_it_and_what_is_not_as
     let room = room().await;
     let name = policy(&room, "p", json!({"scopes": ["*"], "approvalRequired": {"scopes": ["admin"]}})).await;
     room.apply("app", json!({"displayName": "App", "scopes": ["read", "admin"]})).await;
-    let why = until(&room, "app", ConditionType::Reconciling, Reason::ApprovalRequired).await;
+    let why = room.says("app", ConditionType::Reconciling, Reason::ApprovalRequired).await;
     assert!(why.starts_with(&format!("spec.scopes admin waits for approval: policy/{name} allows it once")), "{why}");
     claims(&room, "app", "a token with what is granted meanwhile", |claims| claims["scope"] == "read").await;
 
@@ -242,14 +233,14 @@ async fn what_needs_an_approval_waits_for_it_and_ends_with_it_and_what_is_not_as
     // More waits, and what was approved stays in force.
     room.apply("app", json!({"displayName": "App", "scopes": ["read", "admin"], "audiences": ["https://api.example"]}))
         .await;
-    until(&room, "app", ConditionType::Stalled, Reason::PolicyDenied).await;
+    room.says("app", ConditionType::Stalled, Reason::PolicyDenied).await;
     until_granted(&room, "app", &[("admin", &by_approval), ("read", &by_policy)]).await;
     // Less takes effect at once.
     room.apply("app", json!({"displayName": "App", "scopes": ["admin"]})).await;
     until_granted(&room, "app", &[("admin", &by_approval)]).await;
 
     approvals(&room).delete(&approval, &DeleteParams::default()).await.unwrap();
-    until(&room, "app", ConditionType::Reconciling, Reason::ApprovalRequired).await;
+    room.says("app", ConditionType::Reconciling, Reason::ApprovalRequired).await;
     until_granted(&room, "app", &[]).await;
 }
 
@@ -261,7 +252,7 @@ async fn an_approval_that_expires_ends_by_itself() {
     let approval = approve(&room, "week", "app", json!({"scopes": ["admin"], "expires": end.to_string()})).await;
     room.apply("app", json!({"displayName": "App", "scopes": ["admin"]})).await;
     until_granted(&room, "app", &[("admin", &format!("approval/{approval}"))]).await;
-    let why = until(&room, "app", ConditionType::Reconciling, Reason::ApprovalRequired).await;
+    let why = room.says("app", ConditionType::Reconciling, Reason::ApprovalRequired).await;
     assert!(
         why.starts_with(&format!("spec.scopes admin is not approved any more: approval/{approval} has ended")),
         "{why}"
@@ -297,7 +288,7 @@ async fn a_change_of_a_namespaces_labels_is_noticed() {
     policy(&room, "p", json!({"scopes": ["*"]})).await;
     label(&room, &json!({"team": null})).await;
     room.apply("app", json!({"displayName": "App"})).await;
-    until(&room, "app", ConditionType::Stalled, Reason::NoPolicy).await;
+    room.says("app", ConditionType::Stalled, Reason::NoPolicy).await;
     label(&room, &json!({"team": room.namespace})).await;
     room.ready("app").await;
 }
@@ -348,7 +339,7 @@ async fn apaleo_what_an_app_asks_for_is_approved_before_it_is_in_force() {
         "redirectURIs": ["https://connect.example/callback"],
     });
     room.apply("connect", spec).await;
-    until(&room, "connect", ConditionType::Reconciling, Reason::ApprovalRequired).await;
+    room.says("connect", ConditionType::Reconciling, Reason::ApprovalRequired).await;
     until_granted(&room, "connect", &[]).await;
     let items = json!({"scopes": ["reservations.read"], "redirectURIs": ["https://connect.example/callback"]});
     let approval = approve(&room, "published", "connect", items).await;
@@ -379,7 +370,7 @@ async fn elements_permissions_and_each_customer_scope_that_a_policy_allows_are_c
     let why = room.stalled("all", Reason::PolicyDenied).await;
     assert!(why.starts_with("spec.customerScope.customers * is not allowed"), "{why}");
     policy(&room, "all", json!({"customers": ["*"], "approvalRequired": {"customers": ["*"]}})).await;
-    until(&room, "all", ConditionType::Reconciling, Reason::ApprovalRequired).await;
+    room.says("all", ConditionType::Reconciling, Reason::ApprovalRequired).await;
     approve(&room, "all", "all", json!({"customers": ["*"]})).await;
     room.ready("all").await;
     let of = claims(&room, "all", "all customers", |claims| claims["customers"] == json!(["*"])).await;

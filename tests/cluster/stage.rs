@@ -162,11 +162,14 @@ impl Room {
 
     /// Waits until a registration says `Stalled` for this reason, and returns the message.
     pub(crate) async fn stalled(&self, name: &str, reason: Reason) -> String {
-        self.until(name, &format!("Stalled, {reason}"), |registration| {
-            match condition(registration, ConditionType::Stalled) {
-                Some(condition) if condition.reason == reason.as_str() => Ok(condition.message.clone()),
-                _ => Err(conditions(registration)),
-            }
+        self.says(name, ConditionType::Stalled, reason).await
+    }
+
+    /// Waits until a condition of a registration has this reason, and returns its message.
+    pub(crate) async fn says(&self, name: &str, type_: ConditionType, reason: Reason) -> String {
+        self.until(name, &format!("{type_} for {reason}"), |registration| match condition(registration, type_) {
+            Some(condition) if condition.reason == reason.as_str() => Ok(condition.message.clone()),
+            _ => Err(conditions(registration)),
         })
         .await
     }
