@@ -7,10 +7,18 @@
 pub mod forwarded;
 pub mod published;
 
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 use serde::{Deserialize, Serialize};
 
-use crate::api::{Algorithm, Kind, LongDuration, OWN_CLIENT_IDS, OWN_SERVICE_NAMES, RedirectUriRules, UriScheme};
+use crate::api::{
+    Algorithm, ApiRule, DeletionPolicy, DurationBounds, DurationRules, GrantType, Kind, LongDuration, LongestDuration,
+    OWN_CLIENT_IDS, OWN_SERVICE_NAMES, OWN_SERVICE_URLS, PolicyLimits, PrivateKeyAlgorithm, PrivateKeyRule,
+    RedirectUriRules, RegistrationPolicySpec, TokenEndpointAuthMethod, UriScheme,
+};
 use forwarded::{ForwardedCertificates, MOST_PROXIES};
+
+/// How many registrations of a namespace the default policy allows.
+const DEFAULT_REGISTRATIONS_PER_NAMESPACE: u32 = 100;
 
 /// The configuration file.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -51,25 +59,27 @@ pub struct Server {
     pub forwarded_certificates: Option<ForwardedCertificates>,
 }
 
-/// What registrations may ask for. An omitted list allows everything, except for client IDs and DNS names, which are
-/// confined to the namespace.
+/// The default policy: what registrations of every namespace may ask for, in the words of a `RegistrationPolicy`. By
+/// default it is closed for everything that crosses namespaces.
+///
+/// Unlike an object it states every restriction, because its value counts where no object states one.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct Policy {
-    /// Whether it is in force. If not, only `RegistrationPolicy` objects allow anything; its durations stay the defaults.
+    /// Whether it is in force. If not, only `RegistrationPolicy` objects allow anything; its restrictions and durations
+    /// stay the defaults.
     pub enabled: bool,
     /// The name that grants are recorded under, as `policy/<name>`.
     pub name: String,
-    /// Scopes, as globs.
+    /// Scopes at the default audience, as globs.
     pub scopes: Vec<String>,
-    /// Audiences, as globs.
-    pub audiences: Vec<String>,
+    /// APIs to call, with the scopes that are allowed there.
+    pub apis: Vec<ApiRule>,
     /// Audiences that a registration may serve, as globs.
-    pub resource_audiences: Vec<String>,
+    pub served_audiences: Vec<String>,
     /// Customers, as globs; `*` is needed for "all".
     pub customers: Vec<String>,
     /// Customer groups, as globs.
-    #[serde(rename = "customerGroups")]
     pub customer_groups: Vec<String>,
     /// Redirect URIs, by scheme and host.
     #[serde(rename = "redirectURIs")]
@@ -79,14 +89,35 @@ pub struct Policy {
     pub client_ids: Vec<String>,
     /// DNS names of certificates, as globs with `{namespace}` and `{name}`.
     pub dns_names: Vec<String>,
-    /// Credential kinds.
-    pub kinds: Vec<Kind>,
-    /// How long client secrets live.
+    /// Grants of RFC 6749.
+    pub grant_types: Vec<GrantType>,
+    /// Ways to authenticate at the token endpoint.
+    pub token_endpoint_auth_methods: Vec<TokenEndpointAuthMethod>,
+    /// Kinds of credentials.
+    pub credential_kinds: Vec<Kind>,
+    /// Private keys of certificates.
+    pub private_keys: Vec<PrivateKeyRule>,
+    /// What may become of a client when its registration is deleted.
+    pub deletion_policies: Vec<DeletionPolicy>,
+    /// How long credentials live.
+    pub durations: PolicyDurations,
+    /// How much a registration or a namespace may have.
+    pub limits: PolicyLimits,
+}
+
+/// How long credentials live, by kind.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct PolicyDurations {
+    /// Client secrets.
     pub client_secret: Durations,
-    /// How long certificates live.
+    /// Certificates.
     pub certificate: Durations,
-    /// How long access tokens in Secrets live.
+    /// Access tokens in Secrets.
     pub access_token: Durations,
+    /// Uploaded keys and certificates: how long one is accepted at most; without end if omitted.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub public_key: Option<LongestDuration>,
 }
 
 /// Bounds for an effective duration. What lies outside is clamped, and the registration says so.
@@ -145,9 +176,9 @@ impl Config {
             return invalid("server.forwardedCertificates.proxies", problem);
         }
         for (field, durations) in [
-            ("policy.clientSecret", &self.policy.client_secret),
-            ("policy.certificate", &self.policy.certificate),
-            ("policy.accessToken", &self.policy.access_token),
+            ("policy.durations.clientSecret", &self.policy.durations.client_secret),
+            ("policy.durations.certificate", &self.policy.durations.certificate),
+            ("policy.durations.accessToken", &self.policy.durations.access_token),
         ] {
             let [min, default, max] = [durations.min, durations.default, durations.max].map(LongDuration::signed);
             if !(min.is_positive() && min <= default && default <= max) {
@@ -239,27 +270,93 @@ impl Server {
     }
 }
 
+impl Policy {
+    /// A `RegistrationPolicy` for every namespace that says the same.
+    #[must_use]
+    pub fn to_object(&self) -> RegistrationPolicySpec {
+        let bounds = |durations: &Durations| {
+            Some(DurationBounds { min: Some(durations.min.to_string()), max: Some(durations.max.to_string()) })
+        };
+        RegistrationPolicySpec {
+            description: None,
+            namespace_selector: LabelSelector::default(),
+            scopes: self.scopes.clone(),
+            apis: self.apis.clone(),
+            served_audiences: self.served_audiences.clone(),
+            customers: self.customers.clone(),
+            customer_groups: self.customer_groups.clone(),
+            redirect_uris: Some(self.redirect_uris.clone()),
+            client_ids: Some(self.client_ids.clone()),
+            dns_names: Some(self.dns_names.clone()),
+            grant_types: Some(self.grant_types.clone()),
+            token_endpoint_auth_methods: Some(self.token_endpoint_auth_methods.clone()),
+            credential_kinds: Some(self.credential_kinds.clone()),
+            private_keys: Some(self.private_keys.clone()),
+            deletion_policies: Some(self.deletion_policies.clone()),
+            durations: Some(DurationRules {
+                client_secret: bounds(&self.durations.client_secret),
+                certificate: bounds(&self.durations.certificate),
+                access_token: bounds(&self.durations.access_token),
+                public_key: self.durations.public_key.clone(),
+            }),
+            limits: Some(self.limits.clone()),
+            approval_required: None,
+            on_violation: None,
+        }
+    }
+
+    /// The durations of a kind that is minted.
+    #[must_use]
+    pub const fn durations(&self, kind: Kind) -> Option<&Durations> {
+        match kind {
+            Kind::ClientSecret => Some(&self.durations.client_secret),
+            Kind::Certificate => Some(&self.durations.certificate),
+            Kind::AccessToken => Some(&self.durations.access_token),
+            Kind::PublicKey | Kind::ServiceAccount => None,
+        }
+    }
+}
+
 impl Default for Policy {
     fn default() -> Self {
-        let anything = || vec!["*".to_owned()];
+        let texts = |list: &[&str]| list.iter().map(|text| (*text).to_owned()).collect();
         Self {
             enabled: true,
             name: "default".to_owned(),
-            scopes: anything(),
-            audiences: anything(),
-            resource_audiences: anything(),
-            customers: anything(),
-            customer_groups: anything(),
+            scopes: Vec::new(),
+            apis: Vec::new(),
+            served_audiences: texts(&OWN_SERVICE_URLS),
+            customers: Vec::new(),
+            customer_groups: Vec::new(),
             redirect_uris: RedirectUriRules {
-                hosts: anything(),
+                hosts: texts(&["*"]),
                 schemes: Some(vec![UriScheme::Https, UriScheme::Http]),
             },
-            client_ids: vec![OWN_CLIENT_IDS.to_owned()],
-            dns_names: OWN_SERVICE_NAMES.map(str::to_owned).into(),
-            kinds: Kind::ALL.to_vec(),
+            client_ids: texts(&[OWN_CLIENT_IDS]),
+            dns_names: texts(&OWN_SERVICE_NAMES),
+            grant_types: GrantType::ALL.to_vec(),
+            token_endpoint_auth_methods: TokenEndpointAuthMethod::ALL.to_vec(),
+            credential_kinds: Kind::ALL.to_vec(),
+            private_keys: PrivateKeyAlgorithm::ALL
+                .map(|algorithm| PrivateKeyRule { algorithm, min_size: None })
+                .to_vec(),
+            deletion_policies: vec![DeletionPolicy::Delete],
+            durations: PolicyDurations::default(),
+            limits: PolicyLimits {
+                registrations_per_namespace: Some(DEFAULT_REGISTRATIONS_PER_NAMESPACE),
+                credentials: None,
+            },
+        }
+    }
+}
+
+impl Default for PolicyDurations {
+    fn default() -> Self {
+        Self {
             client_secret: Durations::of("90d", "60s", "1096d"),
             certificate: Durations::of("90d", "60s", "1096d"),
             access_token: Durations::of("1h", "60s", "24h"),
+            public_key: None,
         }
     }
 }
@@ -351,8 +448,8 @@ mod tests {
                 "other",
             ),
             (
-                "server: {issuer: \"https://a.example\"}\npolicy: {certificate: {default: 1d, min: 2d, max: 3d}}",
-                "policy.certificate",
+                "server: {issuer: \"https://a.example\"}\npolicy: {durations: {certificate: {default: 1d, min: 2d, max: 3d}}}",
+                "policy.durations.certificate",
             ),
         ] {
             let error = Config::parse(yaml).unwrap_err().to_string();

@@ -3,7 +3,7 @@
 //! Nothing of how it is stored, watched or decided stands here. Never plaintext: a verifier proves a credential without
 //! being one.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use aws_lc_rs::digest;
 use base64::Engine as _;
@@ -11,7 +11,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use crate::api::{DeletionPolicy, GrantType, Kind, TokenEndpointAuthMethod};
+use crate::api::{CustomerScopeType, DeletionPolicy, GrantType, Kind, TokenEndpointAuthMethod};
 use crate::rotation;
 
 /// The `version` of the shape below. An entry of another version is served on as last understood and never written.
@@ -71,22 +71,31 @@ pub struct Owner {
 
 /// Granted items, each with what granted it (`policy/<name>` or `approval/<name>`).
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
+#[serde(rename_all = "camelCase", default, from = "StoredGrant")]
 pub struct Grant {
-    /// OAuth scopes (RFC 6749 §3.3).
+    /// OAuth scopes (RFC 6749 §3.3) at the authorization server's default audience.
     pub scopes: BTreeMap<String, String>,
-    /// Audiences (`aud` of RFC 9068, `resource` of RFC 8707).
-    pub audiences: BTreeMap<String, String>,
+    /// The APIs that the client may call, by their audience (`aud` of RFC 9068, `resource` of RFC 8707).
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub apis: BTreeMap<String, ApiGrant>,
+    /// The API that is meant where a request names none: the first that the registration asks for, granted or not. None
+    /// where it asks for no API, and the authorization server's default audience is meant.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub default_audience: Option<String>,
     /// Redirect URIs (RFC 6749 §3.1.2).
     #[serde(rename = "redirectURIs")]
     pub redirect_uris: BTreeMap<String, String>,
+    /// The customer scope that the registration asks for. Where there is one and nothing of it is granted, tokens say that
+    /// the client may act for no customer.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub customer_scope: Option<CustomerScopeType>,
     /// Customers the client may act for; `*` stands for all.
     pub customers: BTreeMap<String, String>,
     /// Customer groups the client may act for.
     pub customer_groups: BTreeMap<String, String>,
     /// Audiences that the client serves: it may introspect tokens for them (RFC 7662).
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
-    pub resource_audiences: BTreeMap<String, String>,
+    pub served_audiences: BTreeMap<String, String>,
     /// DNS names of the client's certificates.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub dns_names: BTreeMap<String, String>,
@@ -97,11 +106,115 @@ pub struct Grant {
     pub grant_types: Option<Vec<GrantType>>,
 }
 
+/// An API that a client may call.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ApiGrant {
+    /// What granted it.
+    pub by: String,
+    /// The scopes that are granted at it, and at no other, each with what granted it.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub scopes: BTreeMap<String, String>,
+}
+
+/// A grant as it is stored: of today's shape, or of the one before APIs had scopes of their own.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+#[derive(Default)]
+struct StoredGrant {
+    scopes: BTreeMap<String, String>,
+    apis: BTreeMap<String, ApiGrant>,
+    default_audience: Option<String>,
+    #[serde(rename = "redirectURIs")]
+    redirect_uris: BTreeMap<String, String>,
+    customer_scope: Option<CustomerScopeType>,
+    customers: BTreeMap<String, String>,
+    customer_groups: BTreeMap<String, String>,
+    #[serde(alias = "resourceAudiences")]
+    served_audiences: BTreeMap<String, String>,
+    dns_names: BTreeMap<String, String>,
+    auth_methods: Vec<TokenEndpointAuthMethod>,
+    grant_types: Option<Vec<GrantType>>,
+    /// Until 2026-11: audiences to call, at each of which every scope counted.
+    audiences: BTreeMap<String, String>,
+}
+
+impl From<StoredGrant> for Grant {
+    fn from(stored: StoredGrant) -> Self {
+        let StoredGrant { mut scopes, mut apis, mut default_audience, audiences, .. } = stored;
+        if !audiences.is_empty() {
+            // Tokens were for these audiences, and for the server's default audience never.
+            let scopes = std::mem::take(&mut scopes);
+            default_audience = default_audience.or_else(|| audiences.keys().next().cloned());
+            apis.extend(audiences.into_iter().map(|(audience, by)| (audience, ApiGrant { by, scopes: scopes.clone() })));
+        }
+        Self {
+            scopes,
+            apis,
+            default_audience,
+            redirect_uris: stored.redirect_uris,
+            customer_scope: stored.customer_scope,
+            customers: stored.customers,
+            customer_groups: stored.customer_groups,
+            served_audiences: stored.served_audiences,
+            dns_names: stored.dns_names,
+            auth_methods: stored.auth_methods,
+            grant_types: stored.grant_types,
+        }
+    }
+}
+
+impl Grant {
+    /// The scopes that the client has at an API, in their order; `None` where it may not call it.
+    ///
+    /// `server_audience` is the authorization server's default audience. The scopes of the top level are granted there; it
+    /// may be called where it has scopes, or where the registration asks for no API.
+    #[must_use]
+    pub fn scopes_at(&self, audience: &str, server_audience: &str) -> Option<BTreeSet<&str>> {
+        let of_api = self.apis.get(audience).map(|api| &api.scopes);
+        let is_default = audience == server_audience && (!self.scopes.is_empty() || self.default_audience.is_none());
+        let of_server = is_default.then_some(&self.scopes);
+        let scopes = of_api.into_iter().chain(of_server).flat_map(BTreeMap::keys).map(String::as_str).collect();
+        (of_api.is_some() || of_server.is_some()).then_some(scopes)
+    }
+
+    /// The API that is meant where none is named.
+    #[must_use]
+    pub fn audience_or<'a>(&'a self, server_audience: &'a str) -> &'a str {
+        self.default_audience.as_deref().unwrap_or(server_audience)
+    }
+
+    /// What granted each item.
+    pub fn granted_by(&self) -> impl Iterator<Item = &String> {
+        let Self { scopes, apis, served_audiences, redirect_uris, customers, customer_groups, dns_names, .. } = self;
+        let lists = [scopes, served_audiences, redirect_uris, customers, customer_groups, dns_names];
+        let of_apis = apis.values().flat_map(|api| std::iter::once(&api.by).chain(api.scopes.values()));
+        lists.into_iter().flat_map(BTreeMap::values).chain(of_apis)
+    }
+
+    /// The claim `customers` of the client's tokens; `None` where tokens have no such claim.
+    ///
+    /// A customer scope that was asked for and of which nothing is granted is an empty list, so that an API never takes
+    /// it for no restriction.
+    #[must_use]
+    pub fn customers_claim(&self) -> Option<Vec<String>> {
+        let is_nothing = self.customers.is_empty() && self.customer_groups.is_empty();
+        let has_claim = !self.customers.is_empty() || (is_nothing && self.customer_scope.is_some());
+        has_claim.then(|| self.customers.keys().cloned().collect())
+    }
+
+    /// The claim `customer_groups` of the client's tokens; `None` where tokens have no such claim.
+    #[must_use]
+    pub fn customer_groups_claim(&self) -> Option<Vec<String>> {
+        (!self.customer_groups.is_empty()).then(|| self.customer_groups.keys().cloned().collect())
+    }
+}
+
 /// One credential entry: every revision in it is accepted while it is valid.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Credential {
-    /// What kind of credential.
+    /// What kind of credential, by the name of its field in the spec.
+    #[serde(with = "kind_name")]
     pub kind: Kind,
     /// The number that the next mint takes; it never goes back. Access tokens have no revisions and stay at 1.
     #[serde(default = "first_revision", skip_serializing_if = "is_first_revision")]
@@ -334,6 +447,24 @@ impl<'de> Deserialize<'de> for Digest {
             Ok(32) => Ok(Self(out)),
             _ => Err(serde::de::Error::custom("expected 43 characters of base64url")),
         }
+    }
+}
+
+/// A kind by the name of its field in the spec: the ledger's shape does not follow that of the API's lists.
+mod kind_name {
+    use serde::{Deserialize, Deserializer, Serializer, de::Error as _};
+
+    use crate::api::Kind;
+
+    #[expect(clippy::trivially_copy_pass_by_ref, reason = "the signature serde asks for")]
+    pub(super) fn serialize<S: Serializer>(kind: &Kind, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(kind.as_str())
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Kind, D::Error> {
+        let name = std::borrow::Cow::<str>::deserialize(deserializer)?;
+        let named = Kind::ALL.into_iter().find(|kind| kind.as_str() == name);
+        named.ok_or_else(|| D::Error::custom("expected a kind of credential"))
     }
 }
 

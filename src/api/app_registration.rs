@@ -7,7 +7,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use super::{AppRegistrationStatus, DEFAULT_CLIENT_SECRET_ENTRY, DEFAULT_TOKEN_ENTRY, Entry, conflict, schema};
+use super::{AppRegistrationStatus, DEFAULT_CLIENT_SECRET_ENTRY, DEFAULT_TOKEN_ENTRY, Entry, SecretField, conflict, schema};
 
 /// The authorization server of a registration that names none: the built-in token service.
 pub const DEFAULT_AUTHORIZATION_SERVER: &str = "default";
@@ -25,7 +25,7 @@ pub const DEFAULT_AUTHORIZATION_SERVER: &str = "default";
     shortname = "appreg",
     category = "appreg-all",
     selectable = ".spec.clientID",
-    validation = Rule::new("self.metadata.name.size() <= 63").message("metadata.name: use at most 63 characters"),
+    validation = Rule::new("self.metadata.name.size() <= 63").message("metadata.name must have at most 63 characters: shorten it"),
     validation = Rule::new(conflict::rule()).message(conflict::message()).field_path(".spec.credentials"),
     printcolumn(
         name = "Ready",
@@ -39,9 +39,9 @@ pub const DEFAULT_AUTHORIZATION_SERVER: &str = "default";
         json_path = r#".status.conditions[?(@.type=="Approved")].status"#
     ),
     printcolumn(
-        name = "Next",
+        name = "Next Rotation",
         type_ = "string",
-        json_path = ".status.nextTransitionTime"
+        json_path = ".status.nextRotationTime"
     ),
     printcolumn(
         name = "Age",
@@ -78,12 +78,18 @@ pub struct AppRegistrationSpec {
     #[schemars(length(max = 1024))]
     pub description: Option<String>,
 
+    /// Whether the application can keep a credential to itself (RFC 6749 section 2.1): Confidential (the
+    /// default), or Public for one that runs on its users' machines, which has no credentials and needs
+    /// redirectURIs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub client_type: Option<ClientType>,
+
     /// A client ID of one's own choice, unique per authorization server and immutable; by default the
     /// registration's uid.
     #[serde(rename = "clientID", default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 100), regex(pattern = schema::CLIENT_ID), extend("x-kubernetes-validations" = [schema::rule(
         "!self.matches('^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$')",
-        "choose an ID that is not shaped like a UUID: those are the IDs of registrations without clientID",
+        "clientID must not be shaped like a UUID, because those are the IDs of registrations without clientID: choose another one",
     )]))]
     pub client_id: Option<String>,
 
@@ -138,21 +144,23 @@ pub struct AppRegistrationSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub token_endpoint_auth_method: Option<TokenEndpointAuthMethod>,
 
-    /// The scopes that the application asks for (RFC 6749 section 3.3).
+    /// The scopes that the application asks for at the authorization server's default audience (RFC 6749
+    /// section 3.3). A scope at another API belongs into apis.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(extend("maxItems" = 64, "x-kubernetes-list-type" = "set", "items" = schema::scope()))]
     pub scopes: Vec<String>,
 
-    /// The APIs that the application calls: what its tokens say in `aud` (RFC 9068).
+    /// The APIs that the application calls, each with the scopes that it asks for there. A token is for one of
+    /// them; the first is meant where a request names none (RFC 8707 resource).
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(extend("maxItems" = 16, "x-kubernetes-list-type" = "set", "items" = schema::audience()))]
-    pub audiences: Vec<String>,
+    #[schemars(extend("maxItems" = 16, "x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["audience"]))]
+    pub apis: Vec<ApiAccess>,
 
-    /// The APIs that the application itself is: it may ask the token service about tokens whose `aud` is one
-    /// of these (RFC 7662).
+    /// The audiences of the APIs that the application itself is: it may ask the token service about tokens
+    /// whose aud is one of these (RFC 7662).
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(extend("maxItems" = 16, "x-kubernetes-list-type" = "set", "items" = schema::audience()))]
-    pub resource_audiences: Vec<String>,
+    #[schemars(extend("maxItems" = 16, "x-kubernetes-list-type" = "set", "items" = schema::audience_value()))]
+    pub served_audiences: Vec<String>,
 
     /// Whose data the application may touch.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -167,7 +175,7 @@ pub struct AppRegistrationSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub deletion_policy: Option<DeletionPolicy>,
 
-    /// Labels and annotations of the Secrets.
+    /// Labels, annotations and further fields of the Secrets.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub secret_template: Option<SecretTemplate>,
 
@@ -181,12 +189,15 @@ pub struct AppRegistrationSpec {
     #[schemars(schema_with = "schema::time")]
     pub revoke_minted_before: Option<String>,
 
-    /// The credentials. Omitted: one client secret and one access token; empty: a public client, which
-    /// has none and needs redirectURIs.
+    /// The credentials of a confidential client. Omitted: one client secret and one access token. A public
+    /// client has none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(extend("maxItems" = 16, "x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"]))]
     pub credentials: Option<Vec<Entry>>,
 }
+
+/// Whether a spec is that of a public client, in CEL.
+const IS_PUBLIC: &str = "(has(self.clientType) && self.clientType == 'Public')";
 
 /// The rules about more than one field of a spec.
 fn spec_rules() -> Value {
@@ -194,12 +205,12 @@ fn spec_rules() -> Value {
         schema::fixed(
             "has(self.clientID) == has(oldSelf.clientID) && (!has(self.clientID) || self.clientID == oldSelf.clientID)",
             ".clientID",
-            "clientID is immutable, also from unset to set: put it back, or delete the registration and create it anew",
+            "clientID must stay as it was, also unset: put it back, or delete the registration and create it anew",
         ),
         schema::fixed(
             "has(self.authorizationServerRef) == has(oldSelf.authorizationServerRef) && (!has(self.authorizationServerRef) || self.authorizationServerRef.name == oldSelf.authorizationServerRef.name)",
             ".authorizationServerRef",
-            "authorizationServerRef is immutable, also from unset to set: put it back, or delete the registration and create it anew",
+            "authorizationServerRef must stay as it was, also unset: put it back, or delete the registration and create it anew",
         ),
         // What an omitted list stands for has names too, and they fix kinds and Secrets like written ones.
         schema::fixed(
@@ -207,70 +218,80 @@ fn spec_rules() -> Value {
                 "has(self.credentials) == has(oldSelf.credentials) || (has(self.credentials) ? self.credentials : oldSelf.credentials).all(e, (e.name != '{DEFAULT_CLIENT_SECRET_ENTRY}' || (has(e.clientSecret) && !has(e.secretName))) && (e.name != '{DEFAULT_TOKEN_ENTRY}' || (has(e.accessToken) && !has(e.secretName))))"
             ),
             ".credentials",
-            "omitted credentials are a clientSecret named default and an accessToken named token, both without secretName: use another name for another kind or Secret",
+            "credentials must keep what omitted ones are, a clientSecret named default and an accessToken named token, both without secretName: use another name for another kind or Secret",
+        ),
+        schema::rule_at(
+            ".credentials",
+            "!has(self.credentials) || self.credentials.size() > 0",
+            "credentials must not be empty: set clientType: Public for a client without credentials, or leave credentials out for a client secret and an access token",
+        ),
+        schema::rule_at(
+            ".credentials",
+            &format!("!({IS_PUBLIC}) || !has(self.credentials) || self.credentials.size() == 0"),
+            "credentials must not be set for clientType Public: remove them, or set clientType: Confidential",
         ),
         schema::rule_at(
             ".redirectURIs",
-            "!has(self.credentials) || self.credentials.size() > 0 || (has(self.redirectURIs) && self.redirectURIs.size() > 0)",
-            "credentials: [] is a public client: add redirectURIs, or add credentials",
+            &format!("!({IS_PUBLIC}) || (has(self.redirectURIs) && self.redirectURIs.size() > 0)"),
+            "redirectURIs must have an item for clientType Public: add one, or set clientType: Confidential",
         ),
         schema::rule_at(
             ".tokenEndpointAuthMethod",
-            "!has(self.tokenEndpointAuthMethod) || self.tokenEndpointAuthMethod != 'none' || (has(self.credentials) && self.credentials.size() == 0)",
-            "none is for public clients: set credentials: [], or another method",
+            &format!("!has(self.tokenEndpointAuthMethod) || self.tokenEndpointAuthMethod != 'none' || {IS_PUBLIC}"),
+            "tokenEndpointAuthMethod must not be none for a confidential client: set clientType: Public, or another method",
         ),
         schema::rule_at(
             ".tokenEndpointAuthMethod",
-            "!has(self.tokenEndpointAuthMethod) || self.tokenEndpointAuthMethod == 'none' || !has(self.credentials) || self.credentials.size() > 0",
-            "a public client (credentials: []) has the method none: set it, or add credentials",
+            &format!("!has(self.tokenEndpointAuthMethod) || self.tokenEndpointAuthMethod == 'none' || !({IS_PUBLIC})"),
+            "tokenEndpointAuthMethod must be none for clientType Public: set it, leave it out, or set clientType: Confidential",
         ),
         needs_kind(
             &["client_secret_basic", "client_secret_post"],
             &["clientSecret"],
-            "client_secret_basic and client_secret_post need a clientSecret: add one, or set another method",
+            "tokenEndpointAuthMethod must have a credential that it works with: client_secret_basic and client_secret_post need a clientSecret: add one, or set another method",
         ),
         needs_kind(
             &["private_key_jwt"],
             &["certificate", "publicKey", "serviceAccount"],
-            "private_key_jwt needs a certificate, a publicKey or a serviceAccount: add one, or set another method",
+            "tokenEndpointAuthMethod must have a credential that it works with: private_key_jwt needs a certificate, a publicKey or a serviceAccount: add one, or set another method",
         ),
         needs_kind(
             &["tls_client_auth"],
             &["certificate"],
-            "tls_client_auth needs a certificate: add one, or set another method",
+            "tokenEndpointAuthMethod must have a credential that it works with: tls_client_auth needs a certificate: add one, or set another method",
         ),
         needs_kind(
             &["self_signed_tls_client_auth"],
             &["publicKey"],
-            "self_signed_tls_client_auth needs a publicKey that is a certificate: add one, or set another method",
+            "tokenEndpointAuthMethod must have a credential that it works with: self_signed_tls_client_auth needs a publicKey that is a certificate: add one, or set another method",
         ),
         schema::rule_at(
             ".grantTypes",
-            "!has(self.grantTypes) || !('client_credentials' in self.grantTypes) || !has(self.credentials) || self.credentials.size() > 0",
-            "a public client (credentials: []) has nothing to use client_credentials with: remove it, or add credentials",
+            &format!("!has(self.grantTypes) || !('client_credentials' in self.grantTypes) || !({IS_PUBLIC})"),
+            "grantTypes must not have client_credentials for clientType Public, which has nothing to use it with: remove it, or set clientType: Confidential",
         ),
         schema::rule_at(
             ".grantTypes",
             "!has(self.grantTypes) || !('refresh_token' in self.grantTypes) || 'authorization_code' in self.grantTypes",
-            "refresh_token needs authorization_code: add it to grantTypes",
+            "grantTypes must have authorization_code where it has refresh_token: add it",
         ),
         schema::rule_at(
             ".grantTypes",
             "!has(self.grantTypes) || !('authorization_code' in self.grantTypes) || (has(self.redirectURIs) && self.redirectURIs.size() > 0)",
-            "authorization_code needs redirectURIs: add one",
+            "redirectURIs must have an item where grantTypes has authorization_code: add one",
         ),
     ])
 }
 
-/// The rule that these methods have a credential to be used with. What omitted credentials stand for has a client
-/// secret; that a public client has none is another rule's to say.
+/// The rule that these methods have a credential to be used with. Omitted credentials stand for a client secret and an
+/// access token; the methods of a public client are another rule's to judge.
 fn needs_kind(methods: &[&str], kinds: &[&str], message: &str) -> Value {
     let one_of = kinds.iter().map(|kind| format!("has(e.{kind})")).collect::<Vec<_>>().join(" || ");
     let implied = if kinds.contains(&"clientSecret") { "true" } else { "false" };
     schema::rule_at(
         ".tokenEndpointAuthMethod",
         &format!(
-            "!has(self.tokenEndpointAuthMethod) || !(self.tokenEndpointAuthMethod in ['{}']) || (has(self.credentials) ? self.credentials.size() == 0 || self.credentials.exists(e, {one_of}) : {implied})",
+            "!has(self.tokenEndpointAuthMethod) || !(self.tokenEndpointAuthMethod in ['{}']) || {IS_PUBLIC} || (has(self.credentials) ? self.credentials.size() == 0 || self.credentials.exists(e, {one_of}) : {implied})",
             methods.join("', '")
         ),
         message,
@@ -334,22 +355,22 @@ fn customer_scope_rules() -> Value {
         schema::rule_at(
             ".customers",
             "self.type != 'Customers' || (has(self.customers) && self.customers.size() > 0)",
-            "type Customers needs customers: list at least one",
+            "customers must have an item for type Customers: list at least one",
         ),
         schema::rule_at(
             ".customers",
             "self.type == 'Customers' || !has(self.customers)",
-            "customers goes with type Customers: remove it, or set that type",
+            "customers must not be set for another type than Customers: remove it, or set that type",
         ),
         schema::rule_at(
             ".groups",
             "self.type != 'Groups' || (has(self.groups) && self.groups.size() > 0)",
-            "type Groups needs groups: list at least one",
+            "groups must have an item for type Groups: list at least one",
         ),
         schema::rule_at(
             ".groups",
             "self.type == 'Groups' || !has(self.groups)",
-            "groups goes with type Groups: remove it, or set that type",
+            "groups must not be set for another type than Groups: remove it, or set that type",
         ),
     ])
 }
@@ -387,7 +408,7 @@ pub enum DeletionPolicy {
     Orphan,
 }
 
-/// Labels and annotations that the registration's Secrets get.
+/// What the registration's Secrets get besides what appreg writes. An item that leaves the template leaves the Secrets.
 #[derive(JsonSchema, Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct SecretTemplate {
@@ -400,16 +421,55 @@ pub struct SecretTemplate {
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     #[schemars(extend("maxProperties" = 16, "additionalProperties" = schema::annotation_value(), "x-kubernetes-validations" = schema::template_key_rules()))]
     pub annotations: BTreeMap<String, String>,
+
+    /// Further names for fields, for consumers that want other ones: {CLIENT_ID: client_id} adds to each
+    /// Secret that has a field client_id a field CLIENT_ID with the same value.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[schemars(extend("maxProperties" = 16, "x-kubernetes-validations" = super::secret_field::rules()))]
+    pub fields: BTreeMap<String, SecretField>,
+}
+
+/// An API that an application calls, with the scopes that it asks for there.
+#[derive(JsonSchema, Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ApiAccess {
+    /// The API: what its tokens have in aud (RFC 9068 section 3), and what a client sends as resource (RFC 8707).
+    #[schemars(schema_with = "schema::audience")]
+    pub audience: String,
+
+    /// The scopes that are asked for at this API (RFC 6749 section 3.3).
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(extend("maxItems" = 64, "x-kubernetes-list-type" = "set", "items" = schema::scope()))]
+    pub scopes: Vec<String>,
+}
+
+/// Whether a client can keep a credential to itself (RFC 6749 section 2.1).
+#[derive(JsonSchema, Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[schemars(transform = schema::without_description)]
+pub enum ClientType {
+    /// It can.
+    #[default]
+    Confidential,
+    /// It cannot: it runs on its users' machines.
+    Public,
 }
 
 impl AppRegistrationSpec {
-    /// The credentials, written or implied: omitted are a client secret and an access token.
+    /// The credentials, written or implied. Omitted ones are a client secret and an access token; a public client has
+    /// none.
     #[must_use]
     pub fn effective_credentials(&self) -> Cow<'_, [Entry]> {
         match &self.credentials {
+            Some(_) | None if self.is_public() => Cow::Borrowed(&[]),
             Some(entries) => Cow::Borrowed(entries),
             None => Cow::Owned(Entry::defaults().into()),
         }
+    }
+
+    /// Whether it is a public client (RFC 6749 section 2.1).
+    #[must_use]
+    pub fn is_public(&self) -> bool {
+        self.client_type == Some(ClientType::Public)
     }
 
     /// The authorization server's name, written or implied.
@@ -476,7 +536,7 @@ mod tests {
     use super::{super::Kind, *};
 
     #[test]
-    fn omitted_credentials_are_a_client_secret_and_an_access_token_and_empty_ones_are_none() {
+    fn omitted_credentials_are_a_client_secret_and_an_access_token_and_a_public_client_has_none() {
         let kinds = |spec: &AppRegistrationSpec| {
             spec.effective_credentials().iter().map(|e| (e.name.clone(), e.kind())).collect::<Vec<_>>()
         };
@@ -485,7 +545,7 @@ mod tests {
             kinds(&spec),
             [("default".to_owned(), Some(Kind::ClientSecret)), ("token".to_owned(), Some(Kind::AccessToken))]
         );
-        spec.credentials = Some(Vec::new());
+        spec.client_type = Some(ClientType::Public);
         assert_eq!(kinds(&spec), []);
     }
 
@@ -505,9 +565,10 @@ mod tests {
             "redirectURIs": ["https://a.example"], "postLogoutRedirectURIs": ["https://a.example"],
             "grantTypes": ["client_credentials", "authorization_code", "refresh_token"],
             "tokenEndpointAuthMethod": "self_signed_tls_client_auth", "customerScope": {"type": "Groups", "groups": ["a"]},
-            "audiences": ["https://a.example"], "resourceAudiences": ["https://b.example"],
+            "clientType": "Confidential", "apis": [{"audience": "https://a.example", "scopes": ["a"]}],
+            "servedAudiences": ["https://b.example"],
             "authorizationServerRef": {"name": "default"}, "deletionPolicy": "Orphan",
-            "secretTemplate": {"labels": {"a": "b"}}, "rotateMintedBefore": "x", "revokeMintedBefore": "y",
+            "secretTemplate": {"labels": {"a": "b"}, "fields": {"CLIENT_ID": "client_id", "cert": "tls.crt"}}, "rotateMintedBefore": "x", "revokeMintedBefore": "y",
             "credentials": [{"name": "mtls", "secretName": "s", "certificate": {"dnsNames": ["a.svc"]}},
                 {"name": "partner", "publicKey": {"der": "MA=="}}, {"name": "old", "publicKey": {"pem": "x"}},
                 {"name": "workload", "serviceAccount": {"name": "shop"}}],

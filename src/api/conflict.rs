@@ -34,7 +34,7 @@ pub(super) fn message() -> Message {
     Message::Expression(format!(
         "[self.metadata.name + '-token'].map(token, self.spec.credentials.map(a, \
          self.spec.credentials.exists(b, {CONFLICT}), self.spec.credentials.map(b, {CONFLICT}, \
-         'credentials ' + a.name + ' and ' + b.name + ' would write the same field of one Secret: \
+         'credentials ' + a.name + ' and ' + b.name + ' must not write the same field of one Secret: \
          give one of them a secretName of its own')[0])[0])[0]"
     ))
 }

@@ -6,7 +6,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use super::schema;
+use super::{PrivateKey, schema};
 
 /// The name of the client secret that a registration without `credentials` gets.
 pub const DEFAULT_CLIENT_SECRET_ENTRY: &str = "default";
@@ -83,16 +83,16 @@ fn entry_rules() -> Value {
     json!([
         schema::rule(
             "[has(self.clientSecret), has(self.certificate), has(self.accessToken), has(self.publicKey), has(self.serviceAccount)].filter(x, x).size() == 1",
-            "write exactly one of clientSecret, certificate, accessToken, publicKey and serviceAccount",
+            "must have exactly one of clientSecret, certificate, accessToken, publicKey and serviceAccount: remove the others, or add one",
         ),
-        goes_with_minting("secretName", "are not written to a Secret"),
-        goes_with_minting("effectiveDuration", "have no duration that could be chosen"),
-        goes_with_minting("renewBefore", "are not renewed: write another one yourself"),
-        goes_with_minting("rotateMintedBefore", "are not minted: write another one yourself"),
+        goes_with_minting("secretName", "which are not written to a Secret"),
+        goes_with_minting("effectiveDuration", "whose duration cannot be chosen"),
+        goes_with_minting("renewBefore", "which are not renewed"),
+        goes_with_minting("rotateMintedBefore", "which are not rotated"),
         schema::rule_at(
             ".renewBefore",
             "!has(self.renewBefore) || has(self.effectiveDuration)",
-            "renewBefore needs effectiveDuration: set it too",
+            "effectiveDuration must be set where renewBefore is: set it too",
         ),
         schema::rule_at(
             ".renewBefore",
@@ -102,17 +102,17 @@ fn entry_rules() -> Value {
         schema::rule_at(
             ".effectiveDuration",
             "!has(self.accessToken) || !has(self.effectiveDuration) || self.effectiveDuration <= duration('24h')",
-            "an accessToken lives at most 24h: shorten effectiveDuration",
+            "effectiveDuration must be at most 24h for an accessToken: shorten it",
         ),
         schema::fixed(
             "has(self.clientSecret) == has(oldSelf.clientSecret) && has(self.certificate) == has(oldSelf.certificate) && has(self.accessToken) == has(oldSelf.accessToken) && has(self.publicKey) == has(oldSelf.publicKey) && has(self.serviceAccount) == has(oldSelf.serviceAccount)",
             ".name",
-            "the kind of a credential is fixed for its name: give the new one another name",
+            "the kind of a credential must stay as it was: give the new credential another name",
         ),
         schema::fixed(
             "has(self.secretName) == has(oldSelf.secretName) && (!has(self.secretName) || self.secretName == oldSelf.secretName)",
             ".secretName",
-            "secretName is fixed for the name of a credential: give the new one another name",
+            "secretName must stay as it was: give the new credential another name",
         ),
     ])
 }
@@ -122,7 +122,7 @@ fn goes_with_minting(field: &str, why: &str) -> Value {
     schema::rule_at(
         &format!(".{field}"),
         &format!("!has(self.{field}) || !(has(self.publicKey) || has(self.serviceAccount))"),
-        &format!("publicKey and serviceAccount {why}: remove {field}"),
+        &format!("{field} must not be set for publicKey or serviceAccount, {why}: remove it"),
     )
 }
 
@@ -134,9 +134,9 @@ pub struct ClientSecret {}
 #[derive(JsonSchema, Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Certificate {
-    /// The algorithm and size of the key; by default ECDSAP256.
+    /// The algorithm and size of its private key; by default ECDSA with 256 bits.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub key_type: Option<KeyType>,
+    pub private_key: Option<PrivateKey>,
 
     /// DNS names in the certificate, as far as a policy allows them.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -144,19 +144,20 @@ pub struct Certificate {
     pub dns_names: Vec<String>,
 }
 
-/// What an access token is good for.
+/// The API that an access token is for, and its scopes there.
 #[derive(JsonSchema, Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct AccessToken {
-    /// The token's scopes; by default all that are granted to the registration.
+    /// The audience of the API that the token is for: one of apis, or the server's default audience. By
+    /// default the first of apis; where there is none, the server's default audience.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "schema::audience")]
+    pub audience: Option<String>,
+
+    /// The token's scopes; by default all that are granted at its audience.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(extend("maxItems" = 64, "x-kubernetes-list-type" = "set", "items" = schema::scope()))]
     pub scopes: Vec<String>,
-
-    /// The token's audiences; by default all that are granted to the registration.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(extend("maxItems" = 16, "x-kubernetes-list-type" = "set", "items" = schema::audience()))]
-    pub audiences: Vec<String>,
 }
 
 /// A certificate or a public key, as a file that is written here. Never a private key.
@@ -180,26 +181,26 @@ pub struct PublicKey {
 fn public_key_rules() -> Value {
     let refused = |field: &str, expression: &str, message: &str| json!({"rule": expression, "message": message, "fieldPath": field, "reason": "FieldValueForbidden"});
     json!([
-        schema::rule("has(self.pem) != has(self.der)", "write exactly one of pem and der"),
+        schema::rule("has(self.pem) != has(self.der)", "must have exactly one of pem and der: remove the other, or add one"),
         refused(
             ".pem",
             "!has(self.pem) || !self.pem.contains('PRIVATE KEY')",
-            "this is a private key: remove it, and treat it as leaked",
+            "must not be a private key: remove it, and treat it as leaked",
         ),
         refused(
             ".pem",
             "!has(self.pem) || self.pem.contains('PRIVATE KEY') || self.pem.contains('-----BEGIN CERTIFICATE-----') || self.pem.contains('-----BEGIN PUBLIC KEY-----')",
-            "write a certificate (-----BEGIN CERTIFICATE-----) or a public key (-----BEGIN PUBLIC KEY-----) in PEM",
+            "pem must have a certificate (-----BEGIN CERTIFICATE-----) or a public key (-----BEGIN PUBLIC KEY-----) in PEM: write one",
         ),
         refused(
             ".der",
             "!has(self.der) || !self.der.contains('PRIVATE KEY')",
-            "this is a private key: remove it, and treat it as leaked",
+            "must not be a private key: remove it, and treat it as leaked",
         ),
         refused(
             ".der",
             r#"!has(self.der) || self.der.contains('PRIVATE KEY') || self.der.matches(r"^[A-Za-z0-9+/\s]+={0,2}\s*$")"#,
-            "write the file in base64, as base64 -w0 app.cer prints it; what begins with -----BEGIN belongs into pem",
+            "der must be a file in base64: write the output of base64 -w0 app.cer, or move a text that begins with -----BEGIN into pem",
         ),
     ])
 }
@@ -213,33 +214,8 @@ pub struct ServiceAccount {
     pub name: String,
 }
 
-/// The algorithm and size of a certificate's key.
-#[derive(JsonSchema, Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[schemars(transform = schema::without_description)]
-pub enum KeyType {
-    /// ECDSA on the curve P-256.
-    #[default]
-    #[serde(rename = "ECDSAP256")]
-    EcdsaP256,
-    /// ECDSA on the curve P-384.
-    #[serde(rename = "ECDSAP384")]
-    EcdsaP384,
-    /// Ed25519 (RFC 8410).
-    Ed25519,
-    /// RSA with 2048 bits.
-    #[serde(rename = "RSA2048")]
-    Rsa2048,
-    /// RSA with 3072 bits.
-    #[serde(rename = "RSA3072")]
-    Rsa3072,
-    /// RSA with 4096 bits.
-    #[serde(rename = "RSA4096")]
-    Rsa4096,
-}
-
 /// The kinds of credentials, without their settings.
 #[derive(JsonSchema, Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
 #[schemars(transform = schema::without_description)]
 pub enum Kind {
     /// A client secret.
@@ -364,7 +340,7 @@ impl Kind {
     pub const ALL: [Self; 5] =
         [Self::ClientSecret, Self::Certificate, Self::AccessToken, Self::PublicKey, Self::ServiceAccount];
 
-    /// The kind as users write it: the name of the entry's field.
+    /// The name of the entry's field. In lists of kinds it begins with a capital letter, as enumerations of Kubernetes do.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -377,32 +353,7 @@ impl Kind {
     }
 }
 
-impl KeyType {
-    /// Every key type.
-    pub const ALL: [Self; 6] =
-        [Self::EcdsaP256, Self::EcdsaP384, Self::Ed25519, Self::Rsa2048, Self::Rsa3072, Self::Rsa4096];
-
-    /// The key type as users write it.
-    #[must_use]
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::EcdsaP256 => "ECDSAP256",
-            Self::EcdsaP384 => "ECDSAP384",
-            Self::Ed25519 => "Ed25519",
-            Self::Rsa2048 => "RSA2048",
-            Self::Rsa3072 => "RSA3072",
-            Self::Rsa4096 => "RSA4096",
-        }
-    }
-}
-
 impl fmt::Display for Kind {
-    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        out.pad(self.as_str())
-    }
-}
-
-impl fmt::Display for KeyType {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         out.pad(self.as_str())
     }
@@ -420,7 +371,7 @@ mod tests {
     fn an_entry_has_the_kind_whose_settings_it_has() {
         for (json, kind) in [
             (json!({"name": "a", "clientSecret": {}}), Some(Kind::ClientSecret)),
-            (json!({"name": "a", "certificate": {"keyType": "RSA4096"}}), Some(Kind::Certificate)),
+            (json!({"name": "a", "certificate": {"privateKey": {"algorithm": "RSA"}}}), Some(Kind::Certificate)),
             (json!({"name": "a", "accessToken": {"scopes": ["x"]}}), Some(Kind::AccessToken)),
             (json!({"name": "a", "publicKey": {"der": "MA=="}}), Some(Kind::PublicKey)),
             (json!({"name": "a", "serviceAccount": {"name": "shop"}}), Some(Kind::ServiceAccount)),
@@ -463,12 +414,9 @@ mod tests {
     #[test]
     fn names_are_those_of_the_schema() {
         for kind in Kind::ALL {
-            assert_eq!(serde_json::to_value(kind).unwrap(), kind.to_string());
+            assert_eq!(serde_json::to_value(kind).unwrap(), format!("{kind:?}"));
             let entry = entry(json!({"name": "a", kind.as_str(): {"name": "needed by a ServiceAccount"}}));
             assert_eq!(entry.kind(), Some(kind));
-        }
-        for key_type in KeyType::ALL {
-            assert_eq!(serde_json::to_value(key_type).unwrap(), key_type.to_string());
         }
     }
 }

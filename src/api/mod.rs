@@ -19,32 +19,36 @@ mod authorization_server;
 mod conflict;
 mod credential;
 mod duration;
+mod private_key;
 mod registration_approval;
 mod registration_policy;
 mod schema;
+mod secret_field;
 mod selector;
 mod status;
 mod time;
 
 pub use algorithm::Algorithm;
 pub use app_registration::{
-    AppRegistration, AppRegistrationSpec, AuthorizationServerRef, CustomerScope, CustomerScopeType,
-    DEFAULT_AUTHORIZATION_SERVER, DeletionPolicy, GrantType, SecretTemplate, TokenEndpointAuthMethod,
+    ApiAccess, AppRegistration, AppRegistrationSpec, AuthorizationServerRef, ClientType, CustomerScope,
+    CustomerScopeType, DEFAULT_AUTHORIZATION_SERVER, DeletionPolicy, GrantType, SecretTemplate, TokenEndpointAuthMethod,
 };
 pub use authorization_server::{AuthorizationServer, AuthorizationServerSpec, AuthorizationServerStatus, BuiltIn};
 pub use credential::{
-    AccessToken, Certificate, ClientSecret, DEFAULT_CLIENT_SECRET_ENTRY, DEFAULT_TOKEN_ENTRY, Entry, KeyType, Kind,
-    KindSpec, PublicKey, ServiceAccount, secret_name,
+    AccessToken, Certificate, ClientSecret, DEFAULT_CLIENT_SECRET_ENTRY, DEFAULT_TOKEN_ENTRY, Entry, Kind, KindSpec,
+    PublicKey, ServiceAccount, secret_name,
 };
 pub use duration::{InvalidDuration, LongDuration};
-pub use registration_approval::{RegistrationApproval, RegistrationApprovalSpec, RegistrationRef};
+pub use private_key::{InvalidKeySize, KeyType, PrivateKey, PrivateKeyAlgorithm};
+pub use registration_approval::{ApprovedApi, RegistrationApproval, RegistrationApprovalSpec, RegistrationRef};
 pub use registration_policy::{
-    ApprovalRequired, DurationBounds, DurationRules, MOST_NAMED_VIOLATIONS, OWN_CLIENT_IDS, OWN_SERVICE_NAMES,
-    OnViolation, PolicyLimits, RedirectUriRules, RegistrationPolicy, RegistrationPolicySpec, RegistrationPolicyStatus,
+    ApiApprovalRule, ApiRule, ApprovalRequired, DurationBounds, DurationRules, LongestDuration, MOST_NAMED_VIOLATIONS, OWN_CLIENT_IDS, OWN_SERVICE_NAMES, OWN_SERVICE_URLS,
+    OnViolation, PolicyLimits, PrivateKeyRule, RedirectUriRules, RegistrationPolicy, RegistrationPolicySpec, RegistrationPolicyStatus,
     UriScheme,
 };
+pub use secret_field::SecretField;
 pub use selector::{InvalidSelector, selector_text, selects};
 pub use status::{
-    AppRegistrationStatus, ConditionType, CredentialStatus, Granted, Reason, RevisionStatus, SecretStatus, ServerInUse,
+    AppRegistrationStatus, ConditionType, CredentialStatus, Granted, GrantedApi, Reason, RevisionStatus, SecretStatus, ServerInUse,
 };
 pub use time::{InvalidTime, StatusTime, parse_time};

@@ -31,5 +31,8 @@ pub const REVOKE_MINTED_BEFORE_ANNOTATION: &str = "appreg.dev/revoke-minted-befo
 /// The `type` of a Secret that is a ledger entry.
 pub const LEDGER_SECRET_TYPE: &str = "appreg.dev/ledger";
 
+/// Annotation on a Secret: JSON with the names that came from `secretTemplate`, so that they leave with it.
+pub const APPLIED_TEMPLATE_ANNOTATION: &str = "appreg.dev/applied-template";
+
 /// Annotation on a Secret: a comparison of its public fields, so that a changed server is noticed without a GET.
 pub const CONNECTION_ANNOTATION: &str = "appreg.dev/connection";

@@ -18,10 +18,10 @@ use super::schema;
     doc = "The approval of what a registration asks for, where a policy wants one.",
     derive = "PartialEq",
     shortname = "regapp",
-    validation = Rule::new("self.metadata.name.size() <= 127").message("metadata.name: use at most 127 characters"),
-    printcolumn(name = "Namespace", type_ = "string", json_path = ".spec.registration.namespace"),
-    printcolumn(name = "Registration", type_ = "string", json_path = ".spec.registration.name"),
-    printcolumn(name = "Expires", type_ = "string", json_path = ".spec.expires"),
+    validation = Rule::new("self.metadata.name.size() <= 127").message("metadata.name must have at most 127 characters: shorten it"),
+    printcolumn(name = "Namespace", type_ = "string", json_path = ".spec.registrationRef.namespace"),
+    printcolumn(name = "Registration", type_ = "string", json_path = ".spec.registrationRef.name"),
+    printcolumn(name = "Expires", type_ = "string", json_path = ".spec.expirationTime"),
     printcolumn(
         name = "Age",
         type_ = "date",
@@ -32,36 +32,36 @@ use super::schema;
 #[schemars(extend("x-kubernetes-validations" = rules()))]
 pub struct RegistrationApprovalSpec {
     /// The registration. An approval is for one, and stays so.
-    pub registration: RegistrationRef,
+    pub registration_ref: RegistrationRef,
 
     /// Why it is approved, and by whom, for people.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 1024))]
     pub description: Option<String>,
 
-    /// The approved scopes.
+    /// The approved scopes at the authorization server's default audience.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(extend("maxItems" = 64, "x-kubernetes-list-type" = "set", "items" = schema::scope()))]
     pub scopes: Vec<String>,
 
-    /// The approved audiences to call.
+    /// The approved APIs to call, each with the scopes that are approved there.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(extend("maxItems" = 16, "x-kubernetes-list-type" = "set", "items" = schema::audience()))]
-    pub audiences: Vec<String>,
+    #[schemars(extend("maxItems" = 16, "x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["audience"]))]
+    pub apis: Vec<ApprovedApi>,
 
     /// The approved audiences to serve.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(extend("maxItems" = 16, "x-kubernetes-list-type" = "set", "items" = schema::audience()))]
-    pub resource_audiences: Vec<String>,
+    #[schemars(extend("maxItems" = 16, "x-kubernetes-list-type" = "set", "items" = schema::audience_value()))]
+    pub served_audiences: Vec<String>,
 
     /// The approved customers; * is all of them.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(extend("maxItems" = 64, "x-kubernetes-list-type" = "set", "items" = schema::scope()))]
+    #[schemars(extend("maxItems" = 64, "x-kubernetes-list-type" = "set", "items" = schema::approved_customer()))]
     pub customers: Vec<String>,
 
     /// The approved customer groups.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(extend("maxItems" = 64, "x-kubernetes-list-type" = "set", "items" = schema::scope()))]
+    #[schemars(extend("maxItems" = 64, "x-kubernetes-list-type" = "set", "items" = schema::approved_customer()))]
     pub customer_groups: Vec<String>,
 
     /// The approved redirect URIs, in full.
@@ -72,10 +72,24 @@ pub struct RegistrationApprovalSpec {
     /// When the approval ends, and with it what it grants (RFC 3339 with offset); by default never.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "schema::time")]
-    pub expires: Option<String>,
+    pub expiration_time: Option<String>,
 }
 
-/// The name of a registration.
+/// An API that may be called, with the scopes that are approved there.
+#[derive(JsonSchema, Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct ApprovedApi {
+    /// Its audience.
+    #[schemars(schema_with = "schema::audience")]
+    pub audience: String,
+
+    /// The scopes that are approved at it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(extend("maxItems" = 64, "x-kubernetes-list-type" = "set", "items" = schema::scope()))]
+    pub scopes: Vec<String>,
+}
+
+/// A reference to a registration.
 #[derive(JsonSchema, Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct RegistrationRef {
@@ -86,18 +100,24 @@ pub struct RegistrationRef {
     /// Its name.
     #[schemars(length(min = 1, max = 63), regex(pattern = schema::DNS_SUBDOMAIN))]
     pub name: String,
+
+    /// Its metadata.uid. With it the approval is for this one object, and not for another one that is created
+    /// under the same name later.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 64))]
+    pub uid: Option<String>,
 }
 
 fn rules() -> Value {
     const ITEMS: [&str; 6] =
-        ["scopes", "audiences", "resourceAudiences", "customers", "customerGroups", "redirectURIs"];
+        ["scopes", "apis", "servedAudiences", "customers", "customerGroups", "redirectURIs"];
     let has_one = ITEMS.map(|list| format!("has(self.{list}) && self.{list}.size() > 0")).join(" || ");
     json!([
-        schema::rule(&has_one, &format!("an approval approves something: list items in one of {}", ITEMS.join(", "))),
+        schema::rule(&has_one, &format!("spec must approve something: list items in one of {}", ITEMS.join(", "))),
         schema::fixed(
-            "self.registration == oldSelf.registration",
-            ".registration",
-            "registration is immutable: what was approved for one is not approved for another; create a second approval",
+            "self.registrationRef == oldSelf.registrationRef",
+            ".registrationRef",
+            "registrationRef must stay as it was, because an approval for one registration is none for another: put it back, and create a second approval",
         ),
     ])
 }

@@ -6,7 +6,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::status::decoded_or_default;
-use super::{GrantType, KeyType, Kind, TokenEndpointAuthMethod, schema, selector};
+use super::{DeletionPolicy, GrantType, KeyType, Kind, PrivateKeyAlgorithm, TokenEndpointAuthMethod, schema, selector};
 
 /// The most registrations that the status of a policy names.
 pub const MOST_NAMED_VIOLATIONS: usize = 10;
@@ -14,11 +14,13 @@ pub const MOST_NAMED_VIOLATIONS: usize = 10;
 /// The DNS names that a policy allows which says nothing of them: those of the namespace's own Services.
 pub const OWN_SERVICE_NAMES: [&str; 2] = ["*.{namespace}.svc", "*.{namespace}.svc.cluster.local"];
 
+/// The audiences of a namespace's own Services, as globs.
+pub const OWN_SERVICE_URLS: [&str; 2] = ["https://*.{namespace}.svc", "https://*.{namespace}.svc.cluster.local"];
+
 /// The client IDs that a policy allows which says nothing of them.
 pub const OWN_CLIENT_IDS: &str = "{namespace}.*";
 
-/// What registrations may ask for. A list of names that is omitted or empty allows none, except that of client IDs and
-/// that of DNS names; an omitted list of kinds and ways allows all.
+/// What registrations may ask for. An omitted field says nothing: it allows no item, and restricts no credential.
 ///
 /// A field that this version does not know makes the policy unreadable: it might be a restriction.
 #[derive(CustomResource, JsonSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -30,7 +32,7 @@ pub const OWN_CLIENT_IDS: &str = "{namespace}.*";
     derive = "PartialEq",
     status = "RegistrationPolicyStatus",
     shortname = "regpol",
-    validation = Rule::new("self.metadata.name.size() <= 63").message("metadata.name: use at most 63 characters"),
+    validation = Rule::new("self.metadata.name.size() <= 63").message("metadata.name must have at most 63 characters: shorten it"),
     printcolumn(
         name = "Ready",
         type_ = "string",
@@ -62,20 +64,21 @@ pub struct RegistrationPolicySpec {
     #[schemars(schema_with = "selector::schema")]
     pub namespace_selector: LabelSelector,
 
-    /// Scopes, as globs: * stands for any text, {namespace} and {name} for those of the registration.
+    /// Scopes at the authorization server's default audience, as globs: * stands for any text, {namespace} and
+    /// {name} for those of the registration.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(schema_with = "schema::globs")]
     pub scopes: Vec<String>,
 
-    /// Audiences to call, as globs.
+    /// APIs to call: audiences, and the scopes that are allowed at these audiences and at no other.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(schema_with = "schema::globs")]
-    pub audiences: Vec<String>,
+    #[schemars(extend("maxItems" = 32, "x-kubernetes-list-type" = "atomic"))]
+    pub apis: Vec<ApiRule>,
 
     /// Audiences that a registration may serve, as globs.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(schema_with = "schema::globs")]
-    pub resource_audiences: Vec<String>,
+    pub served_audiences: Vec<String>,
 
     /// Customers, as globs; a scope of all customers is the item *, which the glob * alone allows.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -101,25 +104,32 @@ pub struct RegistrationPolicySpec {
     #[schemars(schema_with = "schema::globs")]
     pub dns_names: Option<Vec<String>>,
 
-    /// Grants of RFC 6749; omitted, all.
+    /// Grants of RFC 6749.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(extend("maxItems" = 3, "x-kubernetes-list-type" = "set"))]
     pub grant_types: Option<Vec<GrantType>>,
 
-    /// Ways to authenticate at the token endpoint; omitted, all.
+    /// Ways to authenticate at the token endpoint.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(extend("maxItems" = 6, "x-kubernetes-list-type" = "set"))]
     pub token_endpoint_auth_methods: Option<Vec<TokenEndpointAuthMethod>>,
 
-    /// Kinds of credentials; omitted, all.
+    /// Kinds of credentials. Of this field and the next six, those policies count that state one: lists are added
+    /// up, and of bounds and limits the widest counts. Where no policy of the namespace states one, the
+    /// configured default policy's value counts.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(extend("maxItems" = 5, "x-kubernetes-list-type" = "set"))]
-    pub kinds: Option<Vec<Kind>>,
+    pub credential_kinds: Option<Vec<Kind>>,
 
-    /// Key types of certificates; omitted, all.
+    /// Private keys of certificates.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(extend("maxItems" = 8, "x-kubernetes-list-type" = "set"))]
-    pub key_types: Option<Vec<KeyType>>,
+    #[schemars(extend("maxItems" = 3, "x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["algorithm"]))]
+    pub private_keys: Option<Vec<PrivateKeyRule>>,
+
+    /// What may become of a client when its registration is deleted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("maxItems" = 2, "x-kubernetes-list-type" = "set"))]
+    pub deletion_policies: Option<Vec<DeletionPolicy>>,
 
     /// How long credentials live. What is asked for outside the bounds is moved to the nearest one, and said so.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -137,6 +147,55 @@ pub struct RegistrationPolicySpec {
     /// it is asked for, or Withdraw it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub on_violation: Option<OnViolation>,
+}
+
+/// APIs that may be called.
+#[derive(JsonSchema, Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct ApiRule {
+    /// Audiences, as globs.
+    #[schemars(schema_with = "schema::some_globs")]
+    pub audiences: Vec<String>,
+
+    /// Scopes at these audiences, as globs. Omitted: none, the API alone.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(schema_with = "schema::globs")]
+    pub scopes: Vec<String>,
+}
+
+/// APIs that need an approval.
+#[derive(JsonSchema, Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct ApiApprovalRule {
+    /// Audiences, as globs.
+    #[schemars(schema_with = "schema::some_globs")]
+    pub audiences: Vec<String>,
+
+    /// Scopes at these audiences that need an approval, as globs. Omitted: the API itself does, with all its scopes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "schema::some_globs")]
+    pub scopes: Option<Vec<String>>,
+}
+
+/// Private keys that are allowed.
+#[derive(JsonSchema, Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct PrivateKeyRule {
+    /// The algorithm.
+    pub algorithm: PrivateKeyAlgorithm,
+
+    /// The smallest size, in bits; omitted, every size.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 256, max = 4096), extend("format" = "int32"))]
+    pub min_size: Option<u32>,
+}
+
+impl PrivateKeyRule {
+    /// Whether it allows keys of this type.
+    #[must_use]
+    pub fn allows(self, key_type: KeyType) -> bool {
+        self.algorithm == key_type.algorithm() && self.min_size.is_none_or(|least| least <= key_type.size())
+    }
 }
 
 /// Redirect URIs by their parts: one of the schemes, and one of the hosts.
@@ -179,6 +238,19 @@ pub struct DurationRules {
     /// Of access tokens in Secrets.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub access_token: Option<DurationBounds>,
+
+    /// Of uploaded keys and certificates: how long one is accepted at most, counted from when it was taken up.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub public_key: Option<LongestDuration>,
+}
+
+/// The longest duration.
+#[derive(JsonSchema, Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct LongestDuration {
+    /// The longest.
+    #[schemars(schema_with = "schema::duration")]
+    pub max: String,
 }
 
 /// Bounds of an effective duration; one that is omitted is the product's own.
@@ -187,7 +259,7 @@ pub struct DurationRules {
 #[schemars(extend("x-kubernetes-validations" = [schema::rule_at(
     ".max",
     "!has(self.min) || !has(self.max) || duration(self.min) <= duration(self.max)",
-    "max must not be shorter than min",
+    "max must be at least as long as min: lengthen max, or shorten min",
 )]))]
 pub struct DurationBounds {
     /// The shortest.
@@ -220,22 +292,22 @@ pub struct PolicyLimits {
 #[derive(JsonSchema, Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct ApprovalRequired {
-    /// Scopes.
+    /// Scopes at the authorization server's default audience.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(schema_with = "schema::globs")]
     pub scopes: Vec<String>,
 
-    /// Audiences to call.
+    /// APIs to call.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(schema_with = "schema::globs")]
-    pub audiences: Vec<String>,
+    #[schemars(extend("maxItems" = 32, "x-kubernetes-list-type" = "atomic"))]
+    pub apis: Vec<ApiApprovalRule>,
 
     /// Audiences to serve.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(schema_with = "schema::globs")]
-    pub resource_audiences: Vec<String>,
+    pub served_audiences: Vec<String>,
 
-    /// Customers; * is also all of them.
+    /// Customers. Where any customer or group needs an approval, all of them (type All) do.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(schema_with = "schema::globs")]
     pub customers: Vec<String>,

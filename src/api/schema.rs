@@ -28,7 +28,7 @@ pub(super) const SCOPE_TOKEN: &str = r"^[!#-\[\]-~]+$";
 /// The first characters of label and annotation names that are not the users': the domain or one below it.
 const RESERVED_PREFIXES: &str = r"^([^/]*\.)?(appreg\.dev|argoproj\.io|fluxcd\.io|helm\.sh|kubernetes\.io|k8s\.io)/";
 
-/// A rule of `x-kubernetes-validations`: a CEL expression, and what a person shall do where it is false.
+/// A rule of `x-kubernetes-validations`: a CEL expression, and for a person what must be true and how to make it so.
 pub(super) fn rule(expression: &str, message: &str) -> Value {
     json!({"rule": expression, "message": message})
 }
@@ -43,13 +43,24 @@ pub(super) fn rule_at(field: &str, expression: &str, message: &str) -> Value {
     json!({"rule": expression, "message": message, "fieldPath": field})
 }
 
-/// A scope-token (RFC 6749 section 3.3).
+/// A scope-token (RFC 6749 section 3.3) that a registration asks for. An API could take `*` for a pattern.
 pub(super) fn scope() -> Value {
+    json!({"type": "string", "minLength": 1, "maxLength": 128, "pattern": SCOPE_TOKEN,
+        "x-kubernetes-validations": [rule("!self.contains('*')", "scopes must not contain *, which an API could take for a pattern: write each scope")]})
+}
+
+/// A customer or a group that is approved; `*` is all customers.
+pub(super) fn approved_customer() -> Value {
     json!({"type": "string", "minLength": 1, "maxLength": 128, "pattern": SCOPE_TOKEN})
 }
 
 /// An audience: the characters of a scope, and longer, because it often is a URI.
-pub(super) fn audience() -> Value {
+pub(super) fn audience(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({"type": "string", "minLength": 1, "maxLength": 256, "pattern": SCOPE_TOKEN})
+}
+
+/// An item of a list of audiences, as [`audience`] has it.
+pub(super) fn audience_value() -> Value {
     json!({"type": "string", "minLength": 1, "maxLength": 256, "pattern": SCOPE_TOKEN})
 }
 
@@ -83,7 +94,7 @@ pub(super) fn contact() -> Value {
 /// A customer or a group of customers. `*` is how the ledger says all of them.
 pub(super) fn customer() -> Value {
     json!({"type": "string", "minLength": 1, "maxLength": 128, "pattern": SCOPE_TOKEN,
-        "x-kubernetes-validations": [rule("self != '*'", "name a customer or a group; all customers are customerScope.type: All")]})
+        "x-kubernetes-validations": [rule("!self.contains('*')", "customers and groups must not contain *: write their names, or customerScope.type: All for all customers")]})
 }
 
 /// A duration as [`super::LongDuration`] reads it, of at least a second and at most three years.
@@ -92,8 +103,8 @@ pub(super) fn duration(_: &mut SchemaGenerator) -> Schema {
         "type": "string", "format": "duration", "maxLength": 32, "pattern": DURATION,
         "allOf": [{"pattern": DURATION_DIGITS}],
         "x-kubernetes-validations": [
-            rule("self > duration('0s')", "must be longer than 0s"),
-            rule("self <= duration('26304h')", "must be at most 1096d (three years)"),
+            rule("self > duration('0s')", "must be longer than 0s: lengthen it"),
+            rule("self <= duration('26304h')", "must be at most 1096d (three years): shorten it"),
         ],
     })
 }
@@ -113,7 +124,7 @@ pub(super) fn redirect_uri() -> Value {
     let [absolute, encrypted] = uri_rules();
     let no_fragment = rule(
         "!self.contains('#')",
-        "remove the fragment: what follows # never reaches a server (RFC 6749 section 3.1.2)",
+        "must have no fragment, because the part after # never reaches a server (RFC 6749 section 3.1.2): remove it",
     );
     json!({"type": "string", "minLength": 1, "maxLength": 2048,
         "x-kubernetes-validations": [absolute, encrypted, no_fragment]})
@@ -125,11 +136,11 @@ fn uri_rules() -> [Value; 2] {
     [
         rule(
             r#"isURL(self) && self.matches(r"^[a-z]+://([A-Za-z0-9._~%!$&'()*+,;=:-]|\[|\])+([/?#][A-Za-z0-9._~%!$&'()*+,;=:/?#@-]*)?$")"#,
-            "write an absolute URI (RFC 3986) with a host and without a user name, such as https://shop.example/path",
+            "must be an absolute URI (RFC 3986) with a host and without a user name: write it like https://shop.example/path",
         ),
         rule(
             "!isURL(self) || url(self).getScheme() == 'https' || (url(self).getScheme() == 'http' && url(self).getHostname() in ['localhost', '127.0.0.1', '::1'])",
-            "use https, or http on localhost, 127.0.0.1 or [::1]",
+            "must be an https URI, or an http URI on localhost, 127.0.0.1 or [::1]: change its scheme or its host",
         ),
     ]
 }
@@ -139,13 +150,13 @@ pub(super) fn template_key_rules() -> Value {
     json!([
         rule(
             r#"self.all(name, name.matches(r"^([a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?/)?[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?$"))"#,
-            "write names of labels and annotations as Kubernetes has them: at most 63 characters, with an optional DNS prefix and /",
+            "names of labels and annotations must have at most 63 characters after an optional DNS prefix and /, as everywhere in Kubernetes: rename them",
         ),
         rule(
             &format!(
                 r#"self.all(name, !name.matches(r"{RESERVED_PREFIXES}") || name in ['app.kubernetes.io/name', 'app.kubernetes.io/part-of', 'app.kubernetes.io/component', 'app.kubernetes.io/version'])"#
             ),
-            "remove names of appreg.dev, argoproj.io, fluxcd.io, helm.sh, kubernetes.io and k8s.io: controllers act on them; allowed are app.kubernetes.io/name, part-of, component and version",
+            "names must not be of appreg.dev, argoproj.io, fluxcd.io, helm.sh, kubernetes.io or k8s.io, because controllers act on them (app.kubernetes.io/name, part-of, component and version are allowed): remove them",
         ),
     ])
 }

@@ -48,7 +48,7 @@ pub struct AppRegistrationStatus {
 
     /// When something changes next by itself, access tokens aside.
     #[serde(default, deserialize_with = "decoded_or_default", skip_serializing_if = "Option::is_none")]
-    pub next_transition_time: Option<StatusTime>,
+    pub next_rotation_time: Option<StatusTime>,
 
     /// Ready and Approved; Reconciling and Stalled only where True.
     #[serde(default, deserialize_with = "decoded_or_default", skip_serializing_if = "Vec::is_empty")]
@@ -77,20 +77,20 @@ pub struct ServerInUse {
 #[derive(JsonSchema, Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct Granted {
-    /// The scopes.
+    /// The scopes at the server's default audience.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     #[schemars(extend("maxItems" = 64, "items" = schema::text(128)))]
     pub scopes: Vec<String>,
 
-    /// The audiences.
+    /// The APIs, each with the scopes that are granted there.
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    #[schemars(extend("maxItems" = 16, "items" = schema::text(256)))]
-    pub audiences: Vec<String>,
+    #[schemars(extend("maxItems" = 16))]
+    pub apis: Vec<GrantedApi>,
 
     /// The audiences that the application serves.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     #[schemars(extend("maxItems" = 16, "items" = schema::text(256)))]
-    pub resource_audiences: Vec<String>,
+    pub served_audiences: Vec<String>,
 
     /// The redirect URIs.
     #[serde(rename = "redirectURIs", skip_serializing_if = "Vec::is_empty")]
@@ -106,6 +106,20 @@ pub struct Granted {
     #[serde(skip_serializing_if = "Vec::is_empty")]
     #[schemars(extend("maxItems" = 64, "items" = schema::text(128)))]
     pub customer_groups: Vec<String>,
+}
+
+/// An API that may be called, with the scopes that are granted there.
+#[derive(JsonSchema, Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct GrantedApi {
+    /// Its audience.
+    #[schemars(length(max = 256))]
+    pub audience: String,
+
+    /// The scopes that are granted at it.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schemars(extend("maxItems" = 64, "items" = schema::text(128)))]
+    pub scopes: Vec<String>,
 }
 
 /// One credential: its effective settings and what is accepted.
@@ -145,10 +159,10 @@ pub struct CredentialStatus {
     #[schemars(extend("maxItems" = 64, "items" = schema::text(128)))]
     pub scopes: Vec<String>,
 
-    /// The audiences of an access token.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(extend("maxItems" = 16, "items" = schema::text(256)))]
-    pub audiences: Vec<String>,
+    /// The audience of an access token.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 256))]
+    pub audience: Option<String>,
 
     /// Of a ServiceAccount: who its tokens are of.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -186,7 +200,7 @@ pub struct RevisionStatus {
 
     /// When it was minted; of a public key, when it was taken up.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub minted_at: Option<StatusTime>,
+    pub minted_time: Option<StatusTime>,
 
     /// When its validity ends; absent where it has no end.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -198,7 +212,7 @@ pub struct RevisionStatus {
 
     /// Until when a previous revision is accepted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub accepted_until: Option<StatusTime>,
+    pub accepted_until_time: Option<StatusTime>,
 }
 
 /// A Secret as it was last seen to be in order; only to spare a request after a restart.
@@ -399,7 +413,7 @@ mod tests {
             "observedGeneration": 3,
             "clientID": 7,
             "credentials": [{"name": "a", "kind": "hologram", "current": {"revision": "first"}}],
-            "nextTransitionTime": "soon",
+            "nextRotationTime": "soon",
             "conditions": [{"type": "Ready"}],
             "added": {"in": "a later version"},
         }))

@@ -2,7 +2,8 @@
 
 use std::fmt;
 
-use jiff::Timestamp;
+use jiff::civil::DateTime;
+use jiff::{SignedDuration, Timestamp};
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
 
@@ -11,14 +12,27 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
 #[error("is not an RFC 3339 time with an offset, such as 2026-11-22T07:00:00Z or 2026-11-22T08:00:00+01:00")]
 pub struct InvalidTime;
 
+/// The last second that a [`Timestamp`] has, 9999-12-30T22:00:00Z.
+const LAST: Timestamp = Timestamp::constant(253_402_207_200, 0);
+
 /// Reads an RFC 3339 time with an offset, exactly `YYYY-MM-DDThh:mm:ss[.fraction](Z|±hh:mm)`.
 ///
-/// A time without an offset is refused: it would mean another instant on another machine.
+/// A time without an offset is refused: it would mean another instant on another machine. Every other time that the API
+/// server takes is understood: it checks no offset, and people write 9999-12-31T23:59:59Z for "never". A time beyond the
+/// first or the last that can be represented is that one.
 pub fn parse_time(text: &str) -> Result<Timestamp, InvalidTime> {
     if !has_rfc_3339_shape(text) {
         return Err(InvalidTime);
     }
-    text.parse().map_err(|_| InvalidTime)
+    let offset_at = text.len() - if text.ends_with('Z') { 1 } else { 6 };
+    let (local, offset) = text.split_at(offset_at);
+    let local: DateTime = local.parse().map_err(|_| InvalidTime)?;
+    let number = |range: std::ops::Range<usize>| offset.get(range).and_then(|digits| digits.parse().ok()).unwrap_or(0);
+    let seconds: i64 = number(1..3) * 3600 + number(4..6) * 60;
+    let ahead = SignedDuration::from_secs(if offset.starts_with('-') { -seconds } else { seconds });
+    let since_epoch = local.duration_since(DateTime::constant(1970, 1, 1, 0, 0, 0, 0)) - ahead;
+    let nearest = if since_epoch.is_negative() { Timestamp::MIN } else { LAST };
+    Ok(Timestamp::from_duration(since_epoch).unwrap_or(nearest).min(LAST))
 }
 
 /// A time in a status, in whole seconds: what is compared with the stored status is what is stored.
@@ -108,6 +122,23 @@ mod tests {
             ("2026-11-22T07:00:00Z", "2026-11-22T07:00:00Z"),
             ("2026-11-22T08:00:00+01:00", "2026-11-22T07:00:00Z"),
             ("2026-11-22T06:59:59.25-00:30", "2026-11-22T07:29:59.25Z"),
+        ] {
+            assert_eq!(parse_time(text), Ok(utc.parse().unwrap()), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_time_that_means_never_is_the_last_one_and_every_offset_is_understood() {
+        for (text, utc) in [
+            ("9999-12-30T22:00:00Z", "9999-12-30T22:00:00Z"),
+            ("9999-12-30T22:00:00.5Z", "9999-12-30T22:00:00Z"),
+            ("9999-12-30T22:00:01Z", "9999-12-30T22:00:00Z"),
+            ("9999-12-31T23:59:59Z", "9999-12-30T22:00:00Z"),
+            ("9999-12-31T23:59:59-99:99", "9999-12-30T22:00:00Z"),
+            ("9999-12-31T23:59:59+23:59", "9999-12-30T22:00:00Z"),
+            ("2099-12-31T00:00:00+26:00", "2099-12-29T22:00:00Z"),
+            ("2099-12-31T00:00:00-99:99", "2100-01-04T04:39:00Z"),
+            ("0000-01-01T00:00:00+99:99", "-000001-12-27T19:21:00Z"),
         ] {
             assert_eq!(parse_time(text), Ok(utc.parse().unwrap()), "{text}");
         }

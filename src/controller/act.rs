@@ -166,21 +166,19 @@ async fn mint_all(
 fn sign(snapshot: &Snapshot, plan: &Plan, mint: &Mint, order: &plan::TokenOrder) -> Result<Material, mint::Error> {
     let key = snapshot.keys.signing.get(&order.kid).ok_or(mint::Error::NotSigned)?;
     let scope = order.scopes.join(" ");
-    let some = |list: &'_ [String]| (!list.is_empty()).then(|| list.to_vec());
-    let (customers, customer_groups) = (some(&order.customers), some(&order.customer_groups));
     mint::token::sign(
         key,
         &mint::token::Claims {
             issuer: &snapshot.facts.environment.server.issuer,
             client_id: plan.status.client_id.as_deref().unwrap_or_default(),
-            audiences: &order.audiences,
+            audiences: &[order.audience.as_str()],
             scope: &scope,
             issued_at: mint.minted_at,
             expires_at: mint.not_after,
             not_before: None,
             entry: Some(&mint.entry),
-            customers: customers.as_deref(),
-            customer_groups: customer_groups.as_deref(),
+            customers: order.customers.as_deref(),
+            customer_groups: order.customer_groups.as_deref(),
             certificate: None,
         },
     )
@@ -295,6 +293,11 @@ impl Writer<'_> {
         for (field, value) in &publish.fields {
             if let Some(bytes) = self.value(publish, field, value) {
                 data.insert((*field).to_owned(), ByteString(bytes));
+            }
+        }
+        for (name, source) in &publish.copies {
+            if let Some(bytes) = data.get(source.as_str()).cloned() {
+                data.insert(name.clone(), bytes);
             }
         }
         let (uid, version) = match &publish.write {

@@ -9,14 +9,14 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 use kube::core::PartialObjectMeta;
 
 use crate::api::{
-    RegistrationApproval, RegistrationApprovalSpec, RegistrationPolicy, RegistrationPolicyStatus, selects,
+    RegistrationApproval, RegistrationApprovalSpec, RegistrationPolicy, RegistrationPolicyStatus, RegistrationRef, selects,
 };
 use crate::config;
 use crate::kubernetes::store::{Changed, Store};
 use crate::kubernetes::watch::Change;
 use crate::kubernetes::{DeserializeGuard, ObjectName};
 use crate::ledger::Grant;
-use crate::policy::{BY_POLICY, Field, Governance, Invalid, Rules};
+use crate::policy::{BY_POLICY, Governance, Invalid, Rules};
 
 /// A policy as it is kept.
 #[derive(Clone, Debug)]
@@ -36,12 +36,11 @@ pub(crate) struct ApprovalObject(pub(crate) Option<Arc<RegistrationApprovalSpec>
 /// Reduces a policy.
 pub(crate) fn policy(
     DeserializeGuard(object): DeserializeGuard<RegistrationPolicy>,
-    configured: &config::Policy,
 ) -> PolicyObject {
     match object {
         Ok(policy) => {
             let name = policy.metadata.name.unwrap_or_default();
-            let rules = Rules::of_object(&name, &policy.spec, configured)
+            let rules = Rules::of_object(&name, &policy.spec)
                 .map(|rules| (Arc::new(rules), policy.spec.namespace_selector))
                 .map_err(|invalid| format!("spec.{invalid}"));
             PolicyObject {
@@ -78,11 +77,20 @@ pub(crate) fn namespace(namespace: PartialObjectMeta<Namespace>) -> NamespaceObj
     NamespaceObject { labels: namespace.metadata.labels.unwrap_or_default(), is_terminating }
 }
 
+/// Whether an approval is for this registration, and for this object of it if it names one.
+pub(crate) fn is_for(reference: &RegistrationRef, registration: &ObjectName, uid: &str) -> bool {
+    *reference.namespace == *registration.namespace
+        && *reference.name == *registration.name
+        && reference.uid.as_ref().is_none_or(|wanted| wanted == uid)
+}
+
 /// What the watches of policies, approvals and namespaces have shown.
 #[derive(Default)]
 pub(crate) struct Governors {
-    /// The configured policy, unless it is disabled.
-    configured: Option<Arc<Rules>>,
+    /// The configured policy. Its restrictions count where no policy states one.
+    configured: Arc<Rules>,
+    /// Whether the configured policy allows anything itself.
+    is_configured_in_force: bool,
     pub(crate) policies: Store<PolicyObject>,
     approvals: Store<ApprovalObject>,
     namespaces: Store<NamespaceObject>,
@@ -110,7 +118,7 @@ impl Governors {
     /// Nothing but the configured policy, if it is enabled.
     pub(crate) fn new(configured: &config::Policy) -> Result<Self, Invalid> {
         let rules = Rules::of_config(configured)?;
-        Ok(Self { configured: configured.enabled.then(|| Arc::new(rules)), ..Self::default() })
+        Ok(Self { configured: Arc::new(rules), is_configured_in_force: configured.enabled, ..Self::default() })
     }
 
     /// Takes what the watch of policies says, and returns the namespaces that it concerns; `None` is all of them.
@@ -195,7 +203,8 @@ impl Governors {
             let after = self.approvals.value(&object);
             for (value, is_new) in [(before.as_ref(), false), (after, true)] {
                 let Some(ApprovalObject(Some(spec))) = value else { continue };
-                let registration = ObjectName::new(&spec.registration.namespace, &spec.registration.name);
+                let RegistrationRef { namespace, name, uid: _ } = &spec.registration_ref;
+                let registration = ObjectName::new(namespace, name);
                 let approvals = self.approvals_of.entry(registration.clone()).or_default();
                 if is_new {
                     approvals.insert(object.clone());
@@ -212,12 +221,12 @@ impl Governors {
     }
 
     /// What governs a registration, with what it was granted so far. How many come before it is for the caller to say.
-    pub(crate) fn of(&self, registration: &ObjectName, grant: Option<&Grant>) -> Governance {
+    pub(crate) fn of(&self, registration: &ObjectName, uid: &str, grant: Option<&Grant>) -> Governance {
         let namespace = &registration.namespace;
         let is_known = self.labels(namespace).is_some();
         let selecting = self.selecting.get(namespace).into_iter().flatten();
         let mut policies: Vec<Arc<Rules>> = selecting.filter_map(|policy| self.rules(policy).cloned()).collect();
-        policies.extend(self.configured.clone());
+        policies.extend(self.is_configured_in_force.then(|| self.configured.clone()));
         policies.sort_by(|a, b| a.name.cmp(&b.name));
         let unknown = match (self.lists_policies, self.lists_namespaces, is_known) {
             (false, _, _) => Some("RegistrationPolicies could not be listed yet".to_owned()),
@@ -225,8 +234,9 @@ impl Governors {
             (true, true, false) => Some(format!("the labels of the namespace {namespace} are not known yet")),
             (true, true, true) => None,
         };
-        let granting = grant.into_iter().flat_map(|grant| Field::ALL.into_iter().flat_map(|f| f.of(grant).values()));
-        let departed = granting
+        let departed = grant
+            .into_iter()
+            .flat_map(Grant::granted_by)
             .filter_map(|by| by.strip_prefix(BY_POLICY))
             .filter(|name| policies.iter().all(|rules| rules.name != **name))
             .filter(|name| {
@@ -238,9 +248,18 @@ impl Governors {
         let approvals = self.approvals_of.get(registration).into_iter().flatten();
         let approvals = approvals.filter_map(|object| {
             let ApprovalObject(spec) = self.approvals.value(object)?;
-            Some((object.name.to_string(), spec.clone()?))
+            let spec = spec.clone().filter(|spec| is_for(&spec.registration_ref, registration, uid))?;
+            Some((object.name.to_string(), spec))
         });
-        Governance { policies, departed, approvals: approvals.collect(), absent: BTreeMap::new(), older: 0, unknown }
+        Governance {
+            policies,
+            configured: self.configured.clone(),
+            departed,
+            approvals: approvals.collect(),
+            absent: BTreeMap::new(),
+            older: 0,
+            unknown,
+        }
     }
 
     /// The labels of a namespace, if they are known.
@@ -255,12 +274,6 @@ impl Governors {
 
     fn namespace(&self, name: &str) -> Option<&NamespaceObject> {
         self.namespaces.value(&ObjectName::new("", name))
-    }
-
-    /// Whether any policy of a namespace limits how many registrations it has.
-    pub(crate) fn limits_registrations(&self, namespace: &str) -> bool {
-        let selecting = self.selecting.get(namespace).into_iter().flatten();
-        selecting.filter_map(|policy| self.rules(policy)).any(|rules| rules.most_registrations.is_some())
     }
 
     /// The policies that select a namespace.

@@ -89,7 +89,7 @@ pub(crate) async fn snapshot(ctx: &Context, object: &ObjectName, sight: &Sight) 
         read_entry(ctx, entry).await?;
     }
     let live = read_secrets(ctx, object, &sight.look.secrets).await?;
-    let approvals = read_approvals(ctx, object, &sight.look.approvals).await;
+    let approvals = read_approvals(ctx, object, &uid, &sight.look.approvals).await;
     let servers = ctx.servers.load_full();
     let state = ctx.state();
     let mut snapshot = gather(&state.world, &registration, &servers, &live, ctx);
@@ -121,9 +121,10 @@ fn gather(
         LedgerFact::Absent | LedgerFact::Taken | LedgerFact::Unreadable(_) => None,
     };
     let object = ObjectName::new(&facts_of.namespace, &facts_of.name);
-    let mut governance = world.governors.of(&object, trusted.as_ref().map(|entry| &entry.grant));
-    // Who has a client is not counted again.
-    if trusted.is_none() && governance.policies.iter().any(|rules| rules.most_registrations.is_some()) {
+    let mut governance = world.governors.of(&object, &facts_of.uid, trusted.as_ref().map(|entry| &entry.grant));
+    // A registration that has a client is not counted again, and nobody is where there is room for all.
+    let in_namespace = world.registrations_in(&object.namespace);
+    if trusted.is_none() && governance.most_registrations().is_some_and(|most| in_namespace > most.value) {
         governance.older = world.before(registration);
     }
     let entries = facts_of.spec.effective_credentials().into_owned();
@@ -164,7 +165,13 @@ struct Lens<'a> {
 
 impl Lens<'_> {
     fn reading<'a>(&'a self, published: &'a Published) -> Reading<'a> {
-        Reading { entries: self.entries, ledger: self.ledger, published, environment: &self.keys.environment }
+        Reading {
+            entries: self.entries,
+            ledger: self.ledger,
+            published,
+            template: self.registration.spec.secret_template.as_ref(),
+            environment: &self.keys.environment,
+        }
     }
 
     fn live(&self, secret: &Secret, held: &mut Held) -> SecretFact {
@@ -228,8 +235,8 @@ impl Lens<'_> {
             issued_at: verified.issued_at,
             not_after: verified.expires_at,
             audiences: verified.audiences,
-            customers: verified.customers.unwrap_or_default(),
-            customer_groups: verified.customer_groups.unwrap_or_default(),
+            customers: verified.customers,
+            customer_groups: verified.customer_groups,
             issuer: verified.issuer,
         })
     }
@@ -336,6 +343,7 @@ async fn read_entry(ctx: &Context, object: &ObjectName) -> Result<(), Error> {
 async fn read_approvals(
     ctx: &Context,
     registration: &ObjectName,
+    uid: &str,
     names: &BTreeSet<String>,
 ) -> Vec<(String, Result<Arc<RegistrationApprovalSpec>, Absence>)> {
     let api: Api<DeserializeGuard<RegistrationApproval>> = Api::all(ctx.clients.requests.clone());
@@ -343,8 +351,7 @@ async fn read_approvals(
     for name in names {
         let approval = match call(ANSWER_WITHIN, api.get(name)).await {
             Ok(DeserializeGuard(Ok(RegistrationApproval { spec, .. }))) => {
-                let for_this = *spec.registration.namespace == *registration.namespace
-                    && *spec.registration.name == *registration.name;
+                let for_this = super::governance::is_for(&spec.registration_ref, registration, uid);
                 // One of this name that is another registration's is as good as none.
                 if for_this { Ok(Arc::new(spec)) } else { Err(Absence::Confirmed) }
             }

@@ -58,9 +58,7 @@ pub(super) fn spawn(
         }
         "policies" => {
             let watch = watch::<DeserializeGuard<RegistrationPolicy>>(name, Api::all(client));
-            let configured = ctx.config.policy.clone();
-            let reduce = move |object| governance::policy(object, &configured);
-            tasks.spawn(follower.follow(watch, reduce, World::policies));
+            tasks.spawn(follower.follow(watch, governance::policy, World::policies));
         }
         "approvals" => {
             let watch = watch::<DeserializeGuard<RegistrationApproval>>(name, Api::all(client));

@@ -94,10 +94,13 @@ impl World {
                 None => {
                     self.reported.remove(&object);
                     self.tally.note(&object, None);
-                    // Room may have been made for one that waits.
-                    if self.governors.limits_registrations(&object.namespace) {
-                        due.again.extend(self.by_namespace.get(&object.namespace).into_iter().flatten().cloned());
-                    }
+                    // Room may have been made for one that waits. One that has a client waits for none.
+                    let others = self.by_namespace.get(&object.namespace).into_iter().flatten();
+                    let has_client = |uid: &str| self.entries_by_uid.contains_key(uid);
+                    let waits = |object: &&ObjectName| {
+                        self.registrations.value(object).is_some_and(|registered| !has_client(registered.uid()))
+                    };
+                    due.again.extend(others.filter(waits).cloned());
                     due.gone.push(object);
                 }
                 Some(after) if after.was_never_reported() => due.new.push(object),

@@ -25,9 +25,9 @@ pub struct Claims {
     /// `aud`.
     pub audiences: Vec<String>,
     /// `customers`.
-    pub customers: Vec<String>,
+    pub customers: Option<Vec<String>>,
     /// `customer_groups`.
-    pub customer_groups: Vec<String>,
+    pub customer_groups: Option<Vec<String>>,
     /// `iss`.
     pub issuer: String,
 }
@@ -45,8 +45,8 @@ pub fn inspect(entry: &str, is_empty: bool, claims: Option<Claims>) -> Shown {
             client_id: &claims.client_id,
             scopes: &claims.scopes,
             audiences: &claims.audiences,
-            customers: &claims.customers,
-            customer_groups: &claims.customer_groups,
+            customers: claims.customers.as_deref(),
+            customer_groups: claims.customer_groups.as_deref(),
         }),
         kid: claims.kid,
         issued_at: claims.issued_at,
@@ -77,10 +77,10 @@ pub struct Asked<'a> {
     pub scopes: &'a [String],
     /// `aud`.
     pub audiences: &'a [String],
-    /// `customers`.
-    pub customers: &'a [String],
-    /// `customer_groups`.
-    pub customer_groups: &'a [String],
+    /// `customers`; `None` where the token has no such claim.
+    pub customers: Option<&'a [String]>,
+    /// `customer_groups`; `None` where the token has no such claim.
+    pub customer_groups: Option<&'a [String]>,
 }
 
 /// A comparison of what tokens say; two of the same shape can stand for each other.
@@ -88,15 +88,17 @@ pub struct Asked<'a> {
 pub fn shape(asked: &Asked<'_>) -> String {
     let mut parts = vec![asked.issuer, asked.client_id];
     for (mark, list) in [
-        ("\u{1}scope", asked.scopes),
-        ("\u{1}aud", asked.audiences),
+        ("\u{1}scope", Some(asked.scopes)),
+        ("\u{1}aud", Some(asked.audiences)),
         ("\u{1}customers", asked.customers),
         ("\u{1}groups", asked.customer_groups),
     ] {
-        let mut items: Vec<&str> = list.iter().map(String::as_str).collect();
+        let mut items: Vec<&str> = list.into_iter().flatten().map(String::as_str).collect();
         items.sort_unstable();
         parts.push(mark);
         parts.extend(items);
     }
+    // An empty list of customers is another token than one without the claim.
+    parts.extend((asked.customers == Some(&[])).then_some("\u{1}no customers"));
     shape_of(parts)
 }

@@ -10,6 +10,7 @@ pub mod client_secret;
 pub mod jwk;
 pub mod public_key;
 pub mod published;
+pub mod template;
 
 use std::collections::BTreeMap;
 
@@ -23,38 +24,40 @@ use published::PublishedEntry;
 /// The fields of a Secret.
 pub type Fields = BTreeMap<String, ByteString>;
 
-/// Names of the Secret's fields. They are an interface: applications read them.
+/// Names of the Secret's fields, as text.
 pub mod field {
-    /// The client identifier.
-    pub const CLIENT_ID: &str = "client_id";
-    /// The current client secret.
-    pub const CLIENT_SECRET: &str = "client_secret";
-    /// The client secret before, while it is still accepted.
-    pub const PREVIOUS_CLIENT_SECRET: &str = "previous_client_secret";
-    /// The certificate in PEM.
-    pub const CERTIFICATE: &str = "tls.crt";
-    /// Its private key in PEM (PKCS#8).
-    pub const PRIVATE_KEY: &str = "tls.key";
-    /// The certificate authorities of `tls.crt` in PEM.
-    pub const CA: &str = "ca.crt";
-    /// The access token.
-    pub const ACCESS_TOKEN: &str = "access_token";
-    /// Always `Bearer`.
-    pub const TOKEN_TYPE: &str = "token_type";
-    /// The access token's end as Unix seconds, decimal.
-    pub const EXPIRES_AT: &str = "expires_at";
-    /// The access token's scopes, separated by spaces.
-    pub const SCOPE: &str = "scope";
-    /// The issuer identifier of the authorization server.
-    pub const ISSUER: &str = "issuer";
-    /// Its token endpoint.
-    pub const TOKEN_ENDPOINT: &str = "token_endpoint";
-    /// Its JWKS.
-    pub const JWKS_URI: &str = "jwks_uri";
-    /// How the application identifies itself there.
-    pub const TOKEN_ENDPOINT_AUTH_METHOD: &str = "token_endpoint_auth_method";
-    /// The certificate authorities of the token endpoint in PEM.
-    pub const ISSUER_CA: &str = "issuer_ca.crt";
+    use crate::api::SecretField;
+
+    /// [`SecretField::ClientId`].
+    pub const CLIENT_ID: &str = SecretField::ClientId.as_str();
+    /// [`SecretField::ClientSecret`].
+    pub const CLIENT_SECRET: &str = SecretField::ClientSecret.as_str();
+    /// [`SecretField::PreviousClientSecret`].
+    pub const PREVIOUS_CLIENT_SECRET: &str = SecretField::PreviousClientSecret.as_str();
+    /// [`SecretField::Certificate`].
+    pub const CERTIFICATE: &str = SecretField::Certificate.as_str();
+    /// [`SecretField::PrivateKey`].
+    pub const PRIVATE_KEY: &str = SecretField::PrivateKey.as_str();
+    /// [`SecretField::Ca`].
+    pub const CA: &str = SecretField::Ca.as_str();
+    /// [`SecretField::AccessToken`].
+    pub const ACCESS_TOKEN: &str = SecretField::AccessToken.as_str();
+    /// [`SecretField::TokenType`].
+    pub const TOKEN_TYPE: &str = SecretField::TokenType.as_str();
+    /// [`SecretField::ExpiresAt`].
+    pub const EXPIRES_AT: &str = SecretField::ExpiresAt.as_str();
+    /// [`SecretField::Scope`].
+    pub const SCOPE: &str = SecretField::Scope.as_str();
+    /// [`SecretField::Issuer`].
+    pub const ISSUER: &str = SecretField::Issuer.as_str();
+    /// [`SecretField::TokenEndpoint`].
+    pub const TOKEN_ENDPOINT: &str = SecretField::TokenEndpoint.as_str();
+    /// [`SecretField::JwksUri`].
+    pub const JWKS_URI: &str = SecretField::JwksUri.as_str();
+    /// [`SecretField::TokenEndpointAuthMethod`].
+    pub const TOKEN_ENDPOINT_AUTH_METHOD: &str = SecretField::TokenEndpointAuthMethod.as_str();
+    /// [`SecretField::IssuerCa`].
+    pub const ISSUER_CA: &str = SecretField::IssuerCa.as_str();
 }
 
 /// What stands in a place of a Secret.

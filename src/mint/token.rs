@@ -22,7 +22,7 @@ pub struct Claims<'a> {
     /// `client_id`, and `sub` too: the client acts for itself (RFC 9068 §2.2).
     pub client_id: &'a str,
     /// `aud`: a string when there is one, an array when there are several (RFC 7519 §4.1.3). RFC 9068 requires one.
-    pub audiences: &'a [String],
+    pub audiences: &'a [&'a str],
     /// `scope`: separated by spaces as in RFC 6749 §3.3; omitted when empty.
     pub scope: &'a str,
     /// `iat`.
@@ -143,13 +143,13 @@ fn push_text_claim(name: &str, text: &str, out: &mut Vec<u8>) {
     push_text(text, out);
 }
 
-fn push_list(items: &[String], out: &mut Vec<u8>) {
+fn push_list<T: AsRef<str>>(items: &[T], out: &mut Vec<u8>) {
     out.push(b'[');
     for (index, item) in items.iter().enumerate() {
         if index > 0 {
             out.push(b',');
         }
-        push_text(item, out);
+        push_text(item.as_ref(), out);
     }
     out.push(b']');
 }
@@ -193,7 +193,9 @@ fn encode_tail(out: &mut Vec<u8>, from: usize) -> Result<(), Error> {
 
 /// The bytes of the caller's strings, without escapes.
 fn text_bytes(claims: &Claims<'_>) -> usize {
-    let list = |items: &[String]| items.iter().map(|item| item.len() + 3).sum::<usize>();
+    fn list<T: AsRef<str>>(items: &[T]) -> usize {
+        items.iter().map(|item| item.as_ref().len() + 3).sum()
+    }
     claims.issuer.len()
         + 2 * claims.client_id.len()
         + claims.scope.len()
@@ -215,7 +217,7 @@ mod tests {
 
     static KEY: LazyLock<SigningKey> = LazyLock::new(|| new_key(Algorithm::ES256));
     static KEYS: LazyLock<[SigningKey; 3]> = LazyLock::new(|| Algorithm::ALL.map(new_key));
-    static AUDIENCE: LazyLock<[String; 1]> = LazyLock::new(|| ["https://api.shop.example".to_owned()]);
+    const AUDIENCE: [&str; 1] = ["https://api.shop.example"];
 
     fn new_key(alg: Algorithm) -> SigningKey {
         let now = at("2026-11-22T07:00:00Z");
@@ -231,7 +233,7 @@ mod tests {
         Claims {
             issuer: "https://auth.example",
             client_id: "shop.storefront",
-            audiences: &*AUDIENCE,
+            audiences: &AUDIENCE,
             scope: "orders:read orders:write",
             issued_at: at("2026-11-22T07:00:00.9Z"),
             expires_at: at("2026-11-22T08:00:00Z"),

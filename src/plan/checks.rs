@@ -35,10 +35,10 @@ pub(super) struct View<'a> {
     pub issuer: &'a str,
     /// From when on tokens of this entry are accepted, by the ledger.
     pub tokens_from: Option<Timestamp>,
-    /// The customers that are granted.
-    pub customers: &'a [String],
-    /// The customer groups that are granted.
-    pub customer_groups: &'a [String],
+    /// The claim `customers` of tokens.
+    pub customers: Option<&'a [String]>,
+    /// The claim `customer_groups` of tokens.
+    pub customer_groups: Option<&'a [String]>,
 }
 
 /// A check: true when it fires.
@@ -130,11 +130,11 @@ impl<'a> View<'a> {
         match &self.desired.settings {
             Settings::ClientSecret => String::new(),
             Settings::Certificate { key_type, dns_names } => certificate::shape(*key_type, dns_names),
-            Settings::AccessToken { scopes, audiences } => access_token::shape(&access_token::Asked {
+            Settings::AccessToken { audience, scopes } => access_token::shape(&access_token::Asked {
                 issuer: self.issuer,
                 client_id: self.client_id,
-                scopes,
-                audiences,
+                scopes: scopes.as_deref().unwrap_or_default(),
+                audiences: std::slice::from_ref(audience),
                 customers: self.customers,
                 customer_groups: self.customer_groups,
             }),

@@ -7,8 +7,8 @@ use jiff::{SignedDuration, Timestamp};
 use crate::api::{self, KeyType, Kind, KindSpec, LongDuration, Reason, names};
 use crate::config::Durations;
 use crate::credential::{Held, Shown, certificate, public_key};
-use crate::ledger::{self, Grant};
-use crate::policy::{self, Governance};
+use crate::ledger;
+use crate::policy::{self, Decision, Governance, Item, ItemKind};
 use crate::rotation::{self, LONGEST_DURATION, LONGEST_TOKEN_LIFETIME, Rhythm};
 
 use super::Problem;
@@ -50,10 +50,10 @@ pub(super) enum Settings {
     },
     /// An access token.
     AccessToken {
-        /// Its scopes, as far as they are granted.
-        scopes: Vec<String>,
-        /// Its audiences, as far as they are granted.
-        audiences: Vec<String>,
+        /// The API that it is for.
+        audience: String,
+        /// Its scopes there, as far as they are granted; or why it may not be for this API at all.
+        scopes: Result<Vec<String>, Problem>,
     },
 }
 
@@ -92,6 +92,15 @@ impl Settings {
         }
     }
 
+    /// An access token for an API that is not granted cannot be signed; one that is out stays until its end.
+    #[must_use]
+    pub(super) fn obstacle(&self) -> Option<Problem> {
+        match self {
+            Self::AccessToken { scopes: Err(problem), .. } => Some(problem.clone()),
+            Self::AccessToken { scopes: Ok(_), .. } | Self::ClientSecret | Self::Certificate { .. } => None,
+        }
+    }
+
     /// What a Secret without it shows of it.
     #[must_use]
     pub(super) fn nothing_shown(&self) -> Shown {
@@ -110,23 +119,29 @@ pub(super) fn resolve(
     registration: &Registration,
     Law { environment, governance }: Law<'_>,
     before: Option<&ledger::Entry>,
-    grant: &Grant,
+    decision: &Decision,
     now: Timestamp,
 ) -> Resolved {
     let mut resolved = Resolved::default();
+    let is_empty = registration.spec.credentials.as_ref().is_some_and(Vec::is_empty);
+    if is_empty && !registration.spec.is_public() {
+        let message = "Field spec.credentials must not be empty: set clientType: Public for a client without credentials, or \
+                       leave credentials out for a client secret and an access token";
+        resolved.problems.push(Problem::new(Reason::InvalidSpec, message.to_owned()));
+    }
     let common = Common {
         now,
         registration,
         environment,
         governance,
         before,
-        grant,
+        decision,
         rotate: watermarks(registration, Watermark::Rotate, &mut resolved.problems),
         revoke: watermarks(registration, Watermark::Revoke, &mut resolved.problems),
     };
     for entry in registration.spec.effective_credentials().iter() {
         if !resolved.names.insert(entry.name.clone()) {
-            let message = format!("spec.credentials: two have the name {}: rename one of them", entry.name);
+            let message = format!("Field spec.credentials: two have the name {}: rename one of them", entry.name);
             resolved.problems.push(Problem::new(Reason::InvalidSpec, message));
             continue;
         }
@@ -146,9 +161,9 @@ impl Resolved {
             Some(other) => self.problems.push(Problem::new(
                 Reason::InvalidSpec,
                 format!(
-                    "spec.credentials[{}] and [{}] would write the same field of the Secret {}: give one of them a \
-                     secretName of its own",
-                    other.name, desired.name, desired.secret
+                    "Field spec.credentials[{}]: {} writes the same field of the Secret {}: give one of them a secretName of \
+                     its own",
+                    desired.name, other.name, desired.secret
                 ),
             )),
         }
@@ -172,7 +187,7 @@ struct Common<'a> {
     environment: &'a Environment,
     governance: &'a Governance,
     before: Option<&'a ledger::Entry>,
-    grant: &'a Grant,
+    decision: &'a Decision,
     rotate: Vec<(Option<String>, Timestamp)>,
     revoke: Vec<(Option<String>, Timestamp)>,
 }
@@ -202,7 +217,8 @@ impl Common<'_> {
             None => Err(Problem::new(
                 Reason::InvalidSpec,
                 format!(
-                    "spec.credentials[{}]: name exactly one kind of credential that this version knows",
+                    "Field spec.credentials[{}] must have exactly one kind of credential that this version of appreg knows: \
+                     remove the others, or upgrade appreg",
                     entry.name
                 ),
             )),
@@ -216,27 +232,27 @@ impl Common<'_> {
         let path = |field: &str| path(entry, field);
         let policy = &self.environment.policy;
         let (durations, longest): (&Durations, _) = match settings {
-            Settings::ClientSecret => (&policy.client_secret, LONGEST_DURATION),
-            Settings::Certificate { .. } => (&policy.certificate, LONGEST_DURATION),
-            Settings::AccessToken { .. } => (&policy.access_token, LONGEST_TOKEN_LIFETIME),
+            Settings::ClientSecret => (&policy.durations.client_secret, LONGEST_DURATION),
+            Settings::Certificate { .. } => (&policy.durations.certificate, LONGEST_DURATION),
+            Settings::AccessToken { .. } => (&policy.durations.access_token, LONGEST_TOKEN_LIFETIME),
         };
         let asked = duration(entry.effective_duration.as_deref(), &path("effectiveDuration"))?;
         if asked.is_some_and(|asked| !asked.is_positive() || asked > longest) {
             let most = LongDuration::from_seconds(longest.as_secs().unsigned_abs());
             return Err(Problem::new(
                 Reason::InvalidSpec,
-                format!("{} must be more than 0s and at most {most}", path("effectiveDuration")),
+                format!("Field {} must be more than 0s and at most {most}: change it", path("effectiveDuration")),
             ));
         }
         let renew_before = duration(entry.renew_before.as_deref(), &path("renewBefore"))?;
         let bounded = policy::effective_duration(self.governance, settings.kind(), durations, asked);
         if let Some(by) = &bounded.clamped_by {
             let to = LongDuration::from_seconds(bounded.duration.as_secs().unsigned_abs());
-            resolved.notes.push(format!("{} is bounded to {to} by policy/{by}", path("effectiveDuration")));
+            resolved.notes.push(format!("Field {} is bounded to {to} by policy/{by}", path("effectiveDuration")));
         }
         if renew_before.is_some_and(|before| before >= bounded.duration) {
             resolved.notes.push(format!(
-                "{} is not shorter than the effective duration: a third of it is used",
+                "Field {} is not shorter than the effective duration: a third of it is used",
                 path("renewBefore")
             ));
         }
@@ -266,7 +282,10 @@ impl Common<'_> {
             ("rotateMintedBefore", entry.rotate_minted_before.is_some()),
         ] {
             if is_written {
-                let message = format!("{}: what is given is not minted: remove {field}", path(entry, field));
+                let message = format!(
+                    "Field {} must not be set for publicKey or serviceAccount credentials: remove it",
+                    path(entry, field)
+                );
                 problems.push(Problem::new(Reason::InvalidSpec, message));
             }
         }
@@ -275,42 +294,70 @@ impl Common<'_> {
             name: entry.name.clone(),
             revoke_before: self.latest(&revoke),
             next_watermark: self.next(&revoke),
+            longest: self.governance.bounds(Kind::PublicKey).max.map(|longest| longest.value),
             settings,
         });
     }
 
     fn certificate(&self, entry: &api::Entry, asked: &api::Certificate, problems: &mut Vec<Problem>) -> Settings {
-        let granted = |name: &&String| self.grant.dns_names.contains_key(*name);
+        let granted = |name: &&String| self.decision.grant.dns_names.contains_key(*name);
         let dns_names = asked.dns_names.iter().filter(granted).cloned().collect();
-        let mut key_type = asked.key_type.unwrap_or_default();
+        let field = path(entry, "certificate.privateKey");
+        let mut key_type = asked.private_key.unwrap_or_default().key_type().unwrap_or_else(|problem| {
+            problems.push(Problem::new(Reason::InvalidSpec, format!("Field {field}: {problem}")));
+            KeyType::default()
+        });
         let credential = self.before.and_then(|before| before.credentials.get(&entry.name));
         let before =
             credential.and_then(|known| known.revisions.last()).and_then(|r| certificate::key_type(&r.verifier));
         if let Some(before) = before.filter(|before| *before != key_type && !self.governance.allows_key_type(key_type))
         {
-            let field = path(entry, "certificate.keyType");
-            let message = format!("{field}: {key_type} is not allowed by any policy, and {before} stays: put it back");
+            let message = format!(
+                "Field {field}: {key_type} is allowed by no policy, so {before} stays: put it back, or add {key_type} to \
+                 privateKeys of a RegistrationPolicy"
+            );
             problems.push(Problem::new(Reason::PolicyDenied, message));
             key_type = before;
         }
         Settings::Certificate { key_type, dns_names }
     }
 
+    /// The token's API and its scopes there. A token is for one API: where that one is not granted, none other takes its
+    /// place.
     fn access_token(&self, entry: &api::Entry, asked: &api::AccessToken, problems: &mut Vec<Problem>) -> Settings {
-        let mut of = |field, asked: &[String], granted: &std::collections::BTreeMap<String, String>| {
-            if asked.is_empty() {
-                return granted.keys().cloned().collect();
-            }
-            let (yes, no): (Vec<_>, Vec<_>) = asked.iter().cloned().partition(|item| granted.contains_key(item));
-            problems.extend(no.iter().map(|item| not_granted(entry, field, item)));
-            yes
+        let grant = &self.decision.grant;
+        let server_audience = self.environment.server.default_audience();
+        let audience = asked.audience.as_deref().unwrap_or_else(|| grant.audience_or(server_audience));
+        let Some(granted) = grant.scopes_at(audience, server_audience) else {
+            let field = if asked.audience.is_some() { "accessToken.audience" } else { "accessToken" };
+            let problem = self.not_granted(&path(entry, field), &Item::new(ItemKind::Api, audience));
+            return Settings::AccessToken { audience: audience.to_owned(), scopes: Err(problem) };
         };
-        let scopes = of("accessToken.scopes", &asked.scopes, &self.grant.scopes);
-        let mut audiences: Vec<String> = of("accessToken.audiences", &asked.audiences, &self.grant.audiences);
-        if audiences.is_empty() {
-            audiences.push(self.environment.server.default_audience().to_owned());
+        let mut scopes: Vec<String> = granted.iter().map(|scope| (*scope).to_owned()).collect();
+        if !asked.scopes.is_empty() {
+            let (yes, no): (Vec<_>, Vec<_>) =
+                asked.scopes.iter().cloned().partition(|scope| granted.contains(scope.as_str()));
+            let item = |scope: &str| {
+                let is_of_api = grant.apis.contains_key(audience);
+                if is_of_api { Item::api_scope(audience, scope) } else { Item::new(ItemKind::Scope, scope) }
+            };
+            let field = path(entry, "accessToken.scopes");
+            problems.extend(no.iter().map(|scope| self.not_granted(&field, &item(scope))));
+            scopes = yes;
         }
-        Settings::AccessToken { scopes, audiences }
+        Settings::AccessToken { audience: audience.to_owned(), scopes: Ok(scopes) }
+    }
+
+    /// An item that a token asks for and that the registration does not have: because it is denied, or because the
+    /// registration does not ask for it.
+    fn not_granted(&self, field: &str, item: &Item) -> Problem {
+        let name = &item.name;
+        if let Some(denied) = self.decision.denied.iter().find(|denied| denied.item == *item) {
+            let message = format!("Field {field}: {name} is not granted to the registration, see {}", item.path());
+            return Problem::new(denied.reason(), message);
+        }
+        let message = format!("Field {field}: {name} is nothing that the registration asks for: add it to {}", item.path());
+        Problem::new(Reason::InvalidSpec, message)
     }
 
     /// The latest that has come: one that is still to come must not hold up a revocation that is due.
@@ -328,10 +375,6 @@ fn path(entry: &api::Entry, field: &str) -> String {
     format!("spec.credentials[{}].{field}", entry.name)
 }
 
-fn not_granted(entry: &api::Entry, field: &str, item: &str) -> Problem {
-    Problem::new(Reason::PolicyDenied, format!("{} {item} is not granted", path(entry, field)))
-}
-
 /// The watermarks of an entry: its own, the spec's, the annotations'.
 fn marks(
     common: &[(Option<String>, Timestamp)],
@@ -342,7 +385,7 @@ fn marks(
     let own = own.and_then(|text| match api::parse_time(text) {
         Ok(time) => Some(rotation::whole_seconds_up(time)),
         Err(error) => {
-            let message = format!("spec.credentials[{entry}]: a watermark {error}");
+            let message = format!("Field spec.credentials[{entry}]: a watermark {error}");
             problems.push(Problem::new(Reason::InvalidSpec, message));
             None
         }
@@ -386,18 +429,18 @@ fn watermarks(
 ) -> Vec<(Option<String>, Timestamp)> {
     let (field, spec, annotation) = match watermark {
         Watermark::Rotate => {
-            ("spec.rotateMintedBefore", &registration.spec.rotate_minted_before, names::ROTATE_MINTED_BEFORE_ANNOTATION)
+            ("Field spec.rotateMintedBefore", &registration.spec.rotate_minted_before, names::ROTATE_MINTED_BEFORE_ANNOTATION)
         }
         Watermark::Revoke => {
-            ("spec.revokeMintedBefore", &registration.spec.revoke_minted_before, names::REVOKE_MINTED_BEFORE_ANNOTATION)
+            ("Field spec.revokeMintedBefore", &registration.spec.revoke_minted_before, names::REVOKE_MINTED_BEFORE_ANNOTATION)
         }
     };
     let annotated = registration.annotations.get(annotation).map(String::as_str).unwrap_or_default();
     let of_annotation = annotated.split(',').map(str::trim).filter(|part| !part.is_empty()).map(|part| {
         let (entry, text) = part.split_once('=').map_or((None, part), |(entry, text)| (Some(entry.to_owned()), text));
-        (annotation, entry, text.to_owned())
+        (format!("Annotation {annotation}"), entry, text.to_owned())
     });
-    let of_spec = spec.iter().map(|text| (field, None, text.clone()));
+    let of_spec = spec.iter().map(|text| (field.to_owned(), None, text.clone()));
     of_spec
         .chain(of_annotation)
         .filter_map(|(origin, entry, text)| match api::parse_time(&text) {
@@ -413,5 +456,5 @@ fn watermarks(
 fn duration(text: Option<&str>, path: &str) -> Result<Option<SignedDuration>, Problem> {
     text.map(|text| text.parse::<LongDuration>().map(LongDuration::signed))
         .transpose()
-        .map_err(|error| Problem::new(Reason::InvalidSpec, format!("{path} {error}")))
+        .map_err(|error| Problem::new(Reason::InvalidSpec, format!("Field {path} {error}")))
 }

@@ -65,7 +65,11 @@ fn revisioned(view: &View<'_>, obstacle: Obstacle) -> Verdict {
         match (obstacle, room) {
             (Some(problem), _) => verdict.problem = Some(problem),
             (None, Room::Full { until }) => {
-                let message = format!("{} has {MOST_LIVE_REVISIONS} live revisions", view.desired.name);
+                let message = format!(
+                    "Credential {} has {MOST_LIVE_REVISIONS} live revisions, which is the most: the next one waits for one of \
+                     them to end",
+                    view.desired.name
+                );
                 verdict.problem = Some(Problem::new(Reason::MintLimited, message));
                 verdict.wake = Some(until);
             }
@@ -182,39 +186,42 @@ fn token(view: &View<'_>, obstacle: Obstacle) -> Verdict {
     let is_served = view.token().is_some_and(|token| rotation::is_valid(token.issued_at, token.not_after, view.now))
         && view.token().is_some_and(|token| view.keys.is_published(&token.kid, view.now));
     let mut verdict = Verdict { is_served, ..Verdict::default() };
-    let Settings::AccessToken { scopes, audiences } = &view.desired.settings else { return verdict };
+    let Settings::AccessToken { audience, scopes } = &view.desired.settings else { return verdict };
     let reason = checks::first(view);
     let signing = view.keys.signing(view.now);
     let entry = view.desired.name.clone();
-    let scope = scopes.join(" ");
-    match (reason, obstacle, signing) {
-        (Some(reason), None, Some(key)) => {
+    match (reason, obstacle, signing.zip(scopes.as_ref().ok())) {
+        (Some(reason), None, Some((key, scopes))) => {
             let not_after = view.desired.rhythm.not_after(view.now);
             let token = ShownToken { kid: key.kid.clone(), issued_at: view.now, not_after, shape: view.shape() };
             verdict.wake = Some(checks::token_renewal_time(view, &token));
-            verdict.fields = token_fields(Value::Minted(entry.clone()), not_after, scope);
+            verdict.fields = token_fields(Value::Minted(entry.clone()), not_after, scopes.join(" "));
             verdict.published = Some(PublishedEntry::of_token(&token));
             verdict.publish = Some(reason);
             let order = Order::AccessToken(TokenOrder {
                 kid: key.kid.clone(),
                 scopes: scopes.clone(),
-                audiences: audiences.clone(),
-                customers: view.customers.to_vec(),
-                customer_groups: view.customer_groups.to_vec(),
+                audience: audience.clone(),
+                customers: view.customers.map(<[String]>::to_vec),
+                customer_groups: view.customer_groups.map(<[String]>::to_vec),
             });
             verdict.will_be_served = true;
             verdict.mint = Some(Mint { entry, revision: 0, reason, minted_at: view.now, not_after, order });
         }
         (Some(_), obstacle, _) => {
             verdict.will_be_served = is_served;
-            let no_key = || Problem::new(Reason::ServerUnavailable, "there is no token signing key yet".to_owned());
+            let no_key = || {
+                let message = "The authorization server has no token signing key yet: it is tried again".to_owned();
+                Problem::new(Reason::ServerUnavailable, message)
+            };
             verdict.problem = Some(obstacle.unwrap_or_else(no_key));
         }
         (None, _, _) => {
             verdict.will_be_served = is_served;
-            if let Some(token) = view.token() {
+            if let Some((token, scopes)) = view.token().zip(scopes.as_ref().ok()) {
                 verdict.wake = Some(checks::token_renewal_time(view, token));
-                verdict.fields = token_fields(Value::Held(field::ACCESS_TOKEN), token.not_after, scope);
+                verdict.fields =
+                    token_fields(Value::Held(field::ACCESS_TOKEN), token.not_after, scopes.join(" "));
                 let published = PublishedEntry::of_token(token);
                 if self::published(view).as_ref() != Some(&published) {
                     verdict.publish = Some(Reason::FieldMissing);

@@ -3,7 +3,7 @@
 //! No Secret holds it, so the ledger alone decides: what stands in the spec is taken up there as it is, in one write, and
 //! what it replaces leaves in the same write. What cannot be taken up leaves what was there before as it is.
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 
 use crate::api::{Kind, Reason};
 use crate::credential::public_key::{self, Unusable};
@@ -21,6 +21,8 @@ pub(super) struct Given {
     pub revoke_before: Option<Timestamp>,
     /// The first watermark that is still to come.
     pub next_watermark: Option<Timestamp>,
+    /// How long a public key is accepted at most, counted from when it was taken up.
+    pub longest: Option<SignedDuration>,
     /// What it is.
     pub settings: Settings,
 }
@@ -88,6 +90,8 @@ enum Standing {
     Revoked,
     /// Its validity is over.
     Over,
+    /// It was accepted for as long as policies allowed.
+    Bounded,
     /// Its validity has not begun.
     NotYet,
     /// It is to be taken up.
@@ -164,6 +168,10 @@ fn public_key(given: &Given, key: Result<&public_key::Given, Unusable>, seen: Se
                 let text = format!("is a certificate that ended at {}: write a newer one", key.not_after);
                 verdict.problem = Some(said(given, Reason::Expired, &text));
             }
+            Standing::Bounded => {
+                let text = "was accepted for as long as the policies allowed (durations.publicKey): write another one";
+                verdict.problem = Some(said(given, Reason::Expired, text));
+            }
             Standing::Revoked => {
                 let text = "has a key that was revoked by revokeMintedBefore: write another one";
                 verdict.problem = Some(said(given, Reason::Revoked, text));
@@ -215,7 +223,7 @@ fn standing(key: &public_key::Given, credential: Option<&Credential>, now: Times
     }
     match known {
         Some(revision) if !revision.is_expired(now) => Standing::Accepted(revision.revision),
-        Some(_) => Standing::Revoked,
+        Some(_) => Standing::Bounded,
         None if key.not_before > now => Standing::NotYet,
         None => Standing::New,
     }
@@ -240,11 +248,14 @@ fn take_up(given: &Given, key: &public_key::Given, verdict: &mut Verdict, now: T
     let surplus = credential.revisions.len().saturating_sub(MOST_LIVE_REVISIONS - 1);
     credential.revisions.drain(..surplus);
     credential.next_revision = revision.saturating_add(1);
+    // Never before a watermark: one that another controller's clock has seen would end it at once.
+    let minted_at = credential.revoked_before.map_or(now, |mark| mark.max(now));
+    let bound = given.longest.map_or(NO_END, |longest| rotation::add(minted_at, longest));
+    let not_after = key.not_after.min(bound);
     credential.revisions.push(Revision {
         revision,
-        // Never before a watermark: one that another controller's clock has seen would end it at once.
-        minted_at: credential.revoked_before.map_or(now, |mark| mark.max(now)),
-        not_after: key.not_after,
+        minted_at,
+        not_after,
         hint: None,
         verifier: key.verifier.clone(),
     });
@@ -252,10 +263,10 @@ fn take_up(given: &Given, key: &public_key::Given, verdict: &mut Verdict, now: T
         entry: given.name.clone(),
         revision,
         reason: if is_first { Reason::TakenUp } else { Reason::SpecChanged },
-        not_after: Some(key.not_after).filter(|end| *end < NO_END),
+        not_after: Some(not_after).filter(|end| *end < NO_END),
     });
 }
 
 fn said(given: &Given, reason: Reason, text: &str) -> Problem {
-    Problem::new(reason, format!("spec.credentials[{}].publicKey {text}", given.name))
+    Problem::new(reason, format!("Field spec.credentials[{}].publicKey {text}", given.name))
 }

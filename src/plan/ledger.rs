@@ -64,7 +64,7 @@ pub(super) fn client(facts: &Facts, now: Timestamp) -> Result<Client, Blocked> {
     let server = &facts.environment.server;
     let asked = registration.spec.authorization_server();
     if asked != server.name {
-        let message = format!("spec.authorizationServerRef.name: there is no authorization server {asked}");
+        let message = format!("Field spec.authorizationServerRef.name: there is no authorization server {asked}: create it, or name another one");
         return Err(Blocked::Problem(Problem::new(Reason::InvalidSpec, message)));
     }
     if let Admission::Unavailable(reason) = &facts.admission {
@@ -108,12 +108,12 @@ pub(super) fn client(facts: &Facts, now: Timestamp) -> Result<Client, Blocked> {
         }
         LedgerFact::Taken => {
             let id = wanted.unwrap_or_default();
-            let message = format!("spec.clientID: {id} belongs to another registration; choose another one");
+            let message = format!("Field spec.clientID: {id} belongs to another registration: choose another one");
             Err(Blocked::Problem(Problem::new(Reason::ClientIDTaken, message)))
         }
         LedgerFact::Unreadable(problem) => {
             let message = format!(
-                "the ledger entry cannot be used: {problem}; restore it from a backup, or delete it to start anew"
+                "The ledger entry cannot be used, because {problem}: restore it from a backup, or delete it to start anew"
             );
             Err(Blocked::Problem(Problem::new(Reason::LedgerUnreadable, message)))
         }
@@ -245,7 +245,7 @@ fn owner(facts: &Facts) -> Owner {
 /// Whether the server and the policies let the client come to be.
 fn admitted(facts: &Facts) -> Result<(), Blocked> {
     if let Admission::Closed(reason) = &facts.admission {
-        let message = format!("spec.authorizationServerRef.name: {reason}");
+        let message = format!("Field spec.authorizationServerRef.name: {reason}");
         return Err(Blocked::Problem(Problem::new(Reason::ServerDenied, message)));
     }
     let registration = &facts.registration;

@@ -35,7 +35,7 @@ pub(super) fn allowed(
     if given.iter().any(|(_, verdict)| has_certificate(verdict)) {
         possible.push(Method::SelfSignedTlsClientAuth);
     }
-    if entries.is_empty() {
+    if spec.is_public() {
         possible.push(Method::None);
     }
     let mut methods = match spec.token_endpoint_auth_method {
@@ -44,7 +44,7 @@ pub(super) fn allowed(
         None => possible.iter().copied().filter(|method| *method != Method::ClientSecretPost).collect(),
     };
     let problem = spec.token_endpoint_auth_method.filter(|m| !has_unknown && !possible.contains(m)).map(|method| {
-        let message = format!("spec.tokenEndpointAuthMethod: {method} {}", need(method));
+        let message = format!("Field spec.tokenEndpointAuthMethod: {method} {}", need(method));
         Problem::new(Reason::InvalidSpec, message)
     });
     if has_unknown {
@@ -67,8 +67,8 @@ fn denied_by_policy(spec: &AppRegistrationSpec, granted: &[Method], denied: &[Me
     }
     let names = denied.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
     let message = format!(
-        "spec.tokenEndpointAuthMethod: {names} is allowed by no policy of the namespace: use one that is, and a credential \
-         for it"
+        "Field spec.tokenEndpointAuthMethod: {names} is allowed by no policy of the namespace: use one that is, and a \
+         credential for it"
     );
     Some(Problem::new(Reason::PolicyDenied, message))
 }
@@ -92,7 +92,7 @@ pub(super) fn grant_types(
         asked_grant_types(spec).into_iter().partition(|t| had.contains(t) || governance.allows_grant_type(*t));
     let problem = (!denied.is_empty()).then(|| {
         let names = denied.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
-        let message = format!("spec.grantTypes: {names} is allowed by no policy of the namespace: list others");
+        let message = format!("Field spec.grantTypes: {names} is allowed by no policy of the namespace: list others");
         Problem::new(Reason::PolicyDenied, message)
     });
     (or_else_had(granted, &denied, &had), problem)
@@ -100,7 +100,7 @@ pub(super) fn grant_types(
 
 /// The grants that are asked for. A public client has nothing to use `client_credentials` with.
 fn asked_grant_types(spec: &AppRegistrationSpec) -> Vec<GrantType> {
-    let is_public = spec.effective_credentials().is_empty();
+    let is_public = spec.is_public();
     let mut types = spec.grant_types.clone();
     if types.is_empty() {
         types.push(GrantType::ClientCredentials);
@@ -130,14 +130,14 @@ const fn need(method: Method) -> &'static str {
         Method::SelfSignedTlsClientAuth => {
             "needs a publicKey that is a certificate and is accepted: add one, or set another method"
         }
-        Method::None => "is for public clients: set credentials: [], or another method",
+        Method::None => "is for public clients: set clientType: Public, or another method",
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::api::{ClientSecret, Entry as CredentialEntry, RegistrationPolicySpec};
+    use crate::api::{ClientSecret, ClientType, Entry as CredentialEntry, RegistrationPolicySpec};
     use crate::config::Policy;
     use crate::policy::Rules;
 
@@ -146,7 +146,7 @@ mod tests {
     }
 
     fn allowing(spec: &RegistrationPolicySpec) -> Governance {
-        let rules = Rules::of_object("p", spec, &Policy::default()).unwrap();
+        let rules = Rules::of_object("p", spec).unwrap();
         Governance { policies: vec![rules.into()], ..Governance::default() }
     }
 
@@ -154,7 +154,7 @@ mod tests {
     fn grant_types_are_recorded_as_they_count() {
         use GrantType::{AuthorizationCode, ClientCredentials, RefreshToken};
         let redirect_uris = vec!["https://shop.example/cb".to_owned()];
-        let public = Some(Vec::new());
+        let public = Some(ClientType::Public);
         let plain = AppRegistrationSpec::default();
         let with_uris = AppRegistrationSpec { redirect_uris, ..plain.clone() };
         for (spec, expected) in [
@@ -165,11 +165,11 @@ mod tests {
                 vec![ClientCredentials, AuthorizationCode],
             ),
             (
-                AppRegistrationSpec { credentials: public.clone(), ..with_uris.clone() },
+                AppRegistrationSpec { client_type: public, ..with_uris.clone() },
                 vec![AuthorizationCode, RefreshToken],
             ),
-            (AppRegistrationSpec { credentials: public.clone(), ..plain.clone() }, vec![]),
-            (AppRegistrationSpec { credentials: public, grant_types: vec![ClientCredentials], ..plain }, vec![]),
+            (AppRegistrationSpec { client_type: public, ..plain.clone() }, vec![]),
+            (AppRegistrationSpec { client_type: public, grant_types: vec![ClientCredentials], ..plain }, vec![]),
         ] {
             assert_eq!(asked_grant_types(&spec), expected, "{spec:?}");
         }
@@ -188,7 +188,7 @@ mod tests {
         assert_eq!(methods, [Method::TlsClientAuth], "the one that is registered is the only one");
         assert_eq!(
             problems[0].message,
-            "spec.tokenEndpointAuthMethod: tls_client_auth needs a certificate: add one, or set another method"
+            "Field spec.tokenEndpointAuthMethod: tls_client_auth needs a certificate: add one, or set another method"
         );
     }
 

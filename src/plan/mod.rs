@@ -97,9 +97,9 @@ impl Draft {
     fn of(facts: &Facts, client: &Client, now: Timestamp) -> Self {
         let registration = &facts.registration;
         let mut decision = ledger::grant(facts, client, now);
-        let resolved = desired::resolve(registration, facts.law(), client.entry(), &decision.grant, now);
-        let customers: Vec<_> = decision.grant.customers.keys().cloned().collect();
-        let customer_groups: Vec<_> = decision.grant.customer_groups.keys().cloned().collect();
+        let resolved = desired::resolve(registration, facts.law(), client.entry(), &decision, now);
+        let customers = decision.grant.customers_claim();
+        let customer_groups = decision.grant.customer_groups_claim();
         let clock = obstacle::clock_is_behind(client, now);
         let mut verdicts = Vec::new();
         let mut problems = resolved.problems.clone();
@@ -123,8 +123,8 @@ impl Draft {
                 keys: &facts.environment.keys,
                 issuer: &facts.environment.server.issuer,
                 tokens_from: tokens_from(client, desired),
-                customers: &customers,
-                customer_groups: &customer_groups,
+                customers: customers.as_deref(),
+                customer_groups: customer_groups.as_deref(),
             };
             let unwritable = secret::obstacle(facts, desired, secret);
             let obstacle = unwritable
@@ -133,11 +133,12 @@ impl Draft {
                 .or_else(|| {
                     obstacle::credential_is_denied(&desired.name, desired.settings.key_type(), kind, client, facts)
                 })
-                .or_else(|| obstacle::authority_is_missing(&view, facts));
+                .or_else(|| obstacle::authority_is_missing(&view, facts))
+                .or_else(|| desired.settings.obstacle());
             let mut verdict = entry::decide(&view, obstacle);
             // Said even while nothing is due: a person has time to mend it before something is.
             verdict.is_obstructed = unwritable.is_some();
-            verdict.problem = verdict.problem.or(unwritable);
+            verdict.problem = verdict.problem.or(unwritable).or_else(|| desired.settings.obstacle());
             problems.extend(verdict.problem.clone());
             verdicts.push((desired.clone(), verdict));
         }

@@ -17,7 +17,10 @@ pub(super) fn clock_is_behind(client: &Client, now: Timestamp) -> Option<Problem
     let newest = client.entry()?.newest_mint()?;
     (now < rotation::add(newest, -CLOCK_TOLERANCE)).then(|| {
         // Without the time of this pass: a report that says it would be another one at every pass.
-        let message = format!("the operator's clock is behind: the ledger has a credential minted at {newest}");
+        let message = format!(
+            "The operator's clock is behind, because the ledger has a credential minted at {newest}: nothing is minted until \
+             the clock is set right"
+        );
         Problem::new(Reason::ClockBehind, message)
     })
 }
@@ -34,7 +37,7 @@ pub(super) fn credential_is_denied(
         return None;
     }
     if let Admission::Closed(reason) = &facts.admission {
-        return Some(Problem::new(Reason::ServerDenied, format!("spec.credentials[{name}]: {reason}")));
+        return Some(Problem::new(Reason::ServerDenied, format!("Field spec.credentials[{name}]: {reason}")));
     }
     let registration = &facts.registration;
     let entries = registration.spec.effective_credentials();
@@ -51,7 +54,7 @@ pub(super) fn credential_is_denied(
 pub(super) fn authority_is_missing(view: &View<'_>, facts: &Facts) -> Option<Problem> {
     let needs = matches!(view.desired.settings, Settings::Certificate { .. });
     (needs && facts.environment.authorities.all().is_empty())
-        .then(|| Problem::new(Reason::ServerUnavailable, "there is no certificate authority yet".to_owned()))
+        .then(|| Problem::new(Reason::ServerUnavailable, "The authorization server has no certificate authority yet: it is tried again".to_owned()))
 }
 
 /// Problems whose end no watch tells of.

@@ -4,9 +4,10 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::Timestamp;
 
-use crate::api::{self, DeletionPolicy, Kind, Reason, names};
+use crate::api::{self, DeletionPolicy, Kind, Reason, SecretField, SecretTemplate, names};
 use crate::credential::access_token::Claims;
 use crate::credential::published::Published;
+use crate::credential::template::AppliedTemplate;
 use crate::credential::{Fields, Held, Shown, access_token, certificate, client_secret, field, text};
 use crate::ledger::Entry;
 
@@ -30,6 +31,8 @@ pub struct Reading<'a> {
     pub ledger: Option<&'a Entry>,
     /// The Secret's annotation.
     pub published: &'a Published,
+    /// The registration's template.
+    pub template: Option<&'a SecretTemplate>,
     /// What all registrations share.
     pub environment: &'a Environment,
 }
@@ -75,6 +78,14 @@ pub fn contents(reading: Reading<'_>, fields: &Fields, claims: impl Fn(&str) -> 
         field::ISSUER_CA,
     ];
     let public = public.into_iter().filter_map(|name| Some((name, text(fields, name)?))).collect();
+    // A further field has the value of another one, or the Secret is written again.
+    is_as_written &= reading.template.is_none_or(|template| {
+        let has_source = |(name, source): (&String, &SecretField)| {
+            let source = fields.get(source.as_str());
+            source.is_none() || fields.get(name) == source
+        };
+        template.fields.iter().all(has_source)
+    });
     // What stands beside a credential counts like the connection: where it was edited, it is written anew.
     contents.connection = if is_as_written { connection::digest(reading.environment, &public) } else { String::new() };
     contents
@@ -98,7 +109,7 @@ pub fn hinted_contents(reading: Reading<'_>, annotations: &BTreeMap<String, Stri
 /// What keeps a Secret from being written.
 pub(super) fn obstacle(facts: &Facts, desired: &Desired, secret: &SecretFact) -> Option<Problem> {
     let name = &desired.secret;
-    let path = format!("spec.credentials[{}].secretName", desired.name);
+    let path = format!("Field spec.credentials[{}].secretName", desired.name);
     match secret {
         SecretFact::Absent(_) => facts.registration.namespace_is_terminating.then(|| {
             let message = format!("{path}: the Secret {name} cannot be created: the namespace is being deleted");
@@ -106,19 +117,19 @@ pub(super) fn obstacle(facts: &Facts, desired: &Desired, secret: &SecretFact) ->
         }),
         SecretFact::Foreign => {
             let message = format!(
-                "{path}: the Secret {name} exists and is not this registration's; delete it, or choose another name"
+                "{path}: the Secret {name} exists and is not this registration's: delete it, or choose another name"
             );
             Some(Problem::new(Reason::SecretConflict, message))
         }
         SecretFact::Ours(secret) if secret.immutable => {
-            let message = format!("{path}: the Secret {name} is immutable; delete it, and it is made anew");
+            let message = format!("{path}: the Secret {name} is immutable: delete it, and it is made anew");
             Some(Problem::new(Reason::SecretImmutable, message))
         }
         SecretFact::Ours(secret) => {
             let wanted = type_of(facts, name);
             let actual = secret.type_.as_deref().filter(|actual| *actual != wanted)?;
             let message = format!(
-                "{path}: the Secret {name} has the type {actual} and not {wanted}; delete it, and it is made anew"
+                "{path}: the Secret {name} has the type {actual} and not {wanted}: delete it, and it is made anew"
             );
             Some(Problem::new(Reason::SecretConflict, message))
         }
@@ -194,8 +205,10 @@ fn publish_one(
             published.0.insert(desired.name.clone(), entry.clone());
         }
     }
-    let mut marks = Marks::of(facts, client);
+    let mut marks = Marks::of(facts, client, secret.ours());
     marks.annotations.insert(names::CONNECTION_ANNOTATION.to_owned(), digest.clone());
+    let copies: BTreeMap<String, SecretField> =
+        marks.copies.iter().filter(|(_, source)| fields.contains_key(source.as_str())).map(|(n, s)| (n.clone(), *s)).collect();
     let reason = verdicts
         .iter()
         .find_map(|(_, verdict)| verdict.publish)
@@ -205,6 +218,8 @@ fn publish_one(
     marks.annotations.insert(names::PUBLISHED_ANNOTATION.to_owned(), published.to_json());
     let (mut labels, mut annotations) =
         secret.ours().map(|s| (s.labels.clone(), s.annotations.clone())).unwrap_or_default();
+    labels.retain(|name, _| !marks.left.labels.contains(name));
+    annotations.retain(|name, _| !marks.left.annotations.contains(name));
     labels.extend(marks.labels);
     annotations.extend(marks.annotations);
     let write = secret.ours().map_or(SecretWrite::Create, |secret| SecretWrite::Replace {
@@ -212,7 +227,8 @@ fn publish_one(
         resource_version: secret.resource_version.clone(),
     });
     let type_ = type_of(facts, name);
-    Some(Publish { name: name.to_owned(), write, type_, reason, fields, labels, annotations, owned: marks.owned })
+    let name = name.to_owned();
+    Some(Publish { name, write, type_, reason, fields, copies, labels, annotations, owned: marks.owned })
 }
 
 /// Whether a Secret says that it holds something of an entry that is no longer in the spec, or is of another kind there.
@@ -267,17 +283,29 @@ const fn fields_of(kind: Kind) -> &'static [&'static str] {
 struct Marks {
     labels: BTreeMap<String, String>,
     annotations: BTreeMap<String, String>,
+    /// Further fields, with the field whose value each has.
+    copies: BTreeMap<String, SecretField>,
+    /// What an earlier template brought and today's does not have.
+    left: AppliedTemplate,
     owned: Owned,
 }
 
 impl Marks {
-    fn of(facts: &Facts, client: &Client) -> Self {
+    fn of(facts: &Facts, client: &Client, secret: Option<&OurSecret>) -> Self {
         let registration = &facts.registration;
         let mut template = registration.spec.secret_template.clone().unwrap_or_default();
         // The API server refuses them; where it did not, ours win and nobody fights over them.
         let is_ours = |name: &String| name.split('/').next() == Some(names::GROUP);
         template.labels.retain(|name, _| !is_ours(name));
         template.annotations.retain(|name, _| !is_ours(name));
+        template.fields.retain(|name, _| SecretField::named(name).is_none());
+        let applied = AppliedTemplate::of(&template);
+        let mut left = AppliedTemplate::parse(
+            secret.and_then(|secret| secret.annotations.get(names::APPLIED_TEMPLATE_ANNOTATION)).map(String::as_str),
+        );
+        left.labels.retain(|name| !applied.labels.contains(name));
+        left.annotations.retain(|name| !applied.annotations.contains(name));
+        left.fields.retain(|name, _| !applied.fields.contains_key(name));
         let mut labels = template.labels;
         labels.insert(names::MANAGED_BY_LABEL.to_owned(), names::MANAGED_BY.to_owned());
         labels.insert(names::REGISTRATION_UID_LABEL.to_owned(), registration.uid.clone());
@@ -285,11 +313,15 @@ impl Marks {
         let mark = format!("{}/{}", registration.namespace, registration.name);
         annotations.insert(names::REGISTRATION_ANNOTATION.to_owned(), mark);
         annotations.insert(names::CLIENT_ID_ANNOTATION.to_owned(), client.id.clone());
+        match applied.to_annotation() {
+            Some(text) => drop(annotations.insert(names::APPLIED_TEMPLATE_ANNOTATION.to_owned(), text)),
+            None => drop(left.annotations.insert(names::APPLIED_TEMPLATE_ANNOTATION.to_owned())),
+        }
         let owned = match registration.spec.deletion_policy.unwrap_or_default() {
             DeletionPolicy::Delete => Owned::ByRegistration,
             DeletionPolicy::Orphan => Owned::ByNobody,
         };
-        Self { labels, annotations, owned }
+        Self { labels, annotations, copies: template.fields, left, owned }
     }
 
     /// Why a Secret whose credentials are as they shall be must be written all the same.
@@ -301,12 +333,23 @@ impl Marks {
         if !has(&secret.labels, &self.labels) || !has(&secret.annotations, &self.annotations) {
             return Some(Reason::FieldMissing);
         }
+        let has_left = |actual: &BTreeMap<String, String>, left: &BTreeSet<String>| {
+            left.iter().any(|name| actual.contains_key(name))
+        };
+        let is_outgrown = has_left(&secret.labels, &self.left.labels)
+            || has_left(&secret.annotations, &self.left.annotations)
+            || !self.left.fields.is_empty();
+        if is_outgrown {
+            return Some(Reason::SpecChanged);
+        }
         if secret.owned != self.owned || contents.connection != digest {
             return Some(Reason::FieldMissing);
         }
         // The names of the fields are known from a GET alone.
-        let lacks = |name: &&&str| !contents.fields.iter().any(|field| field == **name);
-        (!contents.fields.is_empty() && fields.keys().any(|name| lacks(&name))).then_some(Reason::FieldMissing)
+        let lacks = |name: &str| !contents.fields.iter().any(|field| field == name);
+        let copies = self.copies.iter().filter(|(_, source)| fields.contains_key(source.as_str()));
+        let mut wanted = fields.keys().copied().chain(copies.map(|(name, _)| name.as_str()));
+        (!contents.fields.is_empty() && wanted.any(lacks)).then_some(Reason::FieldMissing)
     }
 }
 

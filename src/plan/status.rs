@@ -6,7 +6,7 @@ use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 
 use crate::api::{
-    AppRegistrationStatus, ConditionType, CredentialStatus, Granted, Kind, LongDuration, Reason, RevisionStatus,
+    AppRegistrationStatus, ConditionType, CredentialStatus, Granted, GrantedApi, Kind, LongDuration, Reason, RevisionStatus,
     SecretStatus, ServerInUse, StatusTime,
 };
 use crate::credential::public_key;
@@ -61,7 +61,7 @@ pub(super) fn success(
         granted: Some(granted(draft)),
         credentials,
         secrets: secrets(facts, draft, steps, &draft.doubtful(facts, steps)),
-        next_transition_time: next.first().copied().map(StatusTime::from),
+        next_rotation_time: next.first().copied().map(StatusTime::from),
         conditions: conditions(facts, &before.conditions, &approved(facts, draft), &ready(facts, is_ready, draft), now),
     }
 }
@@ -76,7 +76,7 @@ pub(super) fn blocked(facts: &Facts, problem: &Problem, now: Timestamp) -> AppRe
     };
     status.observed_generation = Some(registration.generation);
     status.authorization_server = Some(server(facts));
-    status.next_transition_time = None;
+    status.next_rotation_time = None;
     let was_ready = !status.credentials.is_empty()
         && status.credentials.iter().all(|credential| {
             let is_valid = |end: Option<StatusTime>| end.is_none_or(|end| now < end.timestamp());
@@ -98,7 +98,7 @@ pub fn after_failure(facts: &Facts, plan: &Plan, failure: &Failure, now: Timesta
     let mut status = AppRegistrationStatus {
         credentials: before.credentials.clone(),
         secrets: before.secrets.clone(),
-        next_transition_time: None,
+        next_rotation_time: None,
         ..plan.status.clone()
     };
     let reason = failure.reason.unwrap_or(if plan.is_served { Reason::RotationFailing } else { Reason::Progressing });
@@ -166,7 +166,7 @@ fn approved(facts: &Facts, draft: &Draft) -> Approval {
     let reason = draft.decision.reason().or_else(|| of_entries.first().map(|problem| problem.reason));
     let of_items = Some(draft.decision.message(facts.registration.subject())).filter(|message| !message.is_empty());
     let all: Vec<_> = of_items.into_iter().chain(of_entries.iter().map(|problem| problem.message.clone())).collect();
-    let denied = (!all.is_empty()).then(|| Problem::new(reason.unwrap_or(Reason::PolicyDenied), all.join("; ")));
+    let denied = (!all.is_empty()).then(|| Problem::new(reason.unwrap_or(Reason::PolicyDenied), all.join(". ")));
     let denied = denied.or_else(|| match &facts.admission {
         // Nothing new is asked for, so nothing is to be done about it.
         Admission::Closed(reason) => Some(Problem::new(Reason::ServerDenied, reason.clone())),
@@ -186,17 +186,17 @@ fn conditions(
     let problem = ready.problem.as_ref();
     let (reason, message) = match problem {
         Some(problem) if !ready.is_ready => (problem.reason, problem.message.clone()),
-        Some(_) | None if ready.is_ready => (Reason::Issued, "every credential is accepted".to_owned()),
-        Some(_) | None => (Reason::Progressing, "credentials are being made".to_owned()),
+        Some(_) | None if ready.is_ready => (Reason::Issued, "Every credential is accepted".to_owned()),
+        Some(_) | None => (Reason::Progressing, "Credentials are being made".to_owned()),
     };
     wanted.push((ConditionType::Ready, ready.is_ready, reason, message));
     if let Some(denied) = &approval.denied {
         wanted.push((ConditionType::Approved, false, denied.reason, denied.message.clone()));
     } else {
         let notes = if approval.notes.is_empty() {
-            "all that is asked for is granted".to_owned()
+            "Everything that is asked for is granted".to_owned()
         } else {
-            approval.notes.join("; ")
+            approval.notes.join(". ")
         };
         wanted.push((ConditionType::Approved, true, Reason::Granted, notes));
     }
@@ -204,7 +204,7 @@ fn conditions(
         let type_ = if is_stalled(problem.reason) { ConditionType::Stalled } else { ConditionType::Reconciling };
         wanted.push((type_, true, problem.reason, problem.message.clone()));
     } else if !ready.is_ready {
-        let message = "credentials are being made".to_owned();
+        let message = "Credentials are being made".to_owned();
         wanted.push((ConditionType::Reconciling, true, Reason::Progressing, message));
     }
     let condition = |(type_, is_true, reason, message): (ConditionType, bool, Reason, String)| {
@@ -235,12 +235,16 @@ fn granted(draft: &Draft) -> Granted {
     let items = |map: &BTreeMap<String, String>| map.keys().cloned().collect();
     Granted {
         scopes: items(&grant.scopes),
-        audiences: items(&grant.audiences),
-        resource_audiences: items(&grant.resource_audiences),
+        apis: grant.apis.iter().map(|(audience, api)| granted_api(audience, &api.scopes)).collect(),
+        served_audiences: items(&grant.served_audiences),
         redirect_uris: items(&grant.redirect_uris),
         customers: items(&grant.customers),
         customer_groups: items(&grant.customer_groups),
     }
+}
+
+fn granted_api(audience: &str, scopes: &BTreeMap<String, String>) -> GrantedApi {
+    GrantedApi { audience: audience.to_owned(), scopes: scopes.keys().cloned().collect() }
 }
 
 /// The Secrets that hold more than access tokens, with the resourceVersion that was seen to be in order. Those that the
@@ -288,7 +292,7 @@ fn given_status(given: &Given, verdict: &given::Verdict) -> CredentialStatus {
         Some(RevisionStatus {
             revision,
             thumbprint: public_key::thumbprint(&known.verifier),
-            minted_at: Some(known.minted_at.into()),
+            minted_time: Some(known.minted_at.into()),
             not_after: Some(known.not_after).filter(|end| *end < NO_END).map(StatusTime::from),
             ..RevisionStatus::default()
         })
@@ -320,9 +324,9 @@ fn credential_status(
         renew_before: text(rhythm.renew_before),
         ..CredentialStatus::default()
     };
-    if let Settings::AccessToken { scopes, audiences } = &desired.settings {
-        status.scopes.clone_from(scopes);
-        status.audiences.clone_from(audiences);
+    if let Settings::AccessToken { audience, scopes } = &desired.settings {
+        status.audience = Some(audience.clone());
+        status.scopes = scopes.clone().unwrap_or_default();
         return status;
     }
     status.overlap = text(rhythm.overlap());
@@ -334,7 +338,7 @@ fn credential_status(
         if let Some(mint) = verdict.mint.as_ref().filter(|mint| mint.revision == revision) {
             return Some(RevisionStatus {
                 revision,
-                minted_at: Some(mint.minted_at.into()),
+                minted_time: Some(mint.minted_at.into()),
                 not_after: Some(mint.not_after.into()),
                 renewal_time: renewal(mint.minted_at, mint.not_after),
                 ..RevisionStatus::default()
@@ -345,17 +349,17 @@ fn credential_status(
             revision,
             hint: known.hint.clone(),
             thumbprint: public_key::thumbprint(&known.verifier),
-            minted_at: Some(known.minted_at.into()),
+            minted_time: Some(known.minted_at.into()),
             not_after: Some(known.not_after.into()),
             renewal_time: renewal(known.minted_at, known.not_after),
-            accepted_until: None,
+            accepted_until_time: None,
         })
     };
     status.current = shown.current.and_then(of);
     status.previous = shown.previous.and_then(of).map(|previous| {
         let overlap_end = rotation::add(shown.since, rhythm.overlap());
         let end = previous.not_after.map_or(overlap_end, |end| end.timestamp().min(overlap_end));
-        RevisionStatus { accepted_until: Some(end.into()), renewal_time: None, ..previous }
+        RevisionStatus { accepted_until_time: Some(end.into()), renewal_time: None, ..previous }
     });
     status
 }

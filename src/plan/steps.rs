@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::Timestamp;
 
-use crate::api::{AppRegistrationStatus, KeyType, Reason};
+use crate::api::{AppRegistrationStatus, KeyType, Reason, SecretField};
 use crate::ledger::Entry;
 use crate::policy;
 
@@ -84,11 +84,11 @@ pub struct TokenOrder {
     /// `scope`.
     pub scopes: Vec<String>,
     /// `aud`.
-    pub audiences: Vec<String>,
-    /// `customers`.
-    pub customers: Vec<String>,
-    /// `customer_groups`.
-    pub customer_groups: Vec<String>,
+    pub audience: String,
+    /// `customers`; `None` where the token has no such claim.
+    pub customers: Option<Vec<String>>,
+    /// `customer_groups`; `None` where the token has no such claim.
+    pub customer_groups: Option<Vec<String>>,
 }
 
 /// One write.
@@ -143,6 +143,8 @@ pub struct Publish {
     pub reason: Reason,
     /// Its fields.
     pub fields: BTreeMap<&'static str, Value>,
+    /// Further fields, each with the name of the field whose value it has too.
+    pub copies: BTreeMap<String, SecretField>,
     /// Its labels, those of others included.
     pub labels: BTreeMap<String, String>,
     /// Its annotations, those of others included.

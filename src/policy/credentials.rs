@@ -3,13 +3,12 @@
 
 use jiff::SignedDuration;
 
-use crate::api::{GrantType, KeyType, Kind, Reason, TokenEndpointAuthMethod};
+use crate::api::{KeyType, Kind, Reason};
 use crate::config;
 
-use super::rules::{Bounds, Rules};
-use super::{Governance, Subject};
+use super::{By, Governance, Subject};
 
-/// A refusal: its reason, and for a person what would allow it.
+/// A refusal: its reason, and for a person how to get it allowed.
 pub type Refusal = (Reason, String);
 
 /// A duration after the policies' bounds.
@@ -35,109 +34,84 @@ pub struct Beginning<'a> {
 }
 
 impl Governance {
-    /// Whether a client may come to be, with a chosen client ID if there is one: one policy must allow it and have room.
+    /// Whether a client may come to be. If it has a chosen client ID, one policy must allow it; the namespace must have
+    /// room.
     pub fn admits_client(&self, client_id: Option<&str>, subject: Subject<'_>) -> Result<(), Refusal> {
         let Subject { namespace, .. } = subject;
         if self.policies.is_empty() {
             return Err(self.no_policy(namespace));
         }
-        let allows = |rules: &&Rules| client_id.is_none_or(|id| rules.allows_client_id(id, subject));
-        let mut allowing = self.policies.iter().map(AsRef::as_ref).filter(allows).peekable();
-        let Some(first) = allowing.peek().copied() else {
-            let id = client_id.unwrap_or_default();
+        let allows = |id: &str| self.policies.iter().any(|rules| rules.allows_client_id(id, subject));
+        if let Some(id) = client_id.filter(|id| !allows(id)) {
             // The one that says something of its own is nearer than one with the usual.
-            let closest = self.policies.iter().max_by_key(|rules| rules.client_id_globs().count());
+            let closest = self.policies.iter().max_by_key(|rules| rules.client_id_globs(subject).len());
             let (name, globs) = closest.map_or_else(Default::default, |rules| {
-                (rules.name.clone(), rules.client_id_globs().collect::<Vec<_>>().join(", "))
+                (rules.name.clone(), rules.client_id_globs(subject).join(", "))
             });
-            return Err((
-                Reason::PolicyDenied,
-                format!(
-                    "spec.clientID: {id} is not allowed by policy/{name}, which allows {globs}; choose one of these"
-                ),
-            ));
-        };
-        if allowing.any(|rules| rules.most_registrations.is_none_or(|most| self.older < most)) {
-            return Ok(());
+            let message = format!(
+                "Field spec.clientID: {id} is not allowed; policy/{name} allows {globs}. Choose one of these, or add it to \
+                 clientIDs of a RegistrationPolicy that selects the namespace {namespace}"
+            );
+            return Err((Reason::PolicyDenied, message));
         }
-        let most = first.most_registrations.unwrap_or_default();
-        Err((
-            Reason::QuotaExceeded,
-            format!(
-                "policy/{} allows {most} registrations in the namespace {namespace}, and {} came before this one: delete \
-                 one, or raise limits.registrationsPerNamespace",
-                first.name, self.older
-            ),
-        ))
+        match self.most_registrations().filter(|most| self.older >= most.value) {
+            None => Ok(()),
+            Some(By { value, policy }) => Err((
+                Reason::QuotaExceeded,
+                format!(
+                    "The namespace {namespace} has no room: policy/{policy} allows {value} registrations, and as many came \
+                     before this one. Delete one, or raise limits.registrationsPerNamespace"
+                ),
+            )),
+        }
     }
 
-    /// Whether a credential may begin: one policy must allow its kind and key, and have room.
+    /// Whether a credential may begin: its kind and its key must be allowed, and the registration must have room.
     pub fn admits_credential(&self, credential: Beginning<'_>, subject: Subject<'_>) -> Result<(), Refusal> {
         let Beginning { entry, kind, key_type, others } = credential;
         if self.policies.is_empty() {
             let (reason, message) = self.no_policy(subject.namespace);
-            return Err((reason, format!("spec.credentials[{entry}]: {message}")));
+            return Err((reason, format!("Field spec.credentials[{entry}]: {message}")));
         }
-        let names = |policies: Vec<&Rules>| {
-            policies.iter().map(|rules| format!("policy/{}", rules.name)).collect::<Vec<_>>().join(", ")
-        };
-        let all = || self.policies.iter().map(AsRef::as_ref);
-        let of_kind: Vec<&Rules> = all().filter(|rules| rules.allows_kind(kind)).collect();
-        if of_kind.is_empty() {
-            let message =
-                format!("spec.credentials[{entry}]: the kind {kind} is not allowed by {}", names(all().collect()));
-            return Err((Reason::PolicyDenied, message));
-        }
-        let of_key: Vec<&Rules> =
-            of_kind.iter().copied().filter(|rules| key_type.is_none_or(|key| rules.allows_key_type(key))).collect();
-        if of_key.is_empty() {
-            let key = key_type.map(KeyType::as_str).unwrap_or_default();
+        if !self.allows_kind(kind) {
             let message = format!(
-                "spec.credentials[{entry}].certificate.keyType: {key} is not allowed by {}: use another one",
-                names(of_kind)
+                "Field spec.credentials[{entry}]: the kind {kind:?} is not allowed by {}. Use another kind, or add it to \
+                 credentialKinds",
+                self.stating_kinds()
             );
             return Err((Reason::PolicyDenied, message));
         }
-        if of_key.iter().any(|rules| rules.most_credentials.is_none_or(|most| others < most)) {
-            return Ok(());
+        if let Some(key) = key_type.filter(|key| !self.allows_key_type(*key)) {
+            let message = format!(
+                "Field spec.credentials[{entry}].certificate.privateKey: {key} is not allowed by {}. Use another one, or \
+                 add it to privateKeys",
+                self.stating_private_keys()
+            );
+            return Err((Reason::PolicyDenied, message));
         }
-        let message = format!(
-            "spec.credentials[{entry}]: {} allows no more than {others}: remove one, or raise limits.credentials",
-            names(of_key)
-        );
-        Err((Reason::QuotaExceeded, message))
-    }
-
-    /// Whether any policy allows certificates with such a key.
-    #[must_use]
-    pub fn allows_key_type(&self, key_type: KeyType) -> bool {
-        self.policies.iter().any(|rules| rules.allows_key_type(key_type))
-    }
-
-    /// Whether any policy allows a grant of RFC 6749.
-    #[must_use]
-    pub fn allows_grant_type(&self, grant_type: GrantType) -> bool {
-        self.policies.iter().any(|rules| rules.allows_grant_type(grant_type))
-    }
-
-    /// Whether any policy allows a way to authenticate.
-    #[must_use]
-    pub fn allows_auth_method(&self, method: TokenEndpointAuthMethod) -> bool {
-        self.policies.iter().any(|rules| rules.allows_auth_method(method))
+        match self.most_credentials().filter(|most| others >= most.value) {
+            None => Ok(()),
+            Some(By { value, policy }) => {
+                let message = format!(
+                    "Field spec.credentials[{entry}]: policy/{policy} allows {value} credentials. Remove one, or raise \
+                     limits.credentials"
+                );
+                Err((Reason::QuotaExceeded, message))
+            }
+        }
     }
 
     fn no_policy(&self, namespace: &str) -> Refusal {
         let message = match &self.unknown {
-            Some(unknown) => format!("nothing new is granted: {unknown}"),
+            Some(unknown) => super::sentence::unknown(unknown),
             None => super::sentence::no_policy(namespace),
         };
         (Reason::NoPolicy, message)
     }
 }
 
-/// The effective duration of a credential of this kind: what is asked for, else the configured default; within the bounds
-/// of one of the policies that allow the kind, moved as little as possible. Where none does, within the configured ones:
-/// a policy never stops a rotation.
+/// The effective duration of a credential of this kind: the one asked for, else the configured default, moved into the
+/// bounds of the policies as little as possible. A policy never stops a rotation.
 #[must_use]
 pub fn effective_duration(
     governance: &Governance,
@@ -146,14 +120,6 @@ pub fn effective_duration(
     asked: Option<SignedDuration>,
 ) -> Bounded {
     let asked = asked.unwrap_or_else(|| configured.default.signed());
-    let bounds = |rules: &Rules| rules.bounds(kind).map(|bounds| (bounds.clamp(asked), Some(rules.name.clone())));
-    let all = || governance.policies.iter().map(AsRef::as_ref);
-    let mut moved: Vec<_> = all().filter(|rules: &&Rules| rules.allows_kind(kind)).filter_map(bounds).collect();
-    if moved.is_empty() {
-        moved.push((Bounds::of(configured).clamp(asked), None));
-    }
-    let nearest = moved.into_iter().min_by_key(|(duration, _)| (*duration - asked).abs());
-    let (duration, by) = nearest.unwrap_or((asked, None));
-    let by = by.unwrap_or_else(|| "default".to_owned());
-    Bounded { duration, clamped_by: (duration != asked).then_some(by) }
+    let (duration, clamped_by) = governance.bounds(kind).clamp(asked);
+    Bounded { duration, clamped_by }
 }

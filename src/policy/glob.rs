@@ -41,18 +41,18 @@ impl Glob {
         &self.text
     }
 
+    /// As it was written, with the placeholders filled in: what it means for `subject`.
+    #[must_use]
+    pub fn filled(&self, subject: Subject<'_>) -> String {
+        let parts: Vec<String> = self.parts.iter().map(|part| fill(part, subject)).collect();
+        parts.join("*")
+    }
+
     /// Whether it means this text, asked for by `subject`. Linear in both: each part is looked for from where the one
     /// before it ended, and the leftmost place is as good as any later one.
     #[must_use]
     pub fn matches(&self, text: &str, subject: Subject<'_>) -> bool {
-        let filled = |part: &[Piece]| -> String {
-            let fill = |piece: &Piece| match piece {
-                Piece::Text(text) => text.clone(),
-                Piece::Namespace => subject.namespace.to_owned(),
-                Piece::Name => subject.name.to_owned(),
-            };
-            part.iter().map(fill).collect()
-        };
+        let filled = |part: &[Piece]| fill(part, subject);
         let [first, middle @ .., last] = self.parts.as_slice() else {
             return self.parts.first().is_some_and(|only| filled(only) == text);
         };
@@ -64,6 +64,15 @@ impl Glob {
         }
         rest.ends_with(filled(last).as_str())
     }
+}
+
+fn fill(part: &[Piece], subject: Subject<'_>) -> String {
+    let text = |piece: &Piece| match piece {
+        Piece::Text(text) => text.clone(),
+        Piece::Namespace => subject.namespace.to_owned(),
+        Piece::Name => subject.name.to_owned(),
+    };
+    part.iter().map(text).collect()
 }
 
 fn pieces(part: &str) -> Option<Vec<Piece>> {

@@ -3,15 +3,16 @@
 //! Pure: the policies that select the namespace, the approvals of the registration and the grant so far go in; a grant,
 //! what is denied and what is kept against every policy come out.
 //!
-//! Each item is a request of its own: one policy must allow all that belongs to it (of a redirect URI scheme and host, of
-//! a certificate kind and key), and what different policies allow adds up. It cannot be otherwise where adding a policy
-//! only ever adds and what is allowed is granted while the rest waits: what one policy grants alone, it must grant beside
-//! any other.
+//! Each item is a request of its own. One policy must allow all that belongs to it: of a scope its API too, of a redirect
+//! URI scheme and host. This follows from two rules: adding a policy never takes a grant away, and allowed items are granted
+//! while others wait. So an item that policy A grants alone, A also grants beside policy B.
 
 pub mod glob;
 pub mod rules;
 
 mod credentials;
+mod item;
+mod restrictions;
 mod sentence;
 
 #[cfg(test)]
@@ -25,10 +26,12 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 
-use crate::api::{AppRegistrationSpec, CustomerScopeType, KindSpec, OnViolation, RegistrationApprovalSpec, parse_time};
+use crate::api::{AppRegistrationSpec, OnViolation, RegistrationApprovalSpec, parse_time};
 use crate::ledger::Grant;
 
 pub use credentials::{Beginning, Bounded, Refusal, effective_duration};
+pub use item::{ALL_CUSTOMERS, Item, ItemKind};
+pub use restrictions::{Bounds, By, Restrictions};
 pub use rules::{Invalid, Rules};
 
 /// What a grant is recorded under that a policy made, before its name.
@@ -45,135 +48,13 @@ pub struct Subject<'a> {
     pub name: &'a str,
 }
 
-/// What is asked for by name, and recorded by what it was granted.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Field {
-    /// OAuth scopes.
-    Scopes,
-    /// Audiences to call.
-    Audiences,
-    /// Audiences to serve.
-    ResourceAudiences,
-    /// Redirect URIs.
-    RedirectUris,
-    /// Customers; `*` is all of them.
-    Customers,
-    /// Customer groups.
-    CustomerGroups,
-    /// DNS names of certificates.
-    DnsNames,
-}
-
-impl Field {
-    /// Every field, in the order of a request.
-    pub const ALL: [Self; 7] = [
-        Self::Scopes,
-        Self::Audiences,
-        Self::ResourceAudiences,
-        Self::RedirectUris,
-        Self::Customers,
-        Self::CustomerGroups,
-        Self::DnsNames,
-    ];
-
-    /// The field of a registration, as a path below `spec`.
-    #[must_use]
-    pub const fn path(self) -> &'static str {
-        match self {
-            Self::Scopes => "scopes",
-            Self::Audiences => "audiences",
-            Self::ResourceAudiences => "resourceAudiences",
-            Self::RedirectUris => "redirectURIs",
-            Self::Customers => "customerScope.customers",
-            Self::CustomerGroups => "customerScope.groups",
-            Self::DnsNames => "credentials.certificate.dnsNames",
-        }
-    }
-
-    /// The field of a policy that allows it, as a path below `spec`.
-    #[must_use]
-    pub const fn policy_path(self) -> &'static str {
-        match self {
-            Self::Scopes => "scopes",
-            Self::Audiences => "audiences",
-            Self::ResourceAudiences => "resourceAudiences",
-            Self::RedirectUris => "redirectURIs",
-            Self::Customers => "customers",
-            Self::CustomerGroups => "customerGroups",
-            Self::DnsNames => "dnsNames",
-        }
-    }
-
-    /// What is granted of it.
-    #[must_use]
-    pub const fn of(self, grant: &Grant) -> &BTreeMap<String, String> {
-        match self {
-            Self::Scopes => &grant.scopes,
-            Self::Audiences => &grant.audiences,
-            Self::ResourceAudiences => &grant.resource_audiences,
-            Self::RedirectUris => &grant.redirect_uris,
-            Self::Customers => &grant.customers,
-            Self::CustomerGroups => &grant.customer_groups,
-            Self::DnsNames => &grant.dns_names,
-        }
-    }
-
-    const fn of_mut(self, grant: &mut Grant) -> &mut BTreeMap<String, String> {
-        match self {
-            Self::Scopes => &mut grant.scopes,
-            Self::Audiences => &mut grant.audiences,
-            Self::ResourceAudiences => &mut grant.resource_audiences,
-            Self::RedirectUris => &mut grant.redirect_uris,
-            Self::Customers => &mut grant.customers,
-            Self::CustomerGroups => &mut grant.customer_groups,
-            Self::DnsNames => &mut grant.dns_names,
-        }
-    }
-
-    /// What a registration asks for of it; `*` stands for all customers.
-    #[must_use]
-    pub fn asked(self, spec: &AppRegistrationSpec) -> Vec<String> {
-        let customers = |wanted: CustomerScopeType| spec.customer_scope.as_ref().filter(|scope| scope.type_ == wanted);
-        match self {
-            Self::Scopes => spec.scopes.clone(),
-            Self::Audiences => spec.audiences.clone(),
-            Self::ResourceAudiences => spec.resource_audiences.clone(),
-            Self::RedirectUris => spec.redirect_uris.clone(),
-            Self::Customers if customers(CustomerScopeType::All).is_some() => vec!["*".to_owned()],
-            Self::Customers => customers(CustomerScopeType::Customers).map(|s| s.customers.clone()).unwrap_or_default(),
-            Self::CustomerGroups => customers(CustomerScopeType::Groups).map(|s| s.groups.clone()).unwrap_or_default(),
-            Self::DnsNames => {
-                let entries = spec.effective_credentials();
-                let names = entries.iter().filter_map(|entry| match entry.kind_spec() {
-                    Some(KindSpec::Certificate(certificate)) => Some(certificate.dns_names.clone()),
-                    _ => None,
-                });
-                let mut names: Vec<_> = names.flatten().collect();
-                names.sort_unstable();
-                names.dedup();
-                names
-            }
-        }
-    }
-
-    fn approved(self, approval: &RegistrationApprovalSpec) -> &[String] {
-        match self {
-            Self::Scopes => &approval.scopes,
-            Self::Audiences => &approval.audiences,
-            Self::ResourceAudiences => &approval.resource_audiences,
-            Self::RedirectUris => &approval.redirect_uris,
-            Self::Customers => &approval.customers,
-            Self::CustomerGroups => &approval.customer_groups,
-            Self::DnsNames => &[],
-        }
-    }
-}
-
 /// Everything that governs one registration.
 #[derive(Clone, Debug, Default)]
 pub struct Governance {
     /// The policies that select the namespace, by name; the configured one is among them if it is enabled.
     pub policies: Vec<Arc<Rules>>,
+    /// The configured policy, also while it is off: its restrictions count where no policy states one.
+    pub configured: Arc<Rules>,
     /// Policies that granted something to this registration, say `Withdraw`, and do not select the namespace any more.
     pub departed: BTreeSet<String>,
     /// The approvals of this registration, by name.
@@ -199,10 +80,8 @@ pub enum Absence {
 /// An item that is not granted.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Denied {
-    /// The field that asks.
-    pub field: Field,
-    /// The item asked for: never a credential.
-    pub item: String,
+    /// The item.
+    pub item: Item,
     /// Why.
     pub why: Why,
 }
@@ -236,10 +115,8 @@ pub enum Why {
 /// An item that stays granted although no policy allows it any more.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Kept {
-    /// The field that asks.
-    pub field: Field,
     /// The item.
-    pub item: String,
+    pub item: Item,
     /// What granted it.
     pub by: String,
 }
@@ -273,24 +150,26 @@ pub fn evaluate(
     now: Timestamp,
 ) -> Decision {
     let mut decision = Decision::default();
-    let asked = Field::ALL.map(|field| (field, field.asked(spec)));
+    decision.grant.default_audience = spec.apis.first().map(|api| api.audience.clone());
+    decision.grant.customer_scope = spec.customer_scope.as_ref().map(|scope| scope.type_);
+    let asked = Item::asked(spec);
     // One answer for all that is denied, and none where nothing is.
     let closest = LazyCell::new(|| closest(governance, subject, &asked));
-    for (field, items) in &asked {
-        let field = *field;
-        let before = field.of(before);
-        for item in items {
-            let request = Request { governance, subject, field, item, now };
-            let by = match before.get(item) {
-                None => request.allowed_by(),
-                Some(by) => request.still_by(by, &mut decision),
-            };
-            if let Some(by) = by {
-                field.of_mut(&mut decision.grant).insert(item.clone(), by);
-            } else {
-                let why = request.why_not(&closest);
-                decision.denied.push(Denied { field, item: item.clone(), why });
-            }
+    for item in &asked {
+        if item.audience.as_ref().is_some_and(|audience| !decision.grant.apis.contains_key(audience)) {
+            // The API itself is denied, and said to be: a scope there would be worth nothing.
+            continue;
+        }
+        let request = Request { governance, subject, item, now };
+        let by = match item.granted_by(before) {
+            None => request.allowed_by(),
+            Some(by) => request.still_by(by, &mut decision),
+        };
+        if let Some(by) = by {
+            item.record(by, &mut decision.grant);
+        } else {
+            let why = request.why_not(&closest);
+            decision.denied.push(Denied { item: item.clone(), why });
         }
     }
     decision.next_expiry = governance.approvals.values().filter_map(|a| expiry(a)).filter(|end| *end > now).min();
@@ -302,24 +181,23 @@ pub fn evaluate(
 struct Request<'a> {
     governance: &'a Governance,
     subject: Subject<'a>,
-    field: Field,
-    item: &'a str,
+    item: &'a Item,
     now: Timestamp,
 }
 
 impl<'a> Request<'a> {
     /// The policies that allow it, with or without approval.
     fn allowing(self) -> impl Iterator<Item = &'a Arc<Rules>> {
-        self.governance.policies.iter().filter(move |rules| rules.allows(self.field, self.item, self.subject))
+        self.governance.policies.iter().filter(move |rules| rules.allows(self.item, self.subject))
     }
 
     fn is_free(self, rules: &Rules) -> bool {
-        rules.allows(self.field, self.item, self.subject) && !rules.needs_approval(self.field, self.item, self.subject)
+        rules.allows(self.item, self.subject) && !rules.needs_approval(self.item, self.subject)
     }
 
     /// Whether an approval is in force and lists it.
     fn is_approved(self, approval: &RegistrationApprovalSpec) -> bool {
-        self.field.approved(approval).iter().any(|item| item == self.item) && is_in_force(approval, self.now)
+        self.item.is_listed(approval) && is_in_force(approval, self.now)
     }
 
     /// What grants it to one who does not have it.
@@ -335,7 +213,7 @@ impl<'a> Request<'a> {
     /// What grants it to one who has it by this.
     fn still_by(self, by: &str, decision: &mut Decision) -> Option<String> {
         let mut keep = || {
-            decision.kept.push(Kept { field: self.field, item: self.item.to_owned(), by: by.to_owned() });
+            decision.kept.push(Kept { item: self.item.clone(), by: by.to_owned() });
             Some(by.to_owned())
         };
         if let Some(name) = by.strip_prefix(BY_APPROVAL) {
@@ -373,11 +251,8 @@ impl<'a> Request<'a> {
     /// Why nobody grants it; `closest` is asked only where no policy allows it.
     fn why_not(self, closest: &LazyCell<Option<&'a Rules>, impl FnOnce() -> Option<&'a Rules>>) -> Why {
         if let Some(rules) = self.allowing().next() {
-            let lists = |approval: &RegistrationApprovalSpec| {
-                self.field.approved(approval).iter().any(|item| item == self.item)
-            };
             let mut approvals = self.governance.approvals.iter();
-            return match approvals.find(|(_, approval)| lists(approval)) {
+            return match approvals.find(|(_, approval)| self.item.is_listed(approval)) {
                 Some((name, _)) => Why::ApprovalEnded { approval: name.clone() },
                 None => Why::NeedsApproval { policy: rules.name.clone() },
             };
@@ -387,25 +262,20 @@ impl<'a> Request<'a> {
         }
         (**closest).map_or(Why::NoPolicy, |rules| Why::NotAllowed {
             closest: rules.name.clone(),
-            allows: rules.globs(self.field).map(str::to_owned).collect(),
+            allows: rules.globs(self.item, self.subject),
         })
     }
 }
 
 /// The policy that allows most of a request; of several that allow as much, the first by name.
-fn closest<'a>(governance: &'a Governance, subject: Subject<'_>, asked: &[(Field, Vec<String>)]) -> Option<&'a Rules> {
-    let allowed = |rules: &Rules| -> usize {
-        let of = |(field, items): &(Field, Vec<String>)| {
-            items.iter().filter(|item| rules.allows(*field, item, subject)).count()
-        };
-        asked.iter().map(of).sum()
-    };
+fn closest<'a>(governance: &'a Governance, subject: Subject<'_>, asked: &[Item]) -> Option<&'a Rules> {
+    let allowed = |rules: &Rules| asked.iter().filter(|item| rules.allows(item, subject)).count();
     governance.policies.iter().map(AsRef::as_ref).rev().max_by_key(|rules| allowed(rules))
 }
 
 /// When an approval ends; one whose end cannot be read has ended.
 fn expiry(approval: &RegistrationApprovalSpec) -> Option<Timestamp> {
-    approval.expires.as_deref().map(|text| parse_time(text).unwrap_or(Timestamp::MIN))
+    approval.expiration_time.as_deref().map(|text| parse_time(text).unwrap_or(Timestamp::MIN))
 }
 
 fn is_in_force(approval: &RegistrationApprovalSpec, now: Timestamp) -> bool {

@@ -1,15 +1,10 @@
 //! A policy as it is evaluated: checked, and its globs taken apart, once for all registrations.
 
-use jiff::SignedDuration;
-
-use crate::api::{
-    DurationBounds, GrantType, KeyType, Kind, LongDuration, OWN_CLIENT_IDS, OWN_SERVICE_NAMES, OnViolation,
-    RegistrationPolicySpec, TokenEndpointAuthMethod, UriScheme, selects,
-};
+use crate::api::{OWN_CLIENT_IDS, OWN_SERVICE_NAMES, OnViolation, RegistrationPolicySpec, UriScheme, selects};
 use crate::config;
 
 use super::glob::Glob;
-use super::{Field, Subject};
+use super::{ALL_CUSTOMERS, Item, ItemKind, Restrictions, Subject};
 
 /// Hosts that are the machine itself (RFC 8252 section 7.3): only there is http enough.
 const LOOPBACK_HOSTS: [&str; 3] = ["localhost", "127.0.0.1", "::1"];
@@ -21,33 +16,25 @@ pub struct Rules {
     pub name: String,
     /// What becomes of what it granted and nobody allows any more.
     pub on_violation: OnViolation,
-    /// How many registrations of a namespace get a client.
-    pub most_registrations: Option<usize>,
-    /// How many credentials a registration has.
-    pub most_credentials: Option<usize>,
+    /// Its restrictions of credentials.
+    pub(super) restrictions: Restrictions,
     allowed: Globs,
+    allowed_apis: Vec<ApiGlobs>,
     needs_approval: Globs,
+    needs_approval_apis: Vec<ApiGlobs>,
     redirect_schemes: Vec<UriScheme>,
     client_ids: Vec<Glob>,
-    kinds: Option<Vec<Kind>>,
-    key_types: Option<Vec<KeyType>>,
-    grant_types: Option<Vec<GrantType>>,
-    auth_methods: Option<Vec<TokenEndpointAuthMethod>>,
-    client_secret: Bounds,
-    certificate: Bounds,
-    access_token: Bounds,
 }
 
-/// Globs by [`Field`].
-type Globs = [Vec<Glob>; Field::ALL.len()];
+/// Globs by [`ItemKind`]; those of APIs and of their scopes stand in [`ApiGlobs`].
+type Globs = [Vec<Glob>; ItemKind::ALL.len()];
 
-/// The bounds of a duration, both inclusive.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Bounds {
-    /// The shortest.
-    pub min: SignedDuration,
-    /// The longest.
-    pub max: SignedDuration,
+/// Globs of APIs, with those of scopes there.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct ApiGlobs {
+    audiences: Vec<Glob>,
+    /// `None` where the rule is about the API itself, and with it about every scope.
+    scopes: Option<Vec<Glob>>,
 }
 
 /// Why a policy cannot be understood.
@@ -61,70 +48,54 @@ pub struct Invalid {
 }
 
 impl Rules {
-    /// The rules of a `RegistrationPolicy`. Bounds that it omits are those of the configured policy.
-    pub fn of_object(name: &str, spec: &RegistrationPolicySpec, outer: &config::Policy) -> Result<Self, Invalid> {
+    /// The rules of a `RegistrationPolicy`.
+    pub fn of_object(name: &str, spec: &RegistrationPolicySpec) -> Result<Self, Invalid> {
         selects(&spec.namespace_selector, &std::collections::BTreeMap::new())
             .map_err(|problem| invalid("namespaceSelector", &problem))?;
         let approval = spec.approval_required.clone().unwrap_or_default();
         let hosts = spec.redirect_uris.as_ref().map(|rules| rules.hosts.as_slice()).unwrap_or_default();
         let dns_names = spec.dns_names.clone().unwrap_or_else(|| OWN_SERVICE_NAMES.map(str::to_owned).into());
         let client_ids = spec.client_ids.clone().unwrap_or_else(|| vec![OWN_CLIENT_IDS.to_owned()]);
-        let durations = spec.durations.clone().unwrap_or_default();
-        let limits = spec.limits.clone().unwrap_or_default();
+        let allowed_apis = spec.apis.iter().map(|rule| (&rule.audiences, Some(&rule.scopes)));
+        let needs_approval_apis = approval.apis.iter().map(|rule| (&rule.audiences, rule.scopes.as_ref()));
         Ok(Self {
             name: name.to_owned(),
             on_violation: spec.on_violation.unwrap_or_default(),
-            most_registrations: limits.registrations_per_namespace.map(|most| most as usize),
-            most_credentials: limits.credentials.map(|most| most as usize),
+            restrictions: Restrictions::of(spec)?,
             allowed: [
                 globs("scopes", &spec.scopes)?,
-                globs("audiences", &spec.audiences)?,
-                globs("resourceAudiences", &spec.resource_audiences)?,
+                Vec::new(),
+                Vec::new(),
+                globs("servedAudiences", &spec.served_audiences)?,
                 globs("redirectURIs.hosts", hosts)?,
                 globs("customers", &spec.customers)?,
                 globs("customerGroups", &spec.customer_groups)?,
                 globs("dnsNames", &dns_names)?,
             ],
+            allowed_apis: api_globs("apis", allowed_apis)?,
             needs_approval: [
                 globs("approvalRequired.scopes", &approval.scopes)?,
-                globs("approvalRequired.audiences", &approval.audiences)?,
-                globs("approvalRequired.resourceAudiences", &approval.resource_audiences)?,
+                Vec::new(),
+                Vec::new(),
+                globs("approvalRequired.servedAudiences", &approval.served_audiences)?,
                 globs("approvalRequired.redirectURIs", &approval.redirect_uris)?,
                 globs("approvalRequired.customers", &approval.customers)?,
                 globs("approvalRequired.customerGroups", &approval.customer_groups)?,
                 Vec::new(),
             ],
+            needs_approval_apis: api_globs("approvalRequired.apis", needs_approval_apis)?,
             redirect_schemes: spec
                 .redirect_uris
                 .as_ref()
                 .and_then(|rules| rules.schemes.clone())
                 .unwrap_or_else(|| vec![UriScheme::Https]),
             client_ids: globs("clientIDs", &client_ids)?,
-            kinds: spec.kinds.clone(),
-            key_types: spec.key_types.clone(),
-            grant_types: spec.grant_types.clone(),
-            auth_methods: spec.token_endpoint_auth_methods.clone(),
-            client_secret: bounds("durations.clientSecret", durations.client_secret.as_ref(), &outer.client_secret)?,
-            certificate: bounds("durations.certificate", durations.certificate.as_ref(), &outer.certificate)?,
-            access_token: bounds("durations.accessToken", durations.access_token.as_ref(), &outer.access_token)?,
         })
     }
 
     /// The rules of the configured policy: those of an object for every namespace that says the same.
     pub fn of_config(policy: &config::Policy) -> Result<Self, Invalid> {
-        let spec = RegistrationPolicySpec {
-            scopes: policy.scopes.clone(),
-            audiences: policy.audiences.clone(),
-            resource_audiences: policy.resource_audiences.clone(),
-            customers: policy.customers.clone(),
-            customer_groups: policy.customer_groups.clone(),
-            redirect_uris: Some(policy.redirect_uris.clone()),
-            client_ids: Some(policy.client_ids.clone()),
-            dns_names: Some(policy.dns_names.clone()),
-            kinds: Some(policy.kinds.clone()),
-            ..RegistrationPolicySpec::default()
-        };
-        Self::of_object(&policy.name, &spec, policy).map_err(|invalid| invalid.below("policy"))
+        Self::of_object(&policy.name, &policy.to_object()).map_err(|invalid| invalid.below("policy"))
     }
 
     /// What grants are recorded under.
@@ -135,71 +106,96 @@ impl Rules {
 
     /// Whether it allows an item, with or without approval.
     #[must_use]
-    pub fn allows(&self, field: Field, item: &str, subject: Subject<'_>) -> bool {
-        let any = |text: &str| self.allowed[field as usize].iter().any(|glob| glob.matches(text, subject));
-        if field != Field::RedirectUris {
-            return any(item);
+    pub fn allows(&self, item: &Item, subject: Subject<'_>) -> bool {
+        let any = |text: &str| matches(&self.allowed[item.kind as usize], text, subject);
+        match item.kind {
+            ItemKind::Api => self.allowed_apis.iter().any(|rule| matches(&rule.audiences, &item.name, subject)),
+            ItemKind::ApiScope => self.allowed_apis.iter().any(|rule| rule.has_scope(item, subject)),
+            ItemKind::RedirectUri => {
+                target(&item.name).is_some_and(|(scheme, host)| self.redirect_schemes.contains(&scheme) && any(&host))
+            }
+            ItemKind::Scope
+            | ItemKind::ServedAudience
+            | ItemKind::Customer
+            | ItemKind::CustomerGroup
+            | ItemKind::DnsName => any(&item.name),
         }
-        target(item).is_some_and(|(scheme, host)| self.redirect_schemes.contains(&scheme) && any(&host))
     }
 
     /// Whether what it allows needs an approval.
     #[must_use]
-    pub fn needs_approval(&self, field: Field, item: &str, subject: Subject<'_>) -> bool {
-        let globs = &self.needs_approval[field as usize];
-        let any = |text: &str| globs.iter().any(|glob| glob.matches(text, subject));
-        if field == Field::RedirectUris { target(item).is_none_or(|(_, host)| any(&host)) } else { any(item) }
+    pub fn needs_approval(&self, item: &Item, subject: Subject<'_>) -> bool {
+        let any = |text: &str| matches(&self.needs_approval[item.kind as usize], text, subject);
+        match item.kind {
+            ItemKind::Api => {
+                let is_meant = |rule: &ApiGlobs| rule.scopes.is_none() && matches(&rule.audiences, &item.name, subject);
+                self.needs_approval_apis.iter().any(is_meant)
+            }
+            // A rule for the API itself needs no approval for each scope once more.
+            ItemKind::ApiScope => {
+                self.needs_approval_apis.iter().any(|rule| rule.scopes.is_some() && rule.has_scope(item, subject))
+            }
+            ItemKind::RedirectUri => target(&item.name).is_none_or(|(_, host)| any(&host)),
+            // All customers are also those that need an approval, whatever their names, and those of every group.
+            ItemKind::Customer if item.name == ALL_CUSTOMERS => {
+                let has = |kind: ItemKind| !self.needs_approval[kind as usize].is_empty();
+                has(ItemKind::Customer) || has(ItemKind::CustomerGroup)
+            }
+            ItemKind::Scope
+            | ItemKind::ServedAudience
+            | ItemKind::Customer
+            | ItemKind::CustomerGroup
+            | ItemKind::DnsName => any(&item.name),
+        }
+    }
+
+    /// Whether it states how many registrations of a namespace get a client.
+    #[must_use]
+    pub const fn limits_registrations(&self) -> bool {
+        self.restrictions.most_registrations.is_some()
     }
 
     /// Whether it allows a chosen client ID.
     #[must_use]
     pub fn allows_client_id(&self, client_id: &str, subject: Subject<'_>) -> bool {
-        self.client_ids.iter().any(|glob| glob.matches(client_id, subject))
+        matches(&self.client_ids, client_id, subject)
     }
 
-    /// Whether it allows a kind of credential.
+    /// What it allows beside an item, as globs with the placeholders filled in: for people.
     #[must_use]
-    pub fn allows_kind(&self, kind: Kind) -> bool {
-        self.kinds.as_ref().is_none_or(|kinds| kinds.contains(&kind))
-    }
-
-    /// Whether it allows certificates with such a key.
-    #[must_use]
-    pub fn allows_key_type(&self, key_type: KeyType) -> bool {
-        self.allows_kind(Kind::Certificate) && self.key_types.as_ref().is_none_or(|types| types.contains(&key_type))
-    }
-
-    /// Whether it allows a grant of RFC 6749.
-    #[must_use]
-    pub fn allows_grant_type(&self, grant_type: GrantType) -> bool {
-        self.grant_types.as_ref().is_none_or(|types| types.contains(&grant_type))
-    }
-
-    /// Whether it allows a way to authenticate.
-    #[must_use]
-    pub fn allows_auth_method(&self, method: TokenEndpointAuthMethod) -> bool {
-        self.auth_methods.as_ref().is_none_or(|methods| methods.contains(&method))
-    }
-
-    /// The bounds of the duration of a kind that is minted.
-    #[must_use]
-    pub fn bounds(&self, kind: Kind) -> Option<Bounds> {
-        match kind {
-            Kind::ClientSecret => Some(self.client_secret),
-            Kind::Certificate => Some(self.certificate),
-            Kind::AccessToken => Some(self.access_token),
-            Kind::PublicKey | Kind::ServiceAccount => None,
+    pub fn globs(&self, item: &Item, subject: Subject<'_>) -> Vec<String> {
+        let filled = |globs: &[Glob]| globs.iter().map(|glob| glob.filled(subject)).collect::<Vec<_>>();
+        match item.kind {
+            ItemKind::Api => self.allowed_apis.iter().flat_map(|rule| filled(&rule.audiences)).collect(),
+            ItemKind::ApiScope => {
+                let audience = item.audience.as_deref().unwrap_or_default();
+                let of_api = self.allowed_apis.iter().filter(|rule| matches(&rule.audiences, audience, subject));
+                of_api.flat_map(|rule| filled(rule.scopes.as_deref().unwrap_or_default())).collect()
+            }
+            kind => filled(&self.allowed[kind as usize]),
         }
     }
 
-    /// The globs of a field, as they were written: for people.
-    pub fn globs(&self, field: Field) -> impl Iterator<Item = &str> {
-        self.allowed[field as usize].iter().map(Glob::as_str)
+    /// The globs of client IDs with the placeholders filled in: for people.
+    #[must_use]
+    pub fn client_id_globs(&self, subject: Subject<'_>) -> Vec<String> {
+        self.client_ids.iter().map(|glob| glob.filled(subject)).collect()
     }
+}
 
-    /// The globs of client IDs, as they were written: for people.
-    pub fn client_id_globs(&self) -> impl Iterator<Item = &str> {
-        self.client_ids.iter().map(Glob::as_str)
+/// The rules of the configured policy as it is by default.
+impl Default for Rules {
+    #[expect(clippy::expect_used, reason = "literals, read by a test")]
+    fn default() -> Self {
+        Self::of_config(&config::Policy::default()).expect("the default policy is understood")
+    }
+}
+
+impl ApiGlobs {
+    /// Whether it lists a scope at its API. One rule must have both.
+    fn has_scope(&self, item: &Item, subject: Subject<'_>) -> bool {
+        item.audience.as_deref().is_some_and(|audience| matches(&self.audiences, audience, subject))
+            && self.scopes.as_ref().is_some_and(|scopes| matches(scopes, &item.name, subject))
     }
 }
 
@@ -209,18 +205,8 @@ impl Invalid {
     }
 }
 
-impl Bounds {
-    /// The configured bounds.
-    #[must_use]
-    pub fn of(durations: &config::Durations) -> Self {
-        Self { min: durations.min.signed(), max: durations.max.signed() }
-    }
-
-    /// The nearest duration within the bounds.
-    #[must_use]
-    pub fn clamp(self, asked: SignedDuration) -> SignedDuration {
-        asked.clamp(self.min, self.max)
-    }
+fn matches(globs: &[Glob], text: &str, subject: Subject<'_>) -> bool {
+    globs.iter().any(|glob| glob.matches(text, subject))
 }
 
 /// The scheme and the host of a redirect URI, if it may be one: https, or http on the machine itself.
@@ -242,27 +228,19 @@ fn globs(field: &str, texts: &[String]) -> Result<Vec<Glob>, Invalid> {
     texts.iter().enumerate().map(read).collect()
 }
 
-fn bounds(field: &str, bounds: Option<&DurationBounds>, outer: &config::Durations) -> Result<Bounds, Invalid> {
-    let outer = Bounds::of(outer);
-    let Some(bounds) = bounds else { return Ok(outer) };
-    let read = |name: &str, text: Option<&String>, or: SignedDuration| match text {
-        None => Ok(or),
-        Some(text) => text
-            .parse::<LongDuration>()
-            .map(LongDuration::signed)
-            .map_err(|problem| invalid(&format!("{field}.{name}"), &problem)),
+fn api_globs<'a>(
+    field: &str,
+    rules: impl Iterator<Item = (&'a Vec<String>, Option<&'a Vec<String>>)>,
+) -> Result<Vec<ApiGlobs>, Invalid> {
+    let read = |(index, (audiences, scopes)): (usize, (&Vec<String>, Option<&Vec<String>>))| {
+        let field = format!("{field}[{index}]");
+        let scopes = scopes.map(|scopes| globs(&format!("{field}.scopes"), scopes)).transpose()?;
+        Ok(ApiGlobs { audiences: globs(&format!("{field}.audiences"), audiences)?, scopes })
     };
-    let min = read("min", bounds.min.as_ref(), outer.min)?;
-    let max = read("max", bounds.max.as_ref(), outer.max.max(min))?;
-    // A longest duration below the product's shortest is a shorter shortest.
-    let min = if bounds.min.is_none() { min.min(max) } else { min };
-    if !min.is_positive() || min > max {
-        return Err(Invalid { field: field.to_owned(), problem: "needs 0 < min ≤ max".to_owned() });
-    }
-    Ok(Bounds { min, max })
+    rules.enumerate().map(read).collect()
 }
 
-fn invalid(field: &str, problem: &dyn std::fmt::Display) -> Invalid {
+pub(super) fn invalid(field: &str, problem: &dyn std::fmt::Display) -> Invalid {
     Invalid { field: field.to_owned(), problem: problem.to_string() }
 }
 

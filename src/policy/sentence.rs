@@ -1,8 +1,8 @@
-//! "Why not?" in one sentence: which item, which policy came closest, what would allow it.
+//! "Why not?" in one sentence: the item, the policy that came closest, the way to get it allowed.
 
 use crate::api::Reason;
 
-use super::{Decision, Denied, Field, Kept, Subject, Why};
+use super::{Decision, Denied, Item, ItemKind, Kept, Subject, Why};
 
 /// How many items a message tells in full.
 const MOST_TOLD: usize = 3;
@@ -20,28 +20,26 @@ impl Denied {
         }
     }
 
-    /// Why it is not granted, and what would grant it.
+    /// Why it is not granted, and what a person can do about it.
     #[must_use]
     pub fn sentence(&self, subject: Subject<'_>) -> String {
         let Subject { namespace, name } = subject;
-        let asked = format!("spec.{} {}", self.field.path(), self.item);
-        let list = approval_list(self.field);
+        let (item, list) = (&self.item, place(&self.item));
         match &self.why {
-            Why::NoPolicy => format!("{asked}: {}", no_policy(namespace)),
-            Why::Unknown(problem) => format!("{asked}: nothing new is granted: {problem}"),
+            Why::NoPolicy => format!("Field {item} is not allowed. {}", no_policy(namespace)),
+            Why::Unknown(problem) => format!("Field {item} is not granted. {}", unknown(problem)),
             Why::NotAllowed { closest, allows } => format!(
-                "{asked} is not allowed: policy/{closest} comes closest and allows {}; what it needs is a policy that \
-                 selects the namespace {namespace} and has it in {}",
-                globs(allows),
-                self.field.policy_path()
+                "Field {item} is not allowed: add it to {list} of a RegistrationPolicy that selects the namespace \
+                 {namespace}. The closest one, policy/{closest}, allows {} there",
+                globs(allows)
             ),
             Why::NeedsApproval { policy } => format!(
-                "{asked} waits for approval: policy/{policy} allows it once a RegistrationApproval of {namespace}/{name} \
-                 lists it in {list}"
+                "Field {item} waits for an approval: policy/{policy} allows it when a RegistrationApproval for \
+                 {namespace}/{name} lists it in {list}"
             ),
             Why::ApprovalEnded { approval } => format!(
-                "{asked} is not approved any more: approval/{approval} has ended; renew it, or create another \
-                 RegistrationApproval of {namespace}/{name} that lists it in {list}"
+                "Field {item} is not approved any more, because approval/{approval} has ended: renew it, or create another \
+                 RegistrationApproval for {namespace}/{name} that lists it in {list}"
             ),
         }
     }
@@ -56,36 +54,45 @@ impl Decision {
         reasons.first().copied()
     }
 
-    /// What is not granted and what is kept against every policy, for a condition's message; empty if there is neither.
+    /// The items that are not granted and those that are kept against every policy, for a condition's message; empty if
+    /// there is neither.
     #[must_use]
     pub fn message(&self, subject: Subject<'_>) -> String {
         let mut denied: Vec<_> = self.denied.iter().collect();
         denied.sort_by_key(|denied| denied.reason() == Reason::ApprovalRequired);
         let mut told: Vec<_> = denied.iter().take(MOST_TOLD).map(|denied| denied.sentence(subject)).collect();
         if denied.len() > MOST_TOLD {
-            told.push(format!("and {} more are not granted", denied.len() - MOST_TOLD));
+            told.push(format!("{} more items are not granted", denied.len() - MOST_TOLD));
         }
         if let Some(first) = self.kept.first() {
             told.push(kept(first, self.kept.len()));
         }
-        told.join("; ")
+        told.join(". ")
     }
 }
 
-/// That nothing selects a namespace, and what to do.
+/// That nothing selects a namespace, and how to change that.
 pub(super) fn no_policy(namespace: &str) -> String {
     format!(
-        "no RegistrationPolicy selects the namespace {namespace}: create one, or give the namespace a label that one selects"
+        "No RegistrationPolicy selects the namespace {namespace}: create one, or give the namespace a label that one selects"
     )
 }
 
+/// That policies cannot be seen, and why.
+pub(super) fn unknown(problem: &str) -> String {
+    format!("Nothing new is granted for now: {problem}")
+}
+
 fn kept(first: &Kept, count: usize) -> String {
-    let more = if count > 1 { format!(" and {} more are", count - 1) } else { " is".to_owned() };
+    let more = match count - 1 {
+        0 => String::new(),
+        1 => ", like one more item".to_owned(),
+        more => format!(", like {more} more items"),
+    };
     format!(
-        "spec.{} {}{more} kept though nothing allows it any more, by {}: allow it again, or remove it from the spec",
-        first.field.path(),
-        first.item,
-        first.by
+        "Field {} was granted by {}, which does not allow it any more; it stays granted{more}. Allow it again, or remove it \
+         from the spec",
+        first.item, first.by
     )
 }
 
@@ -98,13 +105,10 @@ fn globs(allows: &[String]) -> String {
     }
 }
 
-/// The list of an approval that a field belongs to.
-const fn approval_list(field: Field) -> &'static str {
-    match field {
-        Field::Customers => "customers",
-        Field::CustomerGroups => "customerGroups",
-        Field::Scopes | Field::Audiences | Field::ResourceAudiences | Field::RedirectUris | Field::DnsNames => {
-            field.path()
-        }
+/// The list of a policy or an approval that an item belongs into.
+fn place(item: &Item) -> String {
+    match (item.kind, &item.audience) {
+        (ItemKind::ApiScope, Some(audience)) => format!("the scopes of {audience} in apis"),
+        (kind, _) => kind.list().to_owned(),
     }
 }

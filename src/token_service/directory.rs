@@ -3,9 +3,10 @@
 //! Plain lookups; how it is filled stands in [`super::follow`]. It is sharded, because one map that is copied per change
 //! costs more than the signature, and one lock is waited for by everybody.
 
-use std::collections::{BTreeMap, HashMap};
+use std::borrow::Cow;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, LazyLock, PoisonError, RwLock};
 
 use aws_lc_rs::digest;
 use jiff::Timestamp;
@@ -14,7 +15,7 @@ use subtle::{Choice, ConstantTimeEq as _};
 use super::accepted::Proofs;
 use super::texts::Texts;
 use crate::api::{GrantType, TokenEndpointAuthMethod};
-use crate::ledger::{Digest, Entry, Verifier};
+use crate::ledger::{ApiGrant, Digest, Entry, Verifier};
 use crate::rotation;
 
 /// How many shards: the first byte of a key chooses.
@@ -38,7 +39,7 @@ pub struct Key([u8; 20]);
 pub struct Client {
     /// The client identifier.
     pub id: Box<str>,
-    /// All that is granted, in the order of their names, separated by spaces.
+    /// The scopes at the server's default audience, in the order of their names, separated by spaces.
     pub scope: Arc<str>,
     /// The ways in which it may authenticate.
     pub methods: Methods,
@@ -52,17 +53,28 @@ pub struct Client {
     accepted: Box<[AcceptedClientSecret]>,
 }
 
-/// What is granted besides scopes.
-#[derive(Debug, PartialEq, Eq)]
+/// What is granted besides scopes at the server's default audience.
+#[derive(Debug, Default, PartialEq, Eq)]
 pub struct Granted {
-    /// The audiences; empty if the server's default applies.
-    pub audiences: Vec<String>,
-    /// The customers it may act for, `*` for all.
-    pub customers: Vec<String>,
-    /// The groups of customers it may act for.
-    pub customer_groups: Vec<String>,
+    /// The APIs, in the order of their audiences.
+    pub apis: Box<[GrantedApi]>,
+    /// The API that is meant where a request names none, granted or not; the server's default audience if `None`.
+    pub default_audience: Option<Arc<str>>,
+    /// The claim `customers`, `*` for all; `None` where tokens have no such claim.
+    pub customers: Option<Vec<String>>,
+    /// The claim `customer_groups`; `None` where tokens have no such claim.
+    pub customer_groups: Option<Vec<String>>,
     /// The audiences that it serves: tokens for them it may introspect.
-    pub resource_audiences: Vec<String>,
+    pub served_audiences: Vec<String>,
+}
+
+/// An API that a client may call.
+#[derive(Debug, PartialEq, Eq)]
+pub struct GrantedApi {
+    /// Its audience.
+    pub audience: Arc<str>,
+    /// The scopes that are granted at it, in the order of their names, separated by spaces.
+    pub scope: Arc<str>,
 }
 
 /// A set of ways to authenticate.
@@ -179,15 +191,6 @@ impl Key {
     }
 }
 
-impl Granted {
-    const NOTHING: Self = Self {
-        audiences: Vec::new(),
-        customers: Vec::new(),
-        customer_groups: Vec::new(),
-        resource_audiences: Vec::new(),
-    };
-}
-
 impl Methods {
     /// Whether this is one of them.
     #[must_use]
@@ -210,10 +213,10 @@ impl Client {
     /// What an entry means to the token endpoint. Its texts are those of other clients where they are the same.
     #[must_use]
     pub fn of(entry: Entry, texts: &Texts) -> Self {
-        let names = |granted: BTreeMap<String, String>| granted.into_keys().collect::<Vec<_>>();
         // A scope that RFC 6749 §3.3 does not allow could not be asked for, nor stand in a list.
-        let scopes = |granted: BTreeMap<String, String>| {
-            granted.into_keys().filter(|scope| is_scope_token(scope)).collect::<Vec<_>>().join(" ")
+        let scope = |granted: &BTreeMap<String, String>| {
+            let scopes: Vec<&str> = granted.keys().map(String::as_str).filter(|scope| is_scope_token(scope)).collect();
+            texts.shared(&scopes.join(" "))
         };
         let grant = entry.grant;
         let mut accepted = Vec::new();
@@ -232,16 +235,21 @@ impl Client {
                 });
             }
         }
+        let api = |(audience, api): (&String, &ApiGrant)| GrantedApi {
+            audience: texts.shared(audience),
+            scope: scope(&api.scopes),
+        };
         let granted = Granted {
-            audiences: names(grant.audiences),
-            customers: names(grant.customers),
-            customer_groups: names(grant.customer_groups),
-            resource_audiences: names(grant.resource_audiences),
+            apis: grant.apis.iter().map(api).collect(),
+            default_audience: grant.default_audience.as_deref().map(|audience| texts.shared(audience)),
+            customers: grant.customers_claim(),
+            customer_groups: grant.customer_groups_claim(),
+            served_audiences: grant.served_audiences.keys().cloned().collect(),
         };
         Self {
             id: entry.client_id.into(),
-            scope: texts.shared(&scopes(grant.scopes)),
-            granted: (granted != Granted::NOTHING).then(|| Box::new(granted)),
+            scope: scope(&grant.scopes),
+            granted: (granted != Granted::default()).then(|| Box::new(granted)),
             methods: grant.auth_methods.into_iter().collect(),
             has_client_credentials: grant.grant_types.is_none_or(|types| types.contains(&GrantType::ClientCredentials)),
             proofs: Proofs::of(&entry.credentials, texts),
@@ -250,10 +258,29 @@ impl Client {
         }
     }
 
-    /// What it is granted besides scopes.
+    /// What it is granted besides scopes at the server's default audience.
     #[must_use]
     pub fn granted(&self) -> &Granted {
-        self.granted.as_deref().unwrap_or(const { &Granted::NOTHING })
+        static NOTHING: LazyLock<Granted> = LazyLock::new(Granted::default);
+        self.granted.as_deref().unwrap_or(&NOTHING)
+    }
+
+    /// The scopes that it has at an API, separated by spaces; `None` where it may not call it. The same as
+    /// [`crate::ledger::Grant::scopes_at`].
+    #[must_use]
+    pub fn scope_at(&self, audience: &str, server_audience: &str) -> Option<Cow<'_, str>> {
+        let Granted { apis, default_audience, .. } = self.granted();
+        let of_api = apis.binary_search_by(|api| (*api.audience).cmp(audience)).ok().map(|found| &*apis[found].scope);
+        let is_default = audience == server_audience && (!self.scope.is_empty() || default_audience.is_none());
+        match (of_api, is_default) {
+            (Some(of_api), true) => {
+                let both: BTreeSet<&str> = scopes_of(of_api).chain(scopes_of(&self.scope)).collect();
+                Some(Cow::Owned(both.into_iter().collect::<Vec<_>>().join(" ")))
+            }
+            (Some(of_api), false) => Some(Cow::Borrowed(of_api)),
+            (None, true) => Some(Cow::Borrowed(&self.scope)),
+            (None, false) => None,
+        }
     }
 
     /// The name of the credential entry that a client secret of this client belongs to.
@@ -300,6 +327,11 @@ thread_local! {
 /// Compares with what nobody's client secret hashes to: an unknown client costs the work of a known one.
 pub(super) fn compare_in_vain(sha256: Digest) {
     std::hint::black_box(equal(Digest([0; 32]), sha256));
+}
+
+/// The scopes of a list, one by one.
+pub(super) fn scopes_of(list: &str) -> impl Iterator<Item = &str> {
+    list.split(' ').filter(|scope| !scope.is_empty())
 }
 
 /// `scope-token` of RFC 6749 §3.3: printable ASCII without space, quote and backslash.

@@ -1,6 +1,6 @@
 //! `POST /introspect` (RFC 7662): whether a token is good now, for those whose API it is meant for.
 //!
-//! The caller authenticates as at the token endpoint and sees tokens for its own `resourceAudiences` alone. Of all
+//! The caller authenticates as at the token endpoint and sees tokens for its own `servedAudiences` alone. Of all
 //! others it learns `{"active":false}` and never why (§2.2); the reason is in a metric. A deleted client, a watermark
 //! and a removed entry count as soon as the watch has shown them, which is usually within milliseconds. Only a client
 //! that is not known at all is looked up live first: its token may have been had from another replica a moment ago.
@@ -19,7 +19,7 @@ use super::keys::Moment;
 use super::refusal::Refusal;
 use super::request::Received;
 use super::service::{Body, Service, never_cached};
-use super::verified::{Inactive, Token};
+use super::verified::Inactive;
 
 const INACTIVE: Bytes = Bytes::from_static(b"{\"active\":false}");
 
@@ -32,30 +32,35 @@ pub(super) async fn introspect(service: &Service, received: &Received<'_>) -> Re
     let token = form.token.as_deref().ok_or(Refusal::NoToken)?;
     let result = active(service, received.issuer, &caller, token, (&moment, now)).await;
     service.metrics.introspected(result.as_ref().err().copied());
-    let body = result.map_or(INACTIVE, |token| token.answer.clone());
-    Ok(never_cached(Response::new(Body::from(body))))
+    Ok(never_cached(Response::new(Body::from(result.unwrap_or(INACTIVE)))))
 }
 
-/// The token, if it is good now and for the caller.
+/// The answer about a token that is good now and for the caller.
 async fn active(
     service: &Service,
     issuer: &Issuer,
     caller: &Client,
     token: &str,
     (moment, now): (&Moment, Timestamp),
-) -> Result<Arc<Token>, Inactive> {
-    if caller.granted().resource_audiences.is_empty() {
+) -> Result<Bytes, Inactive> {
+    if caller.granted().served_audiences.is_empty() {
         return Err(Inactive::Audience);
     }
     let token = service.verified.verify(token, moment, issuer).ok_or(Inactive::NotOurs)?;
-    if !token.audiences.iter().any(|audience| caller.granted().resource_audiences.contains(audience)) {
+    if !token.audiences.iter().any(|audience| caller.granted().served_audiences.contains(audience)) {
         return Err(Inactive::Audience);
     }
-    let client = || service.directory.client(&issuer.server.name, &token.client_id);
-    let result = token.is_active(client().as_deref(), &service.lists, now);
+    let server = &issuer.server;
+    let client = || service.directory.client(&server.name, &token.client_id);
+    let answer = |client: Option<Arc<Client>>| {
+        token.is_active(client.as_deref(), &service.lists, now)?;
+        let client = client.ok_or(Inactive::Client)?;
+        token.answer_for(&client, server.default_audience())
+    };
+    let result = answer(client());
     if result != Err(Inactive::Client) {
-        return result.map(|()| token);
+        return result;
     }
-    Box::pin(service.live.read(&issuer.server.name, &token.client_id, || client().is_some())).await;
-    token.is_active(client().as_deref(), &service.lists, now).map(|()| token)
+    Box::pin(service.live.read(&server.name, &token.client_id, || client().is_some())).await;
+    answer(client())
 }

@@ -40,10 +40,12 @@ pub enum Refusal {
     NotValidNow,
     /// The client secret is right and came in a way that is not the registered one.
     UnregisteredMethod,
-    /// The scope is malformed or was not granted.
+    /// The scope is malformed, or was not granted at the API that the token is for.
     Scope,
-    /// The resource is malformed or was not granted.
+    /// The resource is malformed, or an API that was not granted.
     Resource,
+    /// The resources are APIs without a scope in common.
+    NothingInCommon,
     /// The client may not use this grant type.
     UnauthorizedClient,
     /// The client assertion is no JWT, or lacks a claim that RFC 7523 §3 or we require.
@@ -107,6 +109,7 @@ impl Refusal {
             Self::UnregisteredMethod => "unregistered_method",
             Self::Scope => "scope",
             Self::Resource => "resource",
+            Self::NothingInCommon => "nothing_in_common",
             Self::UnauthorizedClient => "unauthorized_client",
             Self::AssertionMalformed => "assertion_malformed",
             Self::AssertionAlgorithm => "assertion_algorithm",
@@ -164,7 +167,7 @@ impl Refusal {
             Self::UnauthorizedClient => "unauthorized_client",
             Self::ForeignToken => "invalid_grant",
             Self::Scope => "invalid_scope",
-            Self::Resource => "invalid_target",
+            Self::Resource | Self::NothingInCommon => "invalid_target",
             Self::TooManyRevocations | Self::NotRecorded | Self::NoRoom | Self::Overloaded | Self::NotReady => {
                 "temporarily_unavailable"
             }
@@ -212,6 +215,7 @@ impl Refusal {
             Self::Overloaded => "overloaded",
             Self::Scope => "the scope is malformed or was not granted",
             Self::Resource => "the resource is malformed or was not granted",
+            Self::NothingInCommon => "the resources have no scope in common: ask for a token for one of them",
             Self::NotReady => "not ready yet",
             Self::NotSigned => "the token could not be signed",
         }

@@ -1,7 +1,10 @@
 //! `POST /token`: the client credentials grant (RFC 6749 §4.4) with access tokens in the form of RFC 9068.
 //!
-//! A revision is accepted if and only if it is in the ledger and valid now (rule R1); nothing else is consulted. What is
-//! granted can be narrowed by `scope` and `resource`, never widened.
+//! A revision is accepted if and only if it is in the ledger and valid now (rule R1); nothing else is consulted.
+//!
+//! A token is for one API and has the scopes that are granted at this one. `resource` (RFC 8707) names it; without it the
+//! client's first API is meant, or the server's default audience. A token for several APIs has only scopes that are
+//! granted at every one of them. `scope` narrows and never widens.
 
 use std::borrow::Cow;
 use std::io::Write as _;
@@ -10,7 +13,7 @@ use http::Response;
 use jiff::Timestamp;
 
 use super::client_authentication::{Authenticated, authenticate};
-use super::directory::Client;
+use super::directory::{Client, scopes_of};
 use super::form::Form;
 use super::refusal::Refusal;
 use super::request::Received;
@@ -54,20 +57,20 @@ fn answer(
     now: Timestamp,
 ) -> Result<Vec<u8>, Refusal> {
     let Authenticated { client, entry, not_after, certificate } = authenticated;
-    let scope = narrowed_scope(&client.scope, form.scope.as_deref())?;
-    let audiences = narrowed_audiences(server, client, &form.resources)?;
+    let target = Target::of(server, client, &form.resources)?;
+    let scope = narrowed_scope(&target.scope, form.scope.as_deref())?;
     let expires_at = rotation::add(now, server.access_token_lifetime.signed()).min(*not_after);
     let claims = Claims {
         issuer: &server.issuer,
         client_id: &client.id,
-        audiences: &audiences,
+        audiences: &target.audiences,
         scope: &scope,
         issued_at: now,
         expires_at,
         not_before: None,
         entry: Some(entry),
-        customers: some(&client.granted().customers),
-        customer_groups: some(&client.granted().customer_groups),
+        customers: client.granted().customers.as_deref(),
+        customer_groups: client.granted().customer_groups.as_deref(),
         certificate: *certificate,
     };
     let mut out = Vec::with_capacity(TYPICAL_ANSWER_BYTES);
@@ -98,28 +101,35 @@ fn narrowed_scope<'a>(granted: &'a str, asked: Option<&str>) -> Result<Cow<'a, s
     Ok(Cow::Owned(narrowed.join(" ")))
 }
 
-/// The resources asked for (RFC 8707 §2); all audiences granted if none is named, the server's default if none is
-/// granted.
-fn narrowed_audiences<'a>(
-    server: &Server,
-    client: &'a Client,
-    asked: &[Cow<'_, str>],
-) -> Result<Cow<'a, [String]>, Refusal> {
-    let granted = match client.granted().audiences.as_slice() {
-        [] => Cow::Owned(vec![server.default_audience().to_owned()]),
-        audiences => Cow::Borrowed(audiences),
-    };
-    if asked.is_empty() {
-        return Ok(granted);
-    }
-    if !asked.iter().all(|resource| granted.iter().any(|audience| audience == resource)) {
-        return Err(Refusal::Resource);
-    }
-    Ok(granted.iter().filter(|audience| asked.iter().any(|resource| resource == *audience)).cloned().collect())
+/// The APIs that a token is for, and the scopes that it can have.
+struct Target<'a> {
+    audiences: Vec<&'a str>,
+    scope: Cow<'a, str>,
 }
 
-fn some(items: &[String]) -> Option<&[String]> {
-    Some(items).filter(|items| !items.is_empty())
+impl<'a> Target<'a> {
+    /// The target of a request with these resources (RFC 8707 §2).
+    fn of(server: &'a Server, client: &'a Client, resources: &'a [Cow<'_, str>]) -> Result<Self, Refusal> {
+        let server_audience = server.default_audience();
+        let granted_at = |audience: &'a str| client.scope_at(audience, server_audience).ok_or(Refusal::Resource);
+        let mut audiences: Vec<&str> = resources.iter().map(|resource| &**resource).collect();
+        if audiences.is_empty() {
+            audiences.push(client.granted().default_audience.as_deref().unwrap_or(server_audience));
+        }
+        audiences.sort_unstable();
+        audiences.dedup();
+        let mut scope = granted_at(audiences[0])?;
+        for audience in audiences.iter().skip(1) {
+            let here = granted_at(audience)?;
+            let common: Vec<&str> = scopes_of(&scope).filter(|scope| scopes_of(&here).any(|one| one == *scope)).collect();
+            scope = Cow::Owned(common.join(" "));
+        }
+        // APIs without a scope in common cannot share a token: each would take it for one of its own.
+        if audiences.len() > 1 && scope.is_empty() {
+            return Err(Refusal::NothingInCommon);
+        }
+        Ok(Self { audiences, scope })
+    }
 }
 
 #[cfg(test)]

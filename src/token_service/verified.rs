@@ -10,7 +10,7 @@ use bytes::Bytes;
 use jiff::Timestamp;
 use serde::Serialize;
 
-use super::directory::Client;
+use super::directory::{Client, scopes_of};
 use super::issuer::Issuer;
 use super::keys::Moment;
 use super::lists::Lists;
@@ -41,8 +41,9 @@ pub(super) struct Token {
     pub(super) expires_at: Timestamp,
     /// Whom it is for.
     pub(super) audiences: Vec<String>,
+    scope: String,
     /// What introspection says of it while it is good (RFC 7662 §2.2).
-    pub(super) answer: Bytes,
+    answer: Bytes,
 }
 
 /// Why a token is not good now.
@@ -60,6 +61,8 @@ pub enum Inactive {
     Client,
     /// Its client or its credential entry was made or revoked later, or the entry was removed.
     Entry,
+    /// Its client may not call the API any more.
+    Api,
     /// It was revoked.
     Revoked,
 }
@@ -130,6 +133,7 @@ impl Token {
             not_before: verified.not_before,
             expires_at: verified.expires_at,
             audiences: verified.audiences,
+            scope: verified.scope,
             answer: answer.into(),
         })
     }
@@ -152,8 +156,27 @@ impl Token {
         if lists.is_revoked(&self.mark, now) { Err(Inactive::Revoked) } else { Ok(()) }
     }
 
+    /// The answer about it, as far as its client still has what it says: a scope that was withdrawn is left out, and
+    /// where its API was, it is good no more.
+    pub(super) fn answer_for(&self, client: &Client, server_audience: &str) -> Result<Bytes, Inactive> {
+        let granted_at: Vec<_> =
+            self.audiences.iter().filter_map(|audience| client.scope_at(audience, server_audience)).collect();
+        if granted_at.len() < self.audiences.len() {
+            return Err(Inactive::Api);
+        }
+        let is_granted = |scope: &&str| granted_at.iter().all(|granted| scopes_of(granted).any(|one| one == *scope));
+        if scopes_of(&self.scope).all(|scope| is_granted(&scope)) {
+            return Ok(self.answer.clone());
+        }
+        let scope = scopes_of(&self.scope).filter(is_granted).collect::<Vec<_>>().join(" ");
+        let mut answer: serde_json::Map<String, serde_json::Value> =
+            serde_json::from_slice(&self.answer).map_err(|_| Inactive::NotOurs)?;
+        if scope.is_empty() { answer.remove("scope") } else { answer.insert("scope".to_owned(), scope.into()) };
+        serde_json::to_vec(&answer).map(Bytes::from).map_err(|_| Inactive::NotOurs)
+    }
+
     fn bytes(&self) -> usize {
-        self.answer.len() + self.audiences.iter().map(|audience| audience.len() + 32).sum::<usize>() + TOKEN_BYTES
+        self.answer.len() + self.scope.len() + self.audiences.iter().map(|audience| audience.len() + 32).sum::<usize>() + TOKEN_BYTES
     }
 }
 
@@ -230,6 +253,7 @@ impl Inactive {
             Self::NotYet => "not_yet",
             Self::Client => "client",
             Self::Entry => "entry",
+            Self::Api => "api",
             Self::Revoked => "revoked",
         }
     }
@@ -251,6 +275,7 @@ mod tests {
             not_before: None,
             expires_at: at,
             audiences: Vec::new(),
+            scope: String::new(),
             answer: Bytes::from(vec![b' '; 16 * 1024]),
         };
         (Digest::of(&n.to_be_bytes()).0, Arc::new(token))

@@ -22,7 +22,7 @@ use crate::authority::{self, Catalog, Declared, Takes};
 use crate::config::Config;
 use crate::plan::facts::{Admission, Environment, Facts, LedgerFact, Registration, SecretFact, Source};
 use crate::plan::{Objections, objections};
-use crate::policy::{Denied, Field, Governance, Invalid, Rules, Subject};
+use crate::policy::{ALL_CUSTOMERS, Denied, Governance, Item, ItemKind, Invalid, Rules, Subject};
 use crate::signer;
 use crate::signer::ca::CaIndex;
 
@@ -34,8 +34,8 @@ pub(super) struct Governors {
     config: Config,
     declared: BTreeMap<String, Declared>,
     catalog: Catalog,
-    /// The configured policy, if it is enabled.
-    configured: Option<Arc<Rules>>,
+    /// The configured policy: its restrictions count where no policy states one.
+    configured: Arc<Rules>,
     policies: Vec<(LabelSelector, Arc<Rules>)>,
     approvals: BTreeMap<(String, String), BTreeMap<String, Arc<RegistrationApprovalSpec>>>,
     labels: BTreeMap<String, BTreeMap<String, String>>,
@@ -53,7 +53,7 @@ impl Governors {
             config: config.clone(),
             declared: BTreeMap::new(),
             catalog: authority::catalog(&config.server, Some(&BTreeMap::new()), &BTreeMap::new()),
-            configured: config.policy.enabled.then(|| Arc::new(rules)),
+            configured: Arc::new(rules),
             policies: Vec::new(),
             approvals: BTreeMap::new(),
             labels,
@@ -65,7 +65,7 @@ impl Governors {
     /// Takes a policy up, or says why it cannot be understood.
     pub(super) fn policy(&mut self, policy: RegistrationPolicy) -> Result<(), Violation> {
         let name = policy.metadata.name.unwrap_or_default();
-        let rules = Rules::of_object(&name, &policy.spec, &self.config.policy).map_err(|invalid| {
+        let rules = Rules::of_object(&name, &policy.spec).map_err(|invalid| {
             let field = FieldPath::default().field("spec").below(&invalid.field);
             let message = format!("{}: it selects nothing and allows nothing", invalid.problem);
             Violation::error(Rule::UnreadablePolicy, field, message).to_fix("mend this field")
@@ -91,7 +91,7 @@ impl Governors {
 
     /// Takes an approval up.
     pub(super) fn approval(&mut self, approval: RegistrationApproval) {
-        let registration = &approval.spec.registration;
+        let registration = &approval.spec.registration_ref;
         let key = (registration.namespace.clone(), registration.name.clone());
         let name = approval.metadata.name.unwrap_or_default();
         self.approvals.entry(key).or_default().insert(name, Arc::new(approval.spec));
@@ -125,7 +125,8 @@ impl Governors {
                  policies and servers: add its Namespace to the files, or --namespace-labels {namespace}:NAME=VALUE"
             )
         });
-        let limits = self.policies.iter().any(|(_, rules)| rules.most_registrations.is_some());
+        // Every default policy has a limit; a file with policies is one of somebody who thinks about them.
+        let limits = self.policies.iter().any(|(_, rules)| rules.limits_registrations());
         let limits = limits.then(|| {
             "limits.registrationsPerNamespace was compared with the registrations of the files; those that a cluster has \
              were not counted"
@@ -194,10 +195,16 @@ impl Governors {
         let needs_labels = self.policies.iter().any(|(selector, _)| *selector != LabelSelector::default());
         let labels = self.labels_of(namespace, needs_labels);
         let selecting = self.policies.iter().filter(|(selector, _)| selects(selector, &labels).unwrap_or(false));
-        let mut policies: Vec<_> = selecting.map(|(_, rules)| rules.clone()).chain(self.configured.clone()).collect();
+        let mut policies: Vec<_> = selecting.map(|(_, rules)| rules.clone()).collect();
+        policies.extend(self.config.policy.enabled.then(|| self.configured.clone()));
         policies.sort_by(|a, b| a.name.cmp(&b.name));
         let approvals = self.approvals.get(&(namespace.to_owned(), name.to_owned()));
-        Governance { policies, approvals: approvals.cloned().unwrap_or_default(), ..Governance::default() }
+        Governance {
+            policies,
+            configured: self.configured.clone(),
+            approvals: approvals.cloned().unwrap_or_default(),
+            ..Governance::default()
+        }
     }
 }
 
@@ -208,7 +215,7 @@ pub(super) fn typed<T: DeserializeOwned>(stored: &Value) -> Result<T, String> {
 
 fn of_item(denied: &Denied, registration: &AppRegistration, subject: Subject<'_>) -> Violation {
     let sentence = denied.sentence(subject);
-    let message = sentence.strip_prefix(&format!("spec.{} ", denied.field.path())).unwrap_or(&sentence);
+    let message = sentence.strip_prefix(&format!("Field {}: ", denied.item.path())).unwrap_or(&sentence);
     let field = place_of_item(denied, registration);
     match denied.reason() {
         Reason::NoPolicy => Violation::error(Rule::NoPolicy, field, message),
@@ -219,20 +226,39 @@ fn of_item(denied: &Denied, registration: &AppRegistration, subject: Subject<'_>
 
 /// The field in which an item stands.
 fn place_of_item(denied: &Denied, registration: &AppRegistration) -> FieldPath {
+    let Item { kind, audience, name } = &denied.item;
     let spec = FieldPath::default().field("spec");
-    let field = spec.below(denied.field.path());
-    let within = |list: &[String]| list.iter().position(|item| *item == denied.item);
-    match denied.field {
-        Field::Customers if denied.item == "*" => spec.below("customerScope.type"),
-        Field::DnsNames => {
-            let entries = registration.spec.credentials.iter().flatten().enumerate();
+    let list = |path: &str, items: &[String]| {
+        let field = spec.below(path);
+        items.iter().position(|item| item == name).map_or(field.clone(), |at| field.item(at))
+    };
+    let asked = &registration.spec;
+    let api = |audience: &str| {
+        let at = asked.apis.iter().position(|api| api.audience == audience)?;
+        Some((spec.field("apis").item(at), &asked.apis[at]))
+    };
+    let scope = asked.customer_scope.clone().unwrap_or_default();
+    match kind {
+        ItemKind::Scope => list("scopes", &asked.scopes),
+        ItemKind::Api => api(name).map_or(spec.field("apis"), |(field, _)| field.field("audience")),
+        ItemKind::ApiScope => {
+            let Some((field, api)) = audience.as_deref().and_then(api) else { return spec.field("apis") };
+            let at = api.scopes.iter().position(|scope| scope == name);
+            at.map_or(field.clone(), |at| field.field("scopes").item(at))
+        }
+        ItemKind::ServedAudience => list("servedAudiences", &asked.served_audiences),
+        ItemKind::RedirectUri => list("redirectURIs", &asked.redirect_uris),
+        ItemKind::Customer if name == ALL_CUSTOMERS => spec.below("customerScope.type"),
+        ItemKind::Customer => list("customerScope.customers", &scope.customers),
+        ItemKind::CustomerGroup => list("customerScope.groups", &scope.groups),
+        ItemKind::DnsName => {
+            let entries = asked.credentials.iter().flatten().enumerate();
             let mut names = entries.filter_map(|(index, entry)| {
-                let at = within(&entry.certificate.as_ref()?.dns_names)?;
+                let at = entry.certificate.as_ref()?.dns_names.iter().position(|item| item == name)?;
                 Some(spec.field("credentials").item(index).below("certificate.dnsNames").item(at))
             });
             names.next().unwrap_or(spec)
         }
-        _ => within(&denied.field.asked(&registration.spec)).map_or(field.clone(), |at| field.item(at)),
     }
 }
 
@@ -250,8 +276,9 @@ fn rule(reason: Reason) -> Option<Rule> {
 
 /// A violation of the field with which a message begins, as the operator names it: entries by their names.
 fn about(rule: Rule, message: &str, entries: &[Entry]) -> Violation {
-    let end = message.find([' ', ':']).unwrap_or(message.len());
-    let (named, said) = message.split_at(end);
+    let text = message.strip_prefix("Field ").unwrap_or(message);
+    let end = text.find([' ', ':']).unwrap_or(text.len());
+    let (named, said) = text.split_at(end);
     if !named.starts_with("spec.") && !named.starts_with("metadata.") {
         return Violation::error(rule, FieldPath::default().field("spec"), message);
     }
