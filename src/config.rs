@@ -16,7 +16,8 @@ use forwarded::{ForwardedCertificates, MOST_PROXIES};
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Config {
-    /// The built-in authorization server.
+    /// The built-in authorization server; `authorizationServer` in the file, as in the chart's values.
+    #[serde(rename = "authorizationServer")]
     pub server: Server,
     /// The default policy: one more beside the `RegistrationPolicy` objects, for every namespace.
     #[serde(default)]
@@ -137,12 +138,12 @@ impl Config {
     fn check(&self) -> Result<(), Error> {
         let invalid = |field: &str, problem| Err(Error::Invalid { field: field.to_owned(), problem });
         if let Err(Fault { field, problem }) = self.server.check() {
-            return invalid(&format!("server.{field}"), problem);
+            return invalid(&format!("authorizationServer.{field}"), problem);
         }
         let proxies = self.server.forwarded_certificates.as_ref().map(|forwarded| forwarded.proxies.len());
         if proxies.is_some_and(|count| !(1..=MOST_PROXIES).contains(&count)) {
             let problem = "must be 1 to 64 address ranges: whoever is not listed is not believed";
-            return invalid("server.forwardedCertificates.proxies", problem);
+            return invalid("authorizationServer.forwardedCertificates.proxies", problem);
         }
         for (field, durations) in [
             ("policy.clientSecret", &self.policy.client_secret),
@@ -287,7 +288,7 @@ mod tests {
 
     #[test]
     fn the_issuer_alone_is_a_configuration() {
-        let config = Config::parse("server: {issuer: \"https://auth.example:8443/tenant\"}").unwrap();
+        let config = Config::parse("authorizationServer: {issuer: \"https://auth.example:8443/tenant\"}").unwrap();
         assert_eq!(config.server.token_endpoint(), "https://auth.example:8443/tenant/token");
         assert_eq!((config.server.host(), config.server.path()), ("auth.example", "/tenant"));
         assert_eq!(config.policy, Policy::default());
@@ -296,7 +297,8 @@ mod tests {
 
     #[test]
     fn each_algorithm_can_be_configured_and_es256_is_the_default() {
-        let parse = |yaml: &str| Config::parse(&format!("server: {{issuer: \"https://a.example\"{yaml}}}"));
+        let parse =
+            |yaml: &str| Config::parse(&format!("authorizationServer: {{issuer: \"https://a.example\"{yaml}}}"));
         assert_eq!(parse("").unwrap().server.signing_algorithm, Algorithm::ES256);
         for algorithm in Algorithm::ALL {
             let config = parse(&format!(", signingAlgorithm: {algorithm}")).unwrap();
@@ -312,7 +314,7 @@ mod tests {
     #[test]
     fn servers_differ_in_host_or_path_and_not_in_port_or_case() {
         let place = |issuer: &str| {
-            let server = Config::parse(&format!("server: {{issuer: \"{issuer}\"}}")).unwrap().server;
+            let server = Config::parse(&format!("authorizationServer: {{issuer: \"{issuer}\"}}")).unwrap().server;
             (server.place().0, server.place().1.to_owned())
         };
         assert_eq!(place("https://A.example:8443/x"), place("https://a.example/x"));
@@ -322,41 +324,53 @@ mod tests {
 
     #[test]
     fn an_ipv6_host_loses_its_brackets() {
-        let config = Config::parse("server: {issuer: \"https://[::1]:8443\"}").unwrap();
+        let config = Config::parse("authorizationServer: {issuer: \"https://[::1]:8443\"}").unwrap();
         assert_eq!((config.server.host(), config.server.path()), ("::1", ""));
     }
 
     #[test]
     fn a_bad_field_is_named() {
         for (yaml, field) in [
-            ("server: {issuer: \"http://a.example\"}", "server.issuer"),
-            ("server: {issuer: \"https://a.example/\"}", "server.issuer"),
-            ("server: {issuer: \"https://a.example?x\"}", "server.issuer"),
-            ("server: {issuer: \"https:///a\"}", "server.issuer"),
-            ("server: {issuer: \"https://a.example//a\"}", "server.issuer"),
-            ("server: {issuer: \"https://a.example/.well-known/a\"}", "server.issuer"),
-            ("server: {issuer: \"https://a.example\", accessTokenLifetime: 25h}", "server.accessTokenLifetime"),
-            ("server: {issuer: \"https://a.example\", accessTokenLifetime: 0s}", "server.accessTokenLifetime"),
-            ("server: {issuer: \"https://a.example\", typo: 1}", "typo"),
+            ("authorizationServer: {issuer: \"http://a.example\"}", "authorizationServer.issuer"),
+            ("authorizationServer: {issuer: \"https://a.example/\"}", "authorizationServer.issuer"),
+            ("authorizationServer: {issuer: \"https://a.example?x\"}", "authorizationServer.issuer"),
+            ("authorizationServer: {issuer: \"https:///a\"}", "authorizationServer.issuer"),
+            ("authorizationServer: {issuer: \"https://a.example//a\"}", "authorizationServer.issuer"),
+            ("authorizationServer: {issuer: \"https://a.example/.well-known/a\"}", "authorizationServer.issuer"),
             (
-                "server: {issuer: \"https://a.example\", forwardedCertificates: {header: client-cert, proxies: []}}",
-                "server.forwardedCertificates.proxies",
+                "authorizationServer: {issuer: \"https://a.example\", accessTokenLifetime: 25h}",
+                "authorizationServer.accessTokenLifetime",
             ),
             (
-                "server: {issuer: \"https://a.example\", forwardedCertificates: {header: client-cert, proxies: [a]}}",
+                "authorizationServer: {issuer: \"https://a.example\", accessTokenLifetime: 0s}",
+                "authorizationServer.accessTokenLifetime",
+            ),
+            ("authorizationServer: {issuer: \"https://a.example\", typo: 1}", "typo"),
+            (
+                "authorizationServer: {issuer: \"https://a.example\", forwardedCertificates: {header: client-cert, proxies: []}}",
+                "authorizationServer.forwardedCertificates.proxies",
+            ),
+            (
+                "authorizationServer: {issuer: \"https://a.example\", forwardedCertificates: {header: client-cert, proxies: [a]}}",
                 "write an address range such as",
             ),
             (
-                "server: {issuer: \"https://a.example\", forwardedCertificates: {header: other, proxies: [10.0.0.0/8]}}",
+                "authorizationServer: {issuer: \"https://a.example\", forwardedCertificates: {header: other, proxies: [10.0.0.0/8]}}",
                 "other",
             ),
             (
-                "server: {issuer: \"https://a.example\"}\npolicy: {certificate: {default: 1d, min: 2d, max: 3d}}",
+                "authorizationServer: {issuer: \"https://a.example\"}\npolicy: {certificate: {default: 1d, min: 2d, max: 3d}}",
                 "policy.certificate",
             ),
         ] {
             let error = Config::parse(yaml).unwrap_err().to_string();
             assert!(error.contains(field), "{yaml}: {error}");
         }
+    }
+
+    #[test]
+    fn the_old_name_of_the_server_is_refused_with_the_new_one() {
+        let error = Config::parse("server: {issuer: \"https://a.example\"}").unwrap_err().to_string();
+        assert!(error.contains("unknown field `server`, expected one of authorizationServer"), "{error}");
     }
 }

@@ -80,7 +80,7 @@ async fn the_configuration_that_the_chart_writes_is_one_that_the_program_reads()
     );
     assert_eq!(config.server.signing_algorithm, Algorithm::default());
     for algorithm in Algorithm::ALL {
-        let config = configuration(&rendered(&[&format!("server.signingAlgorithm={algorithm}")]).await);
+        let config = configuration(&rendered(&[&format!("authorizationServer.signingAlgorithm={algorithm}")]).await);
         assert_eq!(config.server.signing_algorithm, algorithm);
     }
     assert_eq!(config.policy, Policy::default());
@@ -88,15 +88,15 @@ async fn the_configuration_that_the_chart_writes_is_one_that_the_program_reads()
 
     let config = configuration(
         &rendered(&[
-            "server.issuer=https://auth.example",
-            "server.defaultAudience=https://api.example",
-            "server.accessTokenLifetime=10m",
-            "server.servingNames={auth.internal,10.1.2.3}",
+            "authorizationServer.issuer=https://auth.example",
+            "authorizationServer.defaultAudience=https://api.example",
+            "authorizationServer.accessTokenLifetime=10m",
+            "authorizationServer.servingNames={auth.internal,10.1.2.3}",
             "policy.scopes={orders:*}",
             "policy.certificate.max=30d",
             "policy.certificate.default=30d",
-            "server.forwardedCertificates.header=ssl-client-cert",
-            "server.forwardedCertificates.proxies={10.1.2.0/24,fd00::1}",
+            "authorizationServer.forwardedCertificates.header=ssl-client-cert",
+            "authorizationServer.forwardedCertificates.proxies={10.1.2.0/24,fd00::1}",
         ])
         .await,
     );
@@ -144,12 +144,12 @@ async fn the_chart_passes_every_flag_that_the_program_has_and_no_other() {
 async fn a_bad_value_is_refused_by_its_name() {
     for (set, named) in [
         ("serverr.issuer=https://auth.example", "'serverr'"),
-        ("server.isuer=https://auth.example", "'isuer'"),
-        ("server.issuer=http://auth.example", "/server/issuer"),
-        ("server.issuer=https://auth.example/", "/server/issuer"),
-        ("server.accessTokenLifetime=60", "/server/accessTokenLifetime"),
-        ("server.signingAlgorithm=HS256", "/server/signingAlgorithm"),
-        ("server.servingNames={https://auth.example}", "/server/servingNames/0"),
+        ("authorizationServer.isuer=https://auth.example", "'isuer'"),
+        ("authorizationServer.issuer=http://auth.example", "/authorizationServer/issuer"),
+        ("authorizationServer.issuer=https://auth.example/", "/authorizationServer/issuer"),
+        ("authorizationServer.accessTokenLifetime=60", "/authorizationServer/accessTokenLifetime"),
+        ("authorizationServer.signingAlgorithm=HS256", "/authorizationServer/signingAlgorithm"),
+        ("authorizationServer.servingNames={https://auth.example}", "/authorizationServer/servingNames/0"),
         ("policy.clientSecret.max=1y", "/policy/clientSecret/max"),
         ("policy.kinds={password}", "/policy/kinds/0"),
         ("policy.scopes=orders:read", "/policy/scopes"),
@@ -185,14 +185,14 @@ const VALUES: &[(&str, &str)] = &[
     ("crds.install=true", "kind: CustomResourceDefinition"),
     ("ledger.namespace=kube-public", "--ledger-namespace=kube-public"),
     ("ledger.createNamespace=true", "kind: Namespace"),
-    ("server.issuer=https://auth.example", "issuer: https://auth.example"),
-    ("server.defaultAudience=https://api.example", "defaultAudience: https://api.example"),
-    ("server.accessTokenLifetime=59m", "accessTokenLifetime: 59m"),
-    ("server.signingAlgorithm=EdDSA", "signingAlgorithm: EdDSA"),
-    ("server.servingNames={auth.internal}", "- auth.internal"),
-    ("server.forwardedCertificates.header=ssl-client-cert", "header: ssl-client-cert"),
-    ("server.forwardedCertificates.proxies={10.9.8.7/32}", "- 10.9.8.7/32"),
-    ("server.clusterDomain=cluster.example", "zebra-token-service.default.svc.cluster.example"),
+    ("authorizationServer.issuer=https://auth.example", "issuer: https://auth.example"),
+    ("authorizationServer.defaultAudience=https://api.example", "defaultAudience: https://api.example"),
+    ("authorizationServer.accessTokenLifetime=59m", "accessTokenLifetime: 59m"),
+    ("authorizationServer.signingAlgorithm=EdDSA", "signingAlgorithm: EdDSA"),
+    ("authorizationServer.servingNames={auth.internal}", "- auth.internal"),
+    ("authorizationServer.forwardedCertificates.header=ssl-client-cert", "header: ssl-client-cert"),
+    ("authorizationServer.forwardedCertificates.proxies={10.9.8.7/32}", "- 10.9.8.7/32"),
+    ("authorizationServer.clusterDomain=cluster.example", "zebra-token-service.default.svc.cluster.example"),
     ("policy.scopes={scope-1}", "- scope-1"),
     ("policy.audiences={audience-1}", "- audience-1"),
     ("policy.resourceAudiences={resource-1}", "- resource-1"),

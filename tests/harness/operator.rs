@@ -74,7 +74,7 @@ impl<'a> Operator<'a> {
 
     /// Installs or upgrades the release, and writes down the configuration that it made.
     pub async fn helm(&self, verb: &str, sets: &[&str]) -> Result<()> {
-        let issuer = format!("server.issuer={}", self.issuer());
+        let issuer = format!("authorizationServer.issuer={}", self.issuer());
         let mut args = vec![verb, "appreg", CHART, "--namespace", NAMESPACE, "--set", &issuer];
         if verb == "install" {
             args.push("--create-namespace");

@@ -87,7 +87,8 @@ fn every_value_has_a_comment() {
 
 #[test]
 fn the_policy_in_the_values_is_the_one_of_the_program() {
-    let document = serde_json::json!({"server": {"issuer": "https://a.example"}, "policy": values()["policy"]});
+    let document =
+        serde_json::json!({"authorizationServer": {"issuer": "https://a.example"}, "policy": values()["policy"]});
     let config = Config::parse(&document.to_string()).unwrap();
     assert_eq!(config.policy, Policy::default());
     // Whoever reads the values sees all there is.
@@ -102,7 +103,8 @@ fn the_policy_in_the_values_is_the_one_of_the_program() {
 #[test]
 fn a_proxy_in_the_values_is_one_of_the_program() {
     let schema = schema();
-    let forwarded = schema.pointer("/properties/server/properties/forwardedCertificates/properties").unwrap();
+    let forwarded =
+        schema.pointer("/properties/authorizationServer/properties/forwardedCertificates/properties").unwrap();
     let headers = forwarded["header"]["enum"].as_array().unwrap();
     assert_eq!(headers.len(), 3);
     for header in headers {
@@ -110,10 +112,10 @@ fn a_proxy_in_the_values_is_one_of_the_program() {
             "issuer": "https://a.example",
             "forwardedCertificates": {"header": header, "proxies": ["10.0.0.0/8", "fd00::/8", "192.0.2.1"]},
         });
-        let config = Config::parse(&serde_json::json!({"server": server}).to_string()).unwrap();
+        let config = Config::parse(&serde_json::json!({"authorizationServer": server}).to_string()).unwrap();
         assert_eq!(config.server.forwarded_certificates.unwrap().header.name(), header);
     }
-    let mut values = values()["server"]["forwardedCertificates"].clone();
+    let mut values = values()["authorizationServer"]["forwardedCertificates"].clone();
     assert_eq!(values["proxies"].take(), serde_json::json!([]), "nobody is believed unless named");
     assert!(headers.contains(&values["header"]));
 }

@@ -45,25 +45,25 @@ app.kubernetes.io/component: {{ .component }}
 
 {{/* The issuer identifier. */}}
 {{- define "appreg.issuer" -}}
-{{- .Values.server.issuer | default (printf "https://%s-token-service.%s.svc" (include "appreg.fullname" .) .Release.Namespace) -}}
+{{- .Values.authorizationServer.issuer | default (printf "https://%s-token-service.%s.svc" (include "appreg.fullname" .) .Release.Namespace) -}}
 {{- end -}}
 
 {{/* The configuration file that controller and token service read. */}}
 {{- define "appreg.configuration" -}}
 {{- $service := printf "%s-token-service.%s.svc" (include "appreg.fullname" .) .Release.Namespace -}}
-{{- $names := concat (list $service (printf "%s.%s" $service .Values.server.clusterDomain)) .Values.server.servingNames | uniq -}}
+{{- $names := concat (list $service (printf "%s.%s" $service .Values.authorizationServer.clusterDomain)) .Values.authorizationServer.servingNames | uniq -}}
 {{- $server := dict
   "issuer" (include "appreg.issuer" .)
-  "accessTokenLifetime" .Values.server.accessTokenLifetime
-  "signingAlgorithm" .Values.server.signingAlgorithm
+  "accessTokenLifetime" .Values.authorizationServer.accessTokenLifetime
+  "signingAlgorithm" .Values.authorizationServer.signingAlgorithm
   "servingNames" $names -}}
-{{- with .Values.server.defaultAudience -}}
+{{- with .Values.authorizationServer.defaultAudience -}}
 {{- $_ := set $server "defaultAudience" . -}}
 {{- end -}}
-{{- if .Values.server.forwardedCertificates.proxies -}}
-{{- $_ := set $server "forwardedCertificates" .Values.server.forwardedCertificates -}}
+{{- if .Values.authorizationServer.forwardedCertificates.proxies -}}
+{{- $_ := set $server "forwardedCertificates" .Values.authorizationServer.forwardedCertificates -}}
 {{- end -}}
-{{- toYaml (dict "server" $server "policy" .Values.policy) -}}
+{{- toYaml (dict "authorizationServer" $server "policy" .Values.policy) -}}
 {{- end -}}
 
 {{/* What every pod has in common. Arguments: root, component. */}}
