@@ -106,10 +106,10 @@ pub struct Durations {
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// It is not the YAML we read; the text names line, column and field.
-    #[error("the configuration is malformed: {0}")]
+    #[error("The configuration is malformed: {0}")]
     Malformed(String),
     /// A field has a value that cannot work.
-    #[error("the configuration field {field} {problem}")]
+    #[error("The configuration field {field} {problem}")]
     Invalid {
         /// The field's path.
         field: String,
@@ -142,7 +142,8 @@ impl Config {
         }
         let proxies = self.server.forwarded_certificates.as_ref().map(|forwarded| forwarded.proxies.len());
         if proxies.is_some_and(|count| !(1..=MOST_PROXIES).contains(&count)) {
-            let problem = "must be 1 to 64 address ranges: whoever is not listed is not believed";
+            let problem =
+                "must have 1 to 64 address ranges: list those of your proxies, or remove forwardedCertificates";
             return invalid("authorizationServer.forwardedCertificates.proxies", problem);
         }
         for (field, durations) in [
@@ -165,10 +166,10 @@ impl Server {
         let issuer = &self.issuer;
         let invalid = |field, problem| Err(Fault { field, problem });
         if !issuer.starts_with("https://") || self.host().is_empty() {
-            return invalid("issuer", "must be an https URL");
+            return invalid("issuer", "must be an https URL with a host, such as https://auth.example");
         }
         if issuer.ends_with('/') || issuer.contains(['?', '#']) {
-            return invalid("issuer", "must have no trailing slash, query or fragment");
+            return invalid("issuer", "must have no trailing slash, query or fragment: remove it");
         }
         if !issuer.chars().all(|c| c.is_ascii_graphic() && !matches!(c, '"' | '\\' | '@')) {
             return invalid("issuer", "must be plain ASCII without quotes, backslashes and user information");
@@ -352,7 +353,7 @@ mod tests {
             ),
             (
                 "authorizationServer: {issuer: \"https://a.example\", forwardedCertificates: {header: client-cert, proxies: [a]}}",
-                "write an address range such as",
+                "Address range \"a\" has no IP address: write one such as",
             ),
             (
                 "authorizationServer: {issuer: \"https://a.example\", forwardedCertificates: {header: other, proxies: [10.0.0.0/8]}}",
@@ -365,6 +366,7 @@ mod tests {
         ] {
             let error = Config::parse(yaml).unwrap_err().to_string();
             assert!(error.contains(field), "{yaml}: {error}");
+            assert!(error.starts_with("The configuration "), "{error}");
         }
     }
 

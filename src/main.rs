@@ -137,8 +137,8 @@ fn runtime() -> std::io::Result<tokio::runtime::Runtime> {
 }
 
 fn configuration(path: &Path) -> anyhow::Result<Config> {
-    let yaml = std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
-    Config::parse(&yaml).with_context(|| format!("cannot use {}", path.display()))
+    let yaml = std::fs::read_to_string(path).with_context(|| format!("Cannot read {}", path.display()))?;
+    Config::parse(&yaml).with_context(|| format!("Cannot use {}", path.display()))
 }
 
 async fn clients() -> anyhow::Result<Clients> {
