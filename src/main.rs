@@ -38,8 +38,8 @@ fn main() -> ExitCode {
 
 async fn controller(args: Controller) -> anyhow::Result<()> {
     let Controller { config, ledger_namespace, controller_namespace, concurrency, observation } = args;
-    let Observation { admin_address, log_filter, log_format } = observation;
-    telemetry::init(format(log_format), &log_filter)?;
+    let Observation { admin_address, log_level, log_format } = observation;
+    telemetry::init(format(log_format), &log_level)?;
     let config = configuration(&config)?;
     let admin = tokio::net::TcpListener::bind(admin_address)
         .await
@@ -71,8 +71,8 @@ async fn token_service(args: TokenService) -> anyhow::Result<()> {
         failures_per_address,
         observation,
     } = args;
-    let Observation { admin_address, log_filter, log_format } = observation;
-    telemetry::init(format(log_format), &log_filter)?;
+    let Observation { admin_address, log_level, log_format } = observation;
+    telemetry::init(format(log_format), &log_level)?;
     let settings = token_service::Settings {
         server: configuration(&config)?.server,
         ledger_namespace,

@@ -120,7 +120,7 @@ impl Target {
         std::fs::write(directory.join("appreg.yaml"), config)?;
         std::fs::write(directory.join("kubeconfig"), kubeconfig(&api))?;
         let service = Program::new("token-service", pin.script(&directory, &setup.binary)?, &directory)
-            .args(["token-service", "--log-filter=warn", "--connections-per-address=1024"])
+            .args(["token-service", "--log-level=warn", "--connections-per-address=1024"])
             .arg(format!("--config={}", directory.join("appreg.yaml").display()))
             .arg(format!("--ledger-namespace={}", stand_in::NAMESPACE))
             .args([format!("--listen={address}"), format!("--admin-address={admin}")])

@@ -233,7 +233,7 @@ const VALUES: &[(&str, &str)] = &[
     ("pods.priorityClassName=system-cluster-critical", "priorityClassName: system-cluster-critical"),
     ("pods.annotations.note=annotated", "note: annotated"),
     ("pods.labels.team=labelled", "team: labelled"),
-    ("log.filter=warn\\,appreg=debug", "--log-filter=warn,appreg=debug"),
+    ("log.level=warn\\,appreg=debug", "--log-level=warn,appreg=debug"),
     ("log.format=text", "--log-format=text"),
     ("networkPolicy.enabled=true", "kind: NetworkPolicy"),
     ("networkPolicy.clients[0].ipBlock.cidr=10.1.0.0/16", "cidr: 10.1.0.0/16"),
