@@ -28,7 +28,7 @@ use serde_json::{Value, json};
 use crate::harness::{self, ControlPlane, Controllers, Options, eventually, eventually::holds};
 
 pub(crate) const CHART: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/charts/appreg");
-const NAMESPACE: &str = "appreg-system";
+pub(crate) const NAMESPACE: &str = "appreg-system";
 const LEDGER: &str = "appreg-ledger";
 
 /// What `helm <verb> appreg <chart>` printed.
@@ -43,19 +43,23 @@ pub(crate) async fn helm(plane: &ControlPlane, verb: &str, sets: &[&str]) -> Res
 }
 
 /// The objects that the chart renders.
-async fn rendered(sets: &[&str]) -> Vec<Value> {
-    let text = helm(harness::shared().await, "template", sets).await.unwrap();
+pub(crate) async fn rendered(sets: &[&str]) -> Vec<Value> {
+    objects(&helm(harness::shared().await, "template", sets).await.unwrap())
+}
+
+/// The objects in what `helm template` printed.
+pub(crate) fn objects(text: &str) -> Vec<Value> {
     text.split("\n---\n").map(|document| serde_yaml::from_str(document).unwrap()).collect()
 }
 
-fn object<'a>(objects: &'a [Value], kind: &str, name: &str) -> &'a Value {
+pub(crate) fn object<'a>(objects: &'a [Value], kind: &str, name: &str) -> &'a Value {
     let mut found = objects.iter().filter(|object| object["kind"] == kind && object["metadata"]["name"] == name);
     let object = found.next().unwrap_or_else(|| panic!("no {kind} {name}"));
     assert!(found.next().is_none(), "two of {kind} {name}");
     object
 }
 
-fn configuration(objects: &[Value]) -> Config {
+pub(crate) fn configuration(objects: &[Value]) -> Config {
     Config::parse(object(objects, "ConfigMap", "appreg")["data"]["appreg.yaml"].as_str().unwrap()).unwrap()
 }
 
@@ -119,8 +123,16 @@ async fn the_definitions_that_the_chart_writes_are_those_of_the_program_and_are_
         let written: CustomResourceDefinition = serde_json::from_value(written.clone()).unwrap();
         assert!(written.spec == crd.spec, "{} is another one after the template", crd.name_any());
     }
-    let objects = rendered(&["crds.install=false", "ledger.createNamespace=false"]).await;
+    let objects = rendered(&["crds.enabled=false", "ledger.createNamespace=false"]).await;
     assert!(objects.iter().all(|o| o["kind"] != "CustomResourceDefinition" && o["kind"] != "Namespace"));
+
+    let objects = rendered(&["crds.keep=false"]).await;
+    for crd in crds::all() {
+        let annotations = &object(&objects, "CustomResourceDefinition", &crd.name_any())["metadata"]["annotations"];
+        assert_eq!(annotations["helm.sh/resource-policy"], Value::Null);
+    }
+    let namespace = object(&objects, "Namespace", LEDGER);
+    assert_eq!(namespace["metadata"]["annotations"]["helm.sh/resource-policy"], "keep", "the ledger stays in any case");
 }
 
 #[tokio::test]
@@ -209,7 +221,7 @@ async fn an_upgrade_and_a_new_installation_go_on_with_the_registrations_and_the_
     helm(&plane, "upgrade", &[]).await.unwrap();
     assert_eq!(generations().await, first, "the same values restart nothing");
 
-    helm(&plane, "upgrade", &["tokenService.replicas=3", "policy.scopes={orders:*}"]).await.unwrap();
+    helm(&plane, "upgrade", &["tokenService.replicaCount=3", "policy.scopes={orders:*}"]).await.unwrap();
     let configuration: Api<ConfigMap> = Api::namespaced(client.clone(), NAMESPACE);
     let text = configuration.get("appreg").await.unwrap().data.unwrap().remove("appreg.yaml").unwrap();
     assert_eq!(Config::parse(&text).unwrap().policy.scopes, ["orders:*"]);
@@ -223,10 +235,9 @@ async fn an_upgrade_and_a_new_installation_go_on_with_the_registrations_and_the_
     assert_eq!(uids().await, before);
 
     plane.helm(&["uninstall", "appreg", "--namespace", NAMESPACE]).await.unwrap().ok().unwrap();
-    let definitions = crds::all();
-    let definitions =
-        definitions.iter().map(|crd| format!("customresourcedefinition.apiextensions.k8s.io/{}", crd.name_any()));
-    let mut kept: Vec<_> = std::iter::once("namespace/appreg-ledger".to_owned()).chain(definitions).collect();
+    let crds = crds::all();
+    let names = crds.iter().map(|crd| format!("customresourcedefinition.apiextensions.k8s.io/{}", crd.name_any()));
+    let mut kept: Vec<_> = std::iter::once("namespace/appreg-ledger".to_owned()).chain(names).collect();
     kept[1..].sort();
     eventually("only what is kept is left", async || {
         let left = objects_of_the_release(&plane).await;
@@ -238,6 +249,18 @@ async fn an_upgrade_and_a_new_installation_go_on_with_the_registrations_and_the_
     helm(&plane, "install", &[]).await.unwrap();
     assert_eq!(objects_of_the_release(&plane).await, installed);
     assert_eq!(uids().await, before);
+
+    // Without crds.keep, an uninstall takes the definitions and the registrations, but never the ledger.
+    helm(&plane, "upgrade", &["crds.keep=false"]).await.unwrap();
+    assert_eq!(uids().await, before);
+    plane.helm(&["uninstall", "appreg", "--namespace", NAMESPACE]).await.unwrap().ok().unwrap();
+    eventually("only the ledger is left", async || {
+        let left = objects_of_the_release(&plane).await;
+        holds(left == kept[..1], || format!("{left:?}"))
+    })
+    .await;
+    entries.get("client-a").await.unwrap();
+    assert!(definitions.get_opt("appregistrations.appreg.dev").await.unwrap().is_none());
 }
 
 /// Whether somebody may do something; the resource as its group and its name with subresource, as in a role.
@@ -341,11 +364,19 @@ async fn the_pods_meet_the_restricted_pod_security_standard() {
     namespace.metadata.name = Some(NAMESPACE.to_owned());
     namespace.labels_mut().insert("pod-security.kubernetes.io/enforce".to_owned(), "restricted".to_owned());
     Api::<Namespace>::all(client.clone()).create(&PostParams::default(), &namespace).await.unwrap();
-    helm(&plane, "install", &["pods.runAsUser=null"]).await.unwrap();
+    let anonymous = ["podSecurityContext.runAsUser=null", "podSecurityContext.runAsGroup=null"];
+    for (verb, sets) in [("install", &[][..]), ("upgrade", &anonymous)] {
+        helm(&plane, verb, sets).await.unwrap();
+        admits_the_pods_as_restricted(&client).await;
+    }
+}
 
+/// Every pod of the release is admitted, and none without its hardening.
+async fn admits_the_pods_as_restricted(client: &Client) {
     let pods: Api<Pod> = Api::namespaced(client.clone(), NAMESPACE);
     let dry_run = PostParams { dry_run: true, ..Default::default() };
-    for deployment in Api::<Deployment>::namespaced(client, NAMESPACE).list(&ListParams::default()).await.unwrap() {
+    let deployments: Api<Deployment> = Api::namespaced(client.clone(), NAMESPACE);
+    for deployment in deployments.list(&ListParams::default()).await.unwrap() {
         let template = deployment.spec.as_ref().unwrap().template.clone();
         let mut metadata = template.metadata.unwrap();
         metadata.name = Some(deployment.name_any());
