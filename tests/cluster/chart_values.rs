@@ -1,11 +1,11 @@
 //! The chart's values, with a real helm: each has its effect, a bad one is refused by its name, one with an old name is
-//! refused with the new one.
+//! refused with the new one, and a parent chart can have this chart as a part.
 
 use std::collections::BTreeSet;
 
 use serde_json::{Value, json};
 
-use crate::chart::{CHART, helm, object, rendered};
+use crate::chart::{CHART, NAMESPACE, configuration, helm, object, objects, rendered};
 use crate::harness;
 
 #[tokio::test]
@@ -318,4 +318,37 @@ async fn common_labels_are_on_every_object_and_pod_and_select_nothing() {
         assert_eq!(spec["template"]["metadata"]["labels"]["team"], team);
         assert_eq!(spec["selector"]["matchLabels"].as_object().unwrap().len(), 3);
     }
+}
+
+#[tokio::test]
+async fn a_parent_chart_switches_it_on_and_off_and_hands_down_what_is_global() {
+    let plane = harness::shared().await;
+    let parent = plane.directory().join("parent");
+    std::fs::create_dir_all(&parent).unwrap();
+    let (repository, version) = (format!("file://{CHART}"), env!("CARGO_PKG_VERSION"));
+    let dependency =
+        json!({"name": "appreg", "version": version, "repository": repository, "condition": "appreg.enabled"});
+    let chart = json!({"apiVersion": "v2", "name": "parent", "version": "1.0.0", "dependencies": [dependency]});
+    let values = json!({
+        "global": {"domain": "example.com", "imagePullSecrets": ["registry"]},
+        "appreg": {"enabled": true, "authorizationServer": {"issuer": "https://auth.example"}},
+    });
+    for (file, content) in [("Chart.yaml", chart), ("values.yaml", values)] {
+        std::fs::write(parent.join(file), content.to_string()).unwrap();
+    }
+    let parent = parent.to_string_lossy();
+    plane.helm(&["dependency", "build", &parent]).await.unwrap().ok().unwrap();
+    let template = async |set: &str| {
+        plane.helm(&["template", "appreg", &parent, "--namespace", NAMESPACE, "--set", set]).await.unwrap()
+    };
+
+    let on = objects(&template("appreg.enabled=true").await.ok().unwrap());
+    assert_eq!(configuration(&on).server.issuer, "https://auth.example");
+    let alone = rendered(&["enabled=true", "global.domain=example.com"]).await;
+    assert_eq!(on.len(), alone.len(), "the same objects as on its own");
+    assert_eq!(template("appreg.enabled=false").await.ok().unwrap().trim(), "");
+
+    let refusal = template("appreg.server.issuer=https://auth.example").await;
+    assert!(!refusal.success());
+    assert!(refusal.stderr.contains("its new name is authorizationServer"), "{}", refusal.stderr);
 }

@@ -27,7 +27,7 @@ fn resolved<'a>(schema: &'a Value, root: &'a Value) -> &'a Value {
 }
 
 /// What a parent chart adds.
-const OF_A_PARENT: [&str; 1] = [".global"];
+const OF_A_PARENT: [&str; 2] = [".enabled", ".global"];
 /// Values that are Kubernetes' own types: a user may set more of their fields than the chart does.
 const OF_KUBERNETES: [&str; 3] = ["podSecurityContext", "securityContext", "affinity"];
 
