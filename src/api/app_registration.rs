@@ -374,6 +374,8 @@ impl fmt::Display for TokenEndpointAuthMethod {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::{super::Kind, *};
 
     #[test]
