@@ -305,6 +305,21 @@ impl Policy {
         }
     }
 
+    /// A default policy that allows every item: for tests of other things.
+    #[cfg(test)]
+    pub(crate) fn open() -> Self {
+        let anything = || vec!["*".to_owned()];
+        Self {
+            scopes: anything(),
+            apis: vec![ApiRule { audiences: anything(), scopes: anything() }],
+            served_audiences: anything(),
+            customers: anything(),
+            customer_groups: anything(),
+            limits: PolicyLimits::default(),
+            ..Self::default()
+        }
+    }
+
     /// The durations of a kind that is minted.
     #[must_use]
     pub const fn durations(&self, kind: Kind) -> Option<&Durations> {

@@ -145,7 +145,9 @@ impl From<StoredGrant> for Grant {
             // Tokens were for these audiences, and for the server's default audience never.
             let scopes = std::mem::take(&mut scopes);
             default_audience = default_audience.or_else(|| audiences.keys().next().cloned());
-            apis.extend(audiences.into_iter().map(|(audience, by)| (audience, ApiGrant { by, scopes: scopes.clone() })));
+            apis.extend(
+                audiences.into_iter().map(|(audience, by)| (audience, ApiGrant { by, scopes: scopes.clone() })),
+            );
         }
         Self {
             scopes,

@@ -7,7 +7,9 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use super::{AppRegistrationStatus, DEFAULT_CLIENT_SECRET_ENTRY, DEFAULT_TOKEN_ENTRY, Entry, SecretField, conflict, schema};
+use super::{
+    AppRegistrationStatus, DEFAULT_CLIENT_SECRET_ENTRY, DEFAULT_TOKEN_ENTRY, Entry, SecretField, conflict, schema,
+};
 
 /// The authorization server of a registration that names none: the built-in token service.
 pub const DEFAULT_AUTHORIZATION_SERVER: &str = "default";

@@ -181,7 +181,10 @@ pub struct PublicKey {
 fn public_key_rules() -> Value {
     let refused = |field: &str, expression: &str, message: &str| json!({"rule": expression, "message": message, "fieldPath": field, "reason": "FieldValueForbidden"});
     json!([
-        schema::rule("has(self.pem) != has(self.der)", "must have exactly one of pem and der: remove the other, or add one"),
+        schema::rule(
+            "has(self.pem) != has(self.der)",
+            "must have exactly one of pem and der: remove the other, or add one"
+        ),
         refused(
             ".pem",
             "!has(self.pem) || !self.pem.contains('PRIVATE KEY')",

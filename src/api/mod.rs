@@ -31,7 +31,8 @@ mod time;
 pub use algorithm::Algorithm;
 pub use app_registration::{
     ApiAccess, AppRegistration, AppRegistrationSpec, AuthorizationServerRef, ClientType, CustomerScope,
-    CustomerScopeType, DEFAULT_AUTHORIZATION_SERVER, DeletionPolicy, GrantType, SecretTemplate, TokenEndpointAuthMethod,
+    CustomerScopeType, DEFAULT_AUTHORIZATION_SERVER, DeletionPolicy, GrantType, SecretTemplate,
+    TokenEndpointAuthMethod,
 };
 pub use authorization_server::{AuthorizationServer, AuthorizationServerSpec, AuthorizationServerStatus, BuiltIn};
 pub use credential::{
@@ -42,13 +43,14 @@ pub use duration::{InvalidDuration, LongDuration};
 pub use private_key::{InvalidKeySize, KeyType, PrivateKey, PrivateKeyAlgorithm};
 pub use registration_approval::{ApprovedApi, RegistrationApproval, RegistrationApprovalSpec, RegistrationRef};
 pub use registration_policy::{
-    ApiApprovalRule, ApiRule, ApprovalRequired, DurationBounds, DurationRules, LongestDuration, MOST_NAMED_VIOLATIONS, OWN_CLIENT_IDS, OWN_SERVICE_NAMES, OWN_SERVICE_URLS,
-    OnViolation, PolicyLimits, PrivateKeyRule, RedirectUriRules, RegistrationPolicy, RegistrationPolicySpec, RegistrationPolicyStatus,
-    UriScheme,
+    ApiApprovalRule, ApiRule, ApprovalRequired, DurationBounds, DurationRules, LongestDuration, MOST_NAMED_VIOLATIONS,
+    OWN_CLIENT_IDS, OWN_SERVICE_NAMES, OWN_SERVICE_URLS, OnViolation, PolicyLimits, PrivateKeyRule, RedirectUriRules,
+    RegistrationPolicy, RegistrationPolicySpec, RegistrationPolicyStatus, UriScheme,
 };
 pub use secret_field::SecretField;
 pub use selector::{InvalidSelector, selector_text, selects};
 pub use status::{
-    AppRegistrationStatus, ConditionType, CredentialStatus, Granted, GrantedApi, Reason, RevisionStatus, SecretStatus, ServerInUse,
+    AppRegistrationStatus, ConditionType, CredentialStatus, Granted, GrantedApi, Reason, RevisionStatus, SecretStatus,
+    ServerInUse,
 };
 pub use time::{InvalidTime, StatusTime, parse_time};

@@ -26,11 +26,25 @@ pub struct PrivateKey {
 
 fn rules() -> Value {
     let sized = |algorithm: &str, is_meant: &str, sizes: &str, message: &str| {
-        schema::rule_at(".size", &format!("!({is_meant}) || !has(self.size) || {sizes}"), &format!("{message}: use one of them for {algorithm}, or leave size out"))
+        schema::rule_at(
+            ".size",
+            &format!("!({is_meant}) || !has(self.size) || {sizes}"),
+            &format!("{message}: use one of them for {algorithm}, or leave size out"),
+        )
     };
     json!([
-        sized("ECDSA", "!has(self.algorithm) || self.algorithm == 'ECDSA'", "self.size in [256, 384]", "size must be 256 or 384"),
-        sized("RSA", "has(self.algorithm) && self.algorithm == 'RSA'", "self.size in [2048, 3072, 4096]", "size must be 2048, 3072 or 4096"),
+        sized(
+            "ECDSA",
+            "!has(self.algorithm) || self.algorithm == 'ECDSA'",
+            "self.size in [256, 384]",
+            "size must be 256 or 384"
+        ),
+        sized(
+            "RSA",
+            "has(self.algorithm) && self.algorithm == 'RSA'",
+            "self.size in [2048, 3072, 4096]",
+            "size must be 2048, 3072 or 4096"
+        ),
         schema::rule_at(
             ".size",
             "!has(self.algorithm) || self.algorithm != 'Ed25519' || !has(self.size)",

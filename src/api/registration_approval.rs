@@ -109,8 +109,7 @@ pub struct RegistrationRef {
 }
 
 fn rules() -> Value {
-    const ITEMS: [&str; 6] =
-        ["scopes", "apis", "servedAudiences", "customers", "customerGroups", "redirectURIs"];
+    const ITEMS: [&str; 6] = ["scopes", "apis", "servedAudiences", "customers", "customerGroups", "redirectURIs"];
     let has_one = ITEMS.map(|list| format!("has(self.{list}) && self.{list}.size() > 0")).join(" || ");
     json!([
         schema::rule(&has_one, &format!("spec must approve something: list items in one of {}", ITEMS.join(", "))),

@@ -9,7 +9,8 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 use kube::core::PartialObjectMeta;
 
 use crate::api::{
-    RegistrationApproval, RegistrationApprovalSpec, RegistrationPolicy, RegistrationPolicyStatus, RegistrationRef, selects,
+    RegistrationApproval, RegistrationApprovalSpec, RegistrationPolicy, RegistrationPolicyStatus, RegistrationRef,
+    selects,
 };
 use crate::config;
 use crate::kubernetes::store::{Changed, Store};
@@ -34,9 +35,7 @@ pub(crate) struct PolicyObject {
 pub(crate) struct ApprovalObject(pub(crate) Option<Arc<RegistrationApprovalSpec>>);
 
 /// Reduces a policy.
-pub(crate) fn policy(
-    DeserializeGuard(object): DeserializeGuard<RegistrationPolicy>,
-) -> PolicyObject {
+pub(crate) fn policy(DeserializeGuard(object): DeserializeGuard<RegistrationPolicy>) -> PolicyObject {
     match object {
         Ok(policy) => {
             let name = policy.metadata.name.unwrap_or_default();
@@ -315,7 +314,7 @@ mod tests {
             scopes: scopes.iter().map(|scope| (*scope).to_owned()).collect(),
             ..Default::default()
         };
-        let rules = Rules::of_object(team, &spec, &config::Policy::default()).unwrap();
+        let rules = Rules::of_object(team, &spec).unwrap();
         PolicyObject {
             generation: 1,
             rules: Ok((Arc::new(rules), spec.namespace_selector)),
@@ -346,7 +345,7 @@ mod tests {
     }
 
     fn selecting(governors: &Governors, namespace: &str) -> Vec<String> {
-        let governance = governors.of(&ObjectName::new(namespace, "app"), None);
+        let governance = governors.of(&ObjectName::new(namespace, "app"), "u", None);
         assert_eq!(governance.unknown, None);
         governance.policies.iter().map(|rules| rules.name.clone()).collect()
     }
@@ -393,7 +392,7 @@ mod tests {
     fn what_was_not_listed_is_not_taken_for_absent() {
         let mut governors = Governors::new(&config::Policy { enabled: false, ..Default::default() }).unwrap();
         let app = ObjectName::new("shop", "app");
-        let unknown = |governors: &Governors| governors.of(&app, None).unknown.unwrap_or_default();
+        let unknown = |governors: &Governors| governors.of(&app, "u", None).unknown.unwrap_or_default();
         assert_eq!(unknown(&governors), "RegistrationPolicies could not be listed yet");
         governors.policies(Change::Listed { items: vec![], version: 1 });
         assert_eq!(unknown(&governors), "Namespaces could not be listed yet");
@@ -413,7 +412,7 @@ mod tests {
         governors.policies(Change::Applied(item("shop", 1, leaving)));
         governors.namespaces(Change::Applied(item("bank", 1, of_team("bank"))));
         let grant = Grant { scopes: BTreeMap::from([("a".into(), "policy/shop".into())]), ..Grant::default() };
-        let governance = governors.of(&ObjectName::new("bank", "app"), Some(&grant));
+        let governance = governors.of(&ObjectName::new("bank", "app"), "u", Some(&grant));
         assert_eq!(governance.departed, BTreeSet::from(["shop".to_owned()]));
         assert_eq!(governance.policies.len(), 1, "the configured one");
     }
@@ -422,17 +421,17 @@ mod tests {
     fn approvals_come_and_go_with_their_registration() {
         let approval_for = |name: &str| {
             ApprovalObject(Some(Arc::new(RegistrationApprovalSpec {
-                registration: crate::api::RegistrationRef { namespace: "shop".into(), name: name.into() },
+                registration_ref: RegistrationRef { namespace: "shop".into(), name: name.into(), uid: None },
                 ..RegistrationApprovalSpec::default()
             })))
         };
         let mut governors = Governors::default();
         let concerned = governors.approvals(Change::Applied(item("yes", 1, approval_for("app"))));
         assert_eq!(concerned, BTreeSet::from([ObjectName::new("shop", "app")]));
-        assert_eq!(governors.of(&ObjectName::new("shop", "app"), None).approvals.len(), 1);
-        assert_eq!(governors.of(&ObjectName::new("shop", "other"), None).approvals.len(), 0);
+        assert_eq!(governors.of(&ObjectName::new("shop", "app"), "u", None).approvals.len(), 1);
+        assert_eq!(governors.of(&ObjectName::new("shop", "other"), "u", None).approvals.len(), 0);
         let gone = Change::Deleted { object: ObjectName::new("", "yes"), version: 2 };
         assert_eq!(governors.approvals(gone).len(), 1);
-        assert_eq!(governors.of(&ObjectName::new("shop", "app"), None).approvals.len(), 0);
+        assert_eq!(governors.of(&ObjectName::new("shop", "app"), "u", None).approvals.len(), 0);
     }
 }

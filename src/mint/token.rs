@@ -310,7 +310,7 @@ mod tests {
 
     #[test]
     fn every_claim_is_read_back() {
-        let audiences = ["https://a.example".to_owned(), "https://b.example".to_owned()];
+        let audiences = ["https://a.example", "https://b.example"];
         let customers = ["acme".to_owned(), "globex".to_owned()];
         let groups = ["emea-retail".to_owned()];
         let certificate = Digest::of(b"certificate");
@@ -438,6 +438,7 @@ mod tests {
         // The schema's bounds: 64 scopes of 128 characters, 16 audiences of 256, 64 customers and 64 groups of 128.
         let texts = |count: usize, length: usize| vec!["\u{7e}".repeat(length); count];
         let (audiences, customers) = (texts(16, 256), texts(64, 128));
+        let audiences: Vec<&str> = audiences.iter().map(String::as_str).collect();
         let token = signed(&Claims {
             issuer: &"x".repeat(2048),
             client_id: &"x".repeat(100),
@@ -463,7 +464,8 @@ mod tests {
         fn any_text_survives_the_way_through_a_token(
             client_id in any::<String>(), scope in "[ -~\\x00-\\x1f\"\\\\é]{0,40}", list in proptest::collection::vec(any::<String>(), 0..4),
         ) {
-            let token = signed(&Claims { client_id: &client_id, scope: &scope, audiences: &list, customers: Some(&list), ..claims() });
+            let audiences: Vec<&str> = list.iter().map(String::as_str).collect();
+            let token = signed(&Claims { client_id: &client_id, scope: &scope, audiences: &audiences, customers: Some(&list), ..claims() });
             let read = jwt::verify(token.as_bytes(), &[public(&KEY)]).unwrap();
             prop_assert_eq!(read.client_id, client_id);
             prop_assert_eq!(read.scope, scope);

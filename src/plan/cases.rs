@@ -62,12 +62,12 @@ fn client_secret(name: &str) -> Entry {
 
 fn certificate(name: &str, dns_names: &[&str]) -> Entry {
     let dns_names = dns_names.iter().map(|n| (*n).to_owned()).collect();
-    Entry { name: name.into(), certificate: Some(Certificate { key_type: None, dns_names }), ..Entry::default() }
+    Entry { name: name.into(), certificate: Some(Certificate { private_key: None, dns_names }), ..Entry::default() }
 }
 
 fn token(name: &str, scopes: &[&str]) -> Entry {
     let scopes = scopes.iter().map(|s| (*s).to_owned()).collect();
-    Entry { name: name.into(), access_token: Some(AccessToken { scopes, audiences: Vec::new() }), ..Entry::default() }
+    Entry { name: name.into(), access_token: Some(AccessToken { scopes, audience: None }), ..Entry::default() }
 }
 
 impl Case {
@@ -1315,7 +1315,7 @@ fn a_takeover_of_a_client_id_outside_the_policy_is_refused() {
 #[test]
 fn a_kind_outside_the_policy_is_not_begun_but_what_exists_goes_on() {
     let case = issued("billing", "2026-01-01")
-        .environment(|environment| environment.policy.kinds = vec![])
+        .environment(|environment| environment.policy.credential_kinds = vec![])
         .edited(|spec| entries(spec).push(token("api", &[])));
     check(
         case,
@@ -1340,7 +1340,7 @@ fn a_kind_outside_the_policy_is_not_begun_but_what_exists_goes_on() {
 #[test]
 fn a_duration_outside_the_policy_is_bounded_and_it_is_said() {
     let mut case = applied("billing").asking(vec![client_secret("web")]).lives("1000d");
-    case.world.environment.policy.client_secret.max = "90d".parse().unwrap();
+    case.world.environment.policy.durations.client_secret.max = "90d".parse().unwrap();
     let plans = case.world.converge(&mut case.memory, at("2026-01-01"));
     let approved = plans[0].status.conditions.iter().find(|c| c.type_ == "Approved").unwrap();
     expect!["True Granted"].assert_eq(&format!("{} {}", approved.status, approved.reason));
@@ -1454,8 +1454,10 @@ fn a_certificate_is_rotated_and_the_old_one_leaves_after_the_overlap() {
 #[test]
 fn other_dns_names_or_another_key_make_another_certificate() {
     let case = issued_with("billing", "2026-01-01", vec![certificate("mtls", &[])]).edited(|spec| {
-        entries(spec)[0].certificate =
-            Some(Certificate { key_type: Some(KeyType::Rsa2048), dns_names: vec!["billing.shop.svc".into()] });
+        entries(spec)[0].certificate = Some(Certificate {
+            private_key: Some(KeyType::Rsa2048.into()),
+            dns_names: vec!["billing.shop.svc".into()],
+        });
     });
     check(
         case,
@@ -1800,6 +1802,7 @@ fn a_secret_template_is_written_and_cannot_take_our_marks() {
                 (names::PUBLISHED_ANNOTATION, "{}"),
                 (names::CONNECTION_ANNOTATION, "y"),
             ]),
+            ..SecretTemplate::default()
         });
     });
     check(

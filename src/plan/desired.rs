@@ -356,7 +356,8 @@ impl Common<'_> {
             let message = format!("Field {field}: {name} is not granted to the registration, see {}", item.path());
             return Problem::new(denied.reason(), message);
         }
-        let message = format!("Field {field}: {name} is nothing that the registration asks for: add it to {}", item.path());
+        let message =
+            format!("Field {field}: {name} is nothing that the registration asks for: add it to {}", item.path());
         Problem::new(Reason::InvalidSpec, message)
     }
 
@@ -428,12 +429,16 @@ fn watermarks(
     problems: &mut Vec<Problem>,
 ) -> Vec<(Option<String>, Timestamp)> {
     let (field, spec, annotation) = match watermark {
-        Watermark::Rotate => {
-            ("Field spec.rotateMintedBefore", &registration.spec.rotate_minted_before, names::ROTATE_MINTED_BEFORE_ANNOTATION)
-        }
-        Watermark::Revoke => {
-            ("Field spec.revokeMintedBefore", &registration.spec.revoke_minted_before, names::REVOKE_MINTED_BEFORE_ANNOTATION)
-        }
+        Watermark::Rotate => (
+            "Field spec.rotateMintedBefore",
+            &registration.spec.rotate_minted_before,
+            names::ROTATE_MINTED_BEFORE_ANNOTATION,
+        ),
+        Watermark::Revoke => (
+            "Field spec.revokeMintedBefore",
+            &registration.spec.revoke_minted_before,
+            names::REVOKE_MINTED_BEFORE_ANNOTATION,
+        ),
     };
     let annotated = registration.annotations.get(annotation).map(String::as_str).unwrap_or_default();
     let of_annotation = annotated.split(',').map(str::trim).filter(|part| !part.is_empty()).map(|part| {

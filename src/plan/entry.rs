@@ -220,8 +220,7 @@ fn token(view: &View<'_>, obstacle: Obstacle) -> Verdict {
             verdict.will_be_served = is_served;
             if let Some((token, scopes)) = view.token().zip(scopes.as_ref().ok()) {
                 verdict.wake = Some(checks::token_renewal_time(view, token));
-                verdict.fields =
-                    token_fields(Value::Held(field::ACCESS_TOKEN), token.not_after, scopes.join(" "));
+                verdict.fields = token_fields(Value::Held(field::ACCESS_TOKEN), token.not_after, scopes.join(" "));
                 let published = PublishedEntry::of_token(token);
                 if self::published(view).as_ref() != Some(&published) {
                     verdict.publish = Some(Reason::FieldMissing);

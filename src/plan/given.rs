@@ -252,13 +252,7 @@ fn take_up(given: &Given, key: &public_key::Given, verdict: &mut Verdict, now: T
     let minted_at = credential.revoked_before.map_or(now, |mark| mark.max(now));
     let bound = given.longest.map_or(NO_END, |longest| rotation::add(minted_at, longest));
     let not_after = key.not_after.min(bound);
-    credential.revisions.push(Revision {
-        revision,
-        minted_at,
-        not_after,
-        hint: None,
-        verifier: key.verifier.clone(),
-    });
+    credential.revisions.push(Revision { revision, minted_at, not_after, hint: None, verifier: key.verifier.clone() });
     verdict.changes.push(Change {
         entry: given.name.clone(),
         revision,

@@ -64,7 +64,9 @@ pub(super) fn client(facts: &Facts, now: Timestamp) -> Result<Client, Blocked> {
     let server = &facts.environment.server;
     let asked = registration.spec.authorization_server();
     if asked != server.name {
-        let message = format!("Field spec.authorizationServerRef.name: there is no authorization server {asked}: create it, or name another one");
+        let message = format!(
+            "Field spec.authorizationServerRef.name: there is no authorization server {asked}: create it, or name another one"
+        );
         return Err(Blocked::Problem(Problem::new(Reason::InvalidSpec, message)));
     }
     if let Admission::Unavailable(reason) = &facts.admission {

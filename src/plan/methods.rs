@@ -138,11 +138,10 @@ const fn need(method: Method) -> &'static str {
 mod tests {
     use super::*;
     use crate::api::{ClientSecret, ClientType, Entry as CredentialEntry, RegistrationPolicySpec};
-    use crate::config::Policy;
     use crate::policy::Rules;
 
     fn permissive() -> Governance {
-        Governance { policies: vec![Rules::of_config(&Policy::default()).unwrap().into()], ..Governance::default() }
+        Governance { policies: vec![Rules::default().into()], ..Governance::default() }
     }
 
     fn allowing(spec: &RegistrationPolicySpec) -> Governance {
@@ -164,10 +163,7 @@ mod tests {
                 AppRegistrationSpec { grant_types: vec![AuthorizationCode, ClientCredentials], ..with_uris.clone() },
                 vec![ClientCredentials, AuthorizationCode],
             ),
-            (
-                AppRegistrationSpec { client_type: public, ..with_uris.clone() },
-                vec![AuthorizationCode, RefreshToken],
-            ),
+            (AppRegistrationSpec { client_type: public, ..with_uris.clone() }, vec![AuthorizationCode, RefreshToken]),
             (AppRegistrationSpec { client_type: public, ..plain.clone() }, vec![]),
             (AppRegistrationSpec { client_type: public, grant_types: vec![ClientCredentials], ..plain }, vec![]),
         ] {

@@ -187,7 +187,7 @@ impl World {
         };
         let environment = Environment {
             server,
-            policy: Policy::default(),
+            policy: Policy::open(),
             keys: Index::default().with(key("k1", "2025-01-01")),
             authorities: CaIndex::default().with(authority.clone()),
             endpoint_authorities: CaIndex::default().with(authority),
@@ -279,6 +279,7 @@ impl World {
                             entries: &of_secret,
                             ledger: trusted.as_ref(),
                             published: &published,
+                            template: registration.spec.secret_template.as_ref(),
                             environment: &environment,
                         };
                         let is_known = memory.known.get(&name) == Some(&stored.version)
@@ -315,11 +316,8 @@ impl World {
     /// What governs the registration as the watches have shown it, with live reads of what is there now.
     pub(super) fn governance(&self, live: &Self, look: &Look) -> Governance {
         let configured = &self.environment.policy;
-        let mut policies: Vec<Arc<Rules>> = self
-            .policies
-            .iter()
-            .map(|(name, spec)| Arc::new(Rules::of_object(name, spec, configured).unwrap()))
-            .collect();
+        let mut policies: Vec<Arc<Rules>> =
+            self.policies.iter().map(|(name, spec)| Arc::new(Rules::of_object(name, spec).unwrap())).collect();
         policies.extend(configured.enabled.then(|| Arc::new(Rules::of_config(configured).unwrap())));
         policies.sort_by(|a, b| a.name.cmp(&b.name));
         let mut approvals: BTreeMap<_, _> =
@@ -331,7 +329,16 @@ impl World {
                 None => drop(absent.insert(name.clone(), Absence::Confirmed)),
             }
         }
-        Governance { policies, departed: self.departed.clone(), approvals, absent, older: self.older, unknown: None }
+        let configured = Arc::new(Rules::of_config(configured).unwrap());
+        Governance {
+            policies,
+            configured,
+            departed: self.departed.clone(),
+            approvals,
+            absent,
+            older: self.older,
+            unknown: None,
+        }
     }
 
     /// What a Secret holds, by its values. Certificates here are texts: `certificate <n> <shape>` and `key <n>`.
@@ -443,7 +450,7 @@ impl World {
                     issued_at: mint.minted_at,
                     not_after: mint.not_after,
                     scopes: order.scopes.clone(),
-                    audiences: order.audiences.clone(),
+                    audiences: vec![order.audience.clone()],
                     customers: order.customers.clone(),
                     customer_groups: order.customer_groups.clone(),
                     issuer: self.environment.server.issuer.clone(),
@@ -777,10 +784,10 @@ impl World {
 
     /// How long an old value is promised to go on, by entry; nothing is promised for entries that are gone.
     fn overlaps(&self) -> BTreeMap<String, SignedDuration> {
-        let grant = ledger::Grant::default();
+        let decision = crate::policy::Decision::default();
         let governance = self.governance(self, &Look::default());
         let law = Law { environment: &self.environment, governance: &governance };
-        let resolved = super::desired::resolve(&self.registration, law, self.entry(), &grant, Timestamp::MIN);
+        let resolved = super::desired::resolve(&self.registration, law, self.entry(), &decision, Timestamp::MIN);
         resolved.entries.iter().map(|d| (d.name.clone(), d.rhythm.overlap())).collect()
     }
 

@@ -53,8 +53,12 @@ pub(super) fn credential_is_denied(
 #[must_use]
 pub(super) fn authority_is_missing(view: &View<'_>, facts: &Facts) -> Option<Problem> {
     let needs = matches!(view.desired.settings, Settings::Certificate { .. });
-    (needs && facts.environment.authorities.all().is_empty())
-        .then(|| Problem::new(Reason::ServerUnavailable, "The authorization server has no certificate authority yet: it is tried again".to_owned()))
+    (needs && facts.environment.authorities.all().is_empty()).then(|| {
+        Problem::new(
+            Reason::ServerUnavailable,
+            "The authorization server has no certificate authority yet: it is tried again".to_owned(),
+        )
+    })
 }
 
 /// Problems whose end no watch tells of.

@@ -534,14 +534,14 @@ fn edit_spec(edit: &Edit, spec: &mut AppRegistrationSpec, now: Timestamp) {
         Edit::DnsNames(some) => {
             for entry in entries.iter_mut() {
                 if let Some(certificate) = &mut entry.certificate {
-                    certificate.key_type = some.then_some(KeyType::EcdsaP384);
+                    certificate.private_key = some.then_some(KeyType::EcdsaP384.into());
                     certificate.dns_names = some.then(|| "app.shop.svc".to_owned()).into_iter().collect();
                 }
             }
         }
         Edit::Template(some) => {
             let labels = BTreeMap::from([("team".to_owned(), "shop".to_owned())]);
-            spec.secret_template = some.then(|| SecretTemplate { labels, annotations: BTreeMap::new() });
+            spec.secret_template = some.then(|| SecretTemplate { labels, ..SecretTemplate::default() });
         }
         Edit::Upload(n, f) => {
             let mut uploads = entries.iter_mut().filter_map(|entry| entry.public_key.as_mut());
@@ -724,7 +724,7 @@ fn facts() -> impl Strategy<Value = (Facts, Timestamp)> {
                 environment.authorities = crate::signer::ca::CaIndex::default();
             }
             if mess & 4 == 4 {
-                environment.policy.kinds = Vec::new();
+                environment.policy.credential_kinds = Vec::new();
                 environment.policy.scopes = Vec::new();
             }
             let rules = crate::policy::Rules::of_config(&environment.policy).unwrap();

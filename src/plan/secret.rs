@@ -207,8 +207,12 @@ fn publish_one(
     }
     let mut marks = Marks::of(facts, client, secret.ours());
     marks.annotations.insert(names::CONNECTION_ANNOTATION.to_owned(), digest.clone());
-    let copies: BTreeMap<String, SecretField> =
-        marks.copies.iter().filter(|(_, source)| fields.contains_key(source.as_str())).map(|(n, s)| (n.clone(), *s)).collect();
+    let copies: BTreeMap<String, SecretField> = marks
+        .copies
+        .iter()
+        .filter(|(_, source)| fields.contains_key(source.as_str()))
+        .map(|(n, s)| (n.clone(), *s))
+        .collect();
     let reason = verdicts
         .iter()
         .find_map(|(_, verdict)| verdict.publish)

@@ -6,8 +6,8 @@ use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 
 use crate::api::{
-    AppRegistrationStatus, ConditionType, CredentialStatus, Granted, GrantedApi, Kind, LongDuration, Reason, RevisionStatus,
-    SecretStatus, ServerInUse, StatusTime,
+    AppRegistrationStatus, ConditionType, CredentialStatus, Granted, GrantedApi, Kind, LongDuration, Reason,
+    RevisionStatus, SecretStatus, ServerInUse, StatusTime,
 };
 use crate::credential::public_key;
 use crate::ledger::Credential;

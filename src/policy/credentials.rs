@@ -45,9 +45,8 @@ impl Governance {
         if let Some(id) = client_id.filter(|id| !allows(id)) {
             // The one that says something of its own is nearer than one with the usual.
             let closest = self.policies.iter().max_by_key(|rules| rules.client_id_globs(subject).len());
-            let (name, globs) = closest.map_or_else(Default::default, |rules| {
-                (rules.name.clone(), rules.client_id_globs(subject).join(", "))
-            });
+            let (name, globs) = closest
+                .map_or_else(Default::default, |rules| (rules.name.clone(), rules.client_id_globs(subject).join(", ")));
             let message = format!(
                 "Field spec.clientID: {id} is not allowed; policy/{name} allows {globs}. Choose one of these, or add it to \
                  clientIDs of a RegistrationPolicy that selects the namespace {namespace}"

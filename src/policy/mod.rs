@@ -119,6 +119,8 @@ pub struct Kept {
     pub item: Item,
     /// What granted it.
     pub by: String,
+    /// The policy that allows it, but only with an approval; none allows it at all if `None`.
+    pub waits_for_approval_of: Option<String>,
 }
 
 /// The answer to a request.
@@ -213,7 +215,9 @@ impl<'a> Request<'a> {
     /// What grants it to one who has it by this.
     fn still_by(self, by: &str, decision: &mut Decision) -> Option<String> {
         let mut keep = || {
-            decision.kept.push(Kept { item: self.item.clone(), by: by.to_owned() });
+            let allowing = self.allowing().next().map(|rules| rules.name.clone());
+            let item = self.item.clone();
+            decision.kept.push(Kept { item, by: by.to_owned(), waits_for_approval_of: allowing });
             Some(by.to_owned())
         };
         if let Some(name) = by.strip_prefix(BY_APPROVAL) {

@@ -3,8 +3,7 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::api::{ApprovalRequired, RegistrationPolicySpec};
-use crate::config::Policy;
+use crate::api::{ApiAccess, ApiRule, ApprovalRequired, RegistrationPolicySpec};
 
 const SHOP: Subject<'static> = Subject { namespace: "shop", name: "storefront" };
 const SCOPES: [&str; 4] = ["a", "b", "c", "d"];
@@ -32,7 +31,7 @@ fn rules(name: &str, plain: &Plain) -> Arc<Rules> {
         on_violation: plain.withdraws.then_some(OnViolation::Withdraw),
         ..RegistrationPolicySpec::default()
     };
-    Arc::new(Rules::of_object(name, &spec, &Policy::default()).unwrap())
+    Arc::new(Rules::of_object(name, &spec).unwrap())
 }
 
 fn some() -> impl Strategy<Value = BTreeSet<usize>> {
@@ -131,7 +130,7 @@ proptest! {
     fn each_item_asked_for_is_granted_or_denied_and_nothing_else_is(asked in some(), policies in policies(), approved in some()) {
         let decision = decide(&asking(&asked), &governance(&policies, &approved), &Grant::default());
         let mut all = granted(&decision);
-        all.extend(decision.denied.iter().map(|denied| denied.item.clone()));
+        all.extend(decision.denied.iter().map(|denied| denied.item.name.clone()));
         prop_assert_eq!(all, texts(&asked).into_iter().collect::<BTreeSet<_>>());
         prop_assert_eq!(decision.grant.scopes.len() + decision.denied.len(), asked.len());
         prop_assert!(decision.kept.is_empty() && decision.unseen.is_empty());
@@ -254,5 +253,56 @@ proptest! {
                 .collect();
             prop_assert_eq!(&grant.scopes, &expected, "after {:?}", edit);
         }
+    }
+}
+
+/// Pairs of an API and a scope, by their numbers.
+type Pairs = BTreeSet<(usize, usize)>;
+
+fn pairs() -> impl Strategy<Value = Pairs> {
+    prop::collection::btree_set((0..3_usize, 0..SCOPES.len()), 0..8)
+}
+
+fn audience(number: usize) -> String {
+    format!("https://{number}.example")
+}
+
+/// A policy with one rule for each pair, or with rules that have all scopes of their audience.
+fn with_pairs(name: &str, pairs: &Pairs, is_grouped: bool) -> Arc<Rules> {
+    let rule = |audience_: usize, scopes: Vec<usize>| ApiRule {
+        audiences: vec![audience(audience_)],
+        scopes: scopes.into_iter().map(|scope| SCOPES[scope].to_owned()).collect(),
+    };
+    let apis = if is_grouped {
+        let scopes =
+            |of: usize| pairs.iter().filter(move |(audience, _)| *audience == of).map(|(_, scope)| *scope).collect();
+        (0..3).map(|of| rule(of, scopes(of))).filter(|rule| !rule.scopes.is_empty()).collect()
+    } else {
+        pairs.iter().map(|(audience, scope)| rule(*audience, vec![*scope])).collect()
+    };
+    Arc::new(Rules::of_object(name, &RegistrationPolicySpec { apis, ..RegistrationPolicySpec::default() }).unwrap())
+}
+
+proptest! {
+    #[test]
+    fn two_policies_never_combine_into_a_pair_that_neither_has(
+        asked in pairs(), one in pairs(), other in pairs(), is_grouped in any::<bool>(),
+    ) {
+        let scopes = |of: usize| asked.iter().filter(move |(api, _)| *api == of).map(|(_, scope)| SCOPES[*scope].to_owned());
+        let apis = (0..3).map(|of| ApiAccess { audience: audience(of), scopes: scopes(of).collect() }).collect();
+        let spec = AppRegistrationSpec { apis, ..AppRegistrationSpec::default() };
+        let governance = Governance {
+            policies: vec![with_pairs("p", &one, is_grouped), with_pairs("q", &other, is_grouped)],
+            ..Governance::default()
+        };
+        let grant = decide(&spec, &governance, &Grant::default()).grant;
+        for api in 0..3 {
+            for (number, scope) in SCOPES.iter().enumerate() {
+                let has = |pairs: &Pairs| pairs.contains(&(api, number));
+                let is_granted = grant.scopes_at(&audience(api), "https://default.example").is_some_and(|s| s.contains(scope));
+                prop_assert_eq!(is_granted, has(&asked) && (has(&one) || has(&other)), "{} at {}", scope, audience(api));
+            }
+        }
+        prop_assert!(grant.scopes.is_empty(), "a scope of an API is none of the server's");
     }
 }

@@ -156,10 +156,7 @@ impl Governance {
     }
 
     /// The items of a list that policies state.
-    fn lists<'a, T: 'a>(
-        &'a self,
-        list: impl Fn(&'a Restrictions) -> Option<&'a [T]>,
-    ) -> impl Iterator<Item = &'a T> {
+    fn lists<'a, T: 'a>(&'a self, list: impl Fn(&'a Restrictions) -> Option<&'a [T]>) -> impl Iterator<Item = &'a T> {
         self.stated(list).into_iter().flat_map(|by| by.value)
     }
 

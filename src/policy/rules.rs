@@ -247,26 +247,117 @@ pub(super) fn invalid(field: &str, problem: &dyn std::fmt::Display) -> Invalid {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::api::{DurationRules, RedirectUriRules};
+    use crate::api::{ApiApprovalRule, ApiRule, ApprovalRequired, DurationBounds, DurationRules, RedirectUriRules};
 
     const SHOP: Subject<'static> = Subject { namespace: "shop", name: "storefront" };
 
     fn rules(spec: &RegistrationPolicySpec) -> Rules {
-        Rules::of_object("p", spec, &config::Policy::default()).unwrap()
+        Rules::of_object("p", spec).unwrap()
+    }
+
+    fn item(kind: ItemKind, name: &str) -> Item {
+        match kind {
+            ItemKind::ApiScope => Item::api_scope("https://a.example", name),
+            kind => Item::new(kind, name),
+        }
     }
 
     #[test]
-    fn a_policy_that_says_nothing_allows_no_names_but_the_namespaces_own_and_all_kinds() {
+    fn a_policy_that_says_nothing_allows_no_item_but_the_namespaces_own_names() {
         let rules = rules(&RegistrationPolicySpec::default());
-        for field in Field::ALL {
-            assert!(!rules.allows(field, "https://a.example", SHOP), "{field:?}");
+        for kind in ItemKind::ALL {
+            assert!(!rules.allows(&item(kind, "https://a.example"), SHOP), "{kind:?}");
         }
-        assert!(rules.allows(Field::DnsNames, "storefront.shop.svc", SHOP));
-        assert!(!rules.allows(Field::DnsNames, "storefront.bank.svc", SHOP));
+        assert!(rules.allows(&item(ItemKind::DnsName, "storefront.shop.svc"), SHOP));
+        assert!(!rules.allows(&item(ItemKind::DnsName, "storefront.bank.svc"), SHOP));
         assert!(rules.allows_client_id("shop.storefront", SHOP) && !rules.allows_client_id("bank.a", SHOP));
-        assert!(Kind::ALL.iter().all(|kind| rules.allows_kind(*kind)));
-        assert!(KeyType::ALL.iter().all(|key_type| rules.allows_key_type(*key_type)));
-        assert_eq!(rules.bounds(Kind::Certificate), Some(Bounds::of(&config::Policy::default().certificate)));
+    }
+
+    #[test]
+    fn the_configured_policy_is_closed_for_what_crosses_namespaces() {
+        let rules = Rules::default();
+        for (kind, name, is_allowed) in [
+            (ItemKind::Scope, "read", false),
+            (ItemKind::Api, "https://a.example", false),
+            (ItemKind::Api, "https://storefront.shop.svc", false),
+            (ItemKind::ApiScope, "read", false),
+            (ItemKind::ServedAudience, "https://storefront.shop.svc", true),
+            (ItemKind::ServedAudience, "https://storefront.shop.svc.cluster.local", true),
+            (ItemKind::ServedAudience, "https://storefront.bank.svc", false),
+            (ItemKind::ServedAudience, "https://a.example", false),
+            (ItemKind::Customer, "acme", false),
+            (ItemKind::Customer, ALL_CUSTOMERS, false),
+            (ItemKind::CustomerGroup, "emea", false),
+            (ItemKind::RedirectUri, "https://shop.example/cb", true),
+            (ItemKind::RedirectUri, "http://localhost:8000/cb", true),
+            (ItemKind::DnsName, "storefront.shop.svc", true),
+            (ItemKind::DnsName, "storefront.bank.svc", false),
+        ] {
+            assert_eq!(rules.allows(&item(kind, name), SHOP), is_allowed, "{kind:?} {name}");
+        }
+        assert!(rules.allows_client_id("shop.storefront", SHOP) && !rules.allows_client_id("bank.a", SHOP));
+    }
+
+    #[test]
+    fn a_scope_is_allowed_at_the_audiences_of_its_own_rule_alone() {
+        let rule = |audience: &str, scopes: &[&str]| ApiRule {
+            audiences: vec![audience.into()],
+            scopes: scopes.iter().map(|scope| (*scope).to_owned()).collect(),
+        };
+        let apis = vec![rule("https://orders.*", &["orders:*"]), rule("https://stock.example", &["stock:read"])];
+        let rules = rules(&RegistrationPolicySpec { apis, scopes: vec!["admin".into()], ..Default::default() });
+        for (audience, scope, is_allowed) in [
+            ("https://orders.example", "orders:read", true),
+            ("https://orders.example", "stock:read", false),
+            ("https://orders.example", "admin", false),
+            ("https://stock.example", "stock:read", true),
+            ("https://stock.example", "orders:read", false),
+            ("https://other.example", "orders:read", false),
+        ] {
+            let asked = Item::api_scope(audience, scope);
+            assert_eq!(rules.allows(&asked, SHOP), is_allowed, "{audience} {scope}");
+        }
+        assert!(rules.allows(&Item::new(ItemKind::Scope, "admin"), SHOP));
+        assert!(!rules.allows(&Item::new(ItemKind::Scope, "orders:read"), SHOP), "that is a scope of an API");
+        assert_eq!(rules.globs(&Item::api_scope("https://stock.example", "x"), SHOP), ["stock:read"]);
+    }
+
+    #[test]
+    fn an_approval_rule_without_scopes_is_about_the_api_and_one_with_scopes_about_these() {
+        let needing = |scopes: Option<Vec<String>>| {
+            let apis = vec![ApiApprovalRule { audiences: vec!["https://a.*".into()], scopes }];
+            let approval_required = Some(ApprovalRequired { apis, ..ApprovalRequired::default() });
+            rules(&RegistrationPolicySpec { approval_required, ..Default::default() })
+        };
+        let (api, scope) =
+            (Item::new(ItemKind::Api, "https://a.example"), Item::api_scope("https://a.example", "write"));
+        let whole = needing(None);
+        assert!(whole.needs_approval(&api, SHOP) && !whole.needs_approval(&scope, SHOP));
+        let write = needing(Some(vec!["write".into()]));
+        assert!(!write.needs_approval(&api, SHOP) && write.needs_approval(&scope, SHOP));
+        assert!(!write.needs_approval(&Item::api_scope("https://a.example", "read"), SHOP));
+        assert!(!write.needs_approval(&Item::api_scope("https://b.example", "write"), SHOP));
+    }
+
+    #[test]
+    fn all_customers_need_an_approval_wherever_any_customer_or_group_does() {
+        let needing = |customers: &[&str], groups: &[&str]| {
+            let texts = |list: &[&str]| list.iter().map(|text| (*text).to_owned()).collect();
+            rules(&RegistrationPolicySpec {
+                customers: vec!["*".into()],
+                approval_required: Some(ApprovalRequired {
+                    customers: texts(customers),
+                    customer_groups: texts(groups),
+                    ..ApprovalRequired::default()
+                }),
+                ..Default::default()
+            })
+        };
+        let all = Item::new(ItemKind::Customer, ALL_CUSTOMERS);
+        assert!(!needing(&[], &[]).needs_approval(&all, SHOP));
+        assert!(needing(&["vip-*"], &[]).needs_approval(&all, SHOP));
+        assert!(needing(&[], &["vip"]).needs_approval(&all, SHOP));
+        assert!(!needing(&["vip-*"], &[]).needs_approval(&Item::new(ItemKind::Customer, "acme"), SHOP));
     }
 
     #[test]
@@ -296,17 +387,9 @@ mod tests {
             ("a.shop.example", false, false),
             ("", false, false),
         ] {
-            assert_eq!(https.allows(Field::RedirectUris, uri, SHOP), by_https, "{uri}");
-            assert_eq!(both.allows(Field::RedirectUris, uri, SHOP), by_both, "{uri}");
+            assert_eq!(https.allows(&item(ItemKind::RedirectUri, uri), SHOP), by_https, "{uri}");
+            assert_eq!(both.allows(&item(ItemKind::RedirectUri, uri), SHOP), by_both, "{uri}");
         }
-    }
-
-    #[test]
-    fn a_certificate_of_an_allowed_kind_needs_an_allowed_key_type() {
-        let spec = RegistrationPolicySpec { key_types: Some(vec![KeyType::Ed25519]), ..Default::default() };
-        assert!(rules(&spec).allows_key_type(KeyType::Ed25519) && !rules(&spec).allows_key_type(KeyType::Rsa2048));
-        let none = RegistrationPolicySpec { kinds: Some(vec![Kind::ClientSecret]), ..spec };
-        assert!(!rules(&none).allows_key_type(KeyType::Ed25519));
     }
 
     #[test]
@@ -314,9 +397,7 @@ mod tests {
         let configured = config::Policy { scopes: vec!["{team}".into()], ..config::Policy::default() };
         let invalid = Rules::of_config(&configured).unwrap_err().to_string();
         assert_eq!(invalid, "policy.scopes[0]: {team}: braces are for {namespace} and {name} alone");
-        let of = |spec: RegistrationPolicySpec| {
-            Rules::of_object("p", &spec, &config::Policy::default()).unwrap_err().to_string()
-        };
+        let of = |spec: RegistrationPolicySpec| Rules::of_object("p", &spec).unwrap_err().to_string();
         let bounds = |min: &str, max: &str| RegistrationPolicySpec {
             durations: Some(DurationRules {
                 certificate: Some(DurationBounds { min: Some(min.into()), max: Some(max.into()) }),
@@ -324,9 +405,12 @@ mod tests {
             }),
             ..RegistrationPolicySpec::default()
         };
+        let apis = vec![ApiRule { audiences: vec!["a".into()], scopes: vec!["b".into(), "{team}".into()] }];
+        let apis = RegistrationPolicySpec { apis, ..Default::default() };
+        assert_eq!(of(apis), "apis[0].scopes[1]: {team}: braces are for {namespace} and {name} alone");
         let scopes = RegistrationPolicySpec { scopes: vec!["a".into(), "{team}".into()], ..Default::default() };
         assert_eq!(of(scopes), "scopes[1]: {team}: braces are for {namespace} and {name} alone");
-        assert_eq!(of(bounds("2d", "1d")), "durations.certificate: needs 0 < min ≤ max");
+        assert_eq!(of(bounds("2d", "1d")), "durations.certificate: must have 0 < min ≤ max");
         assert!(of(bounds("soon", "1d")).starts_with("durations.certificate.min: "));
     }
 }

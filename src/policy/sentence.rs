@@ -89,11 +89,17 @@ fn kept(first: &Kept, count: usize) -> String {
         1 => ", like one more item".to_owned(),
         more => format!(", like {more} more items"),
     };
-    format!(
-        "Field {} was granted by {}, which does not allow it any more; it stays granted{more}. Allow it again, or remove it \
-         from the spec",
-        first.item, first.by
-    )
+    let Kept { item, by, waits_for_approval_of } = first;
+    match waits_for_approval_of {
+        None => format!(
+            "Field {item} was granted by {by}, and no policy allows it any more; it stays granted{more}. Allow it again, or \
+             remove it from the spec"
+        ),
+        Some(policy) => format!(
+            "Field {item} was granted by {by}, and policy/{policy} now allows it only with an approval; it stays \
+             granted{more}. Approve it, or remove it from the spec"
+        ),
+    }
 }
 
 fn globs(allows: &[String]) -> String {

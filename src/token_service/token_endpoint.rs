@@ -121,7 +121,8 @@ impl<'a> Target<'a> {
         let mut scope = granted_at(audiences[0])?;
         for audience in audiences.iter().skip(1) {
             let here = granted_at(audience)?;
-            let common: Vec<&str> = scopes_of(&scope).filter(|scope| scopes_of(&here).any(|one| one == *scope)).collect();
+            let common: Vec<&str> =
+                scopes_of(&scope).filter(|scope| scopes_of(&here).any(|one| one == *scope)).collect();
             scope = Cow::Owned(common.join(" "));
         }
         // APIs without a scope in common cannot share a token: each would take it for one of its own.

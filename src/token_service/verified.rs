@@ -171,12 +171,19 @@ impl Token {
         let scope = scopes_of(&self.scope).filter(is_granted).collect::<Vec<_>>().join(" ");
         let mut answer: serde_json::Map<String, serde_json::Value> =
             serde_json::from_slice(&self.answer).map_err(|_| Inactive::NotOurs)?;
-        if scope.is_empty() { answer.remove("scope") } else { answer.insert("scope".to_owned(), scope.into()) };
+        if scope.is_empty() {
+            answer.remove("scope")
+        } else {
+            answer.insert("scope".to_owned(), scope.into())
+        };
         serde_json::to_vec(&answer).map(Bytes::from).map_err(|_| Inactive::NotOurs)
     }
 
     fn bytes(&self) -> usize {
-        self.answer.len() + self.scope.len() + self.audiences.iter().map(|audience| audience.len() + 32).sum::<usize>() + TOKEN_BYTES
+        self.answer.len()
+            + self.scope.len()
+            + self.audiences.iter().map(|audience| audience.len() + 32).sum::<usize>()
+            + TOKEN_BYTES
     }
 }
 

@@ -22,7 +22,7 @@ use crate::authority::{self, Catalog, Declared, Takes};
 use crate::config::Config;
 use crate::plan::facts::{Admission, Environment, Facts, LedgerFact, Registration, SecretFact, Source};
 use crate::plan::{Objections, objections};
-use crate::policy::{ALL_CUSTOMERS, Denied, Governance, Item, ItemKind, Invalid, Rules, Subject};
+use crate::policy::{ALL_CUSTOMERS, Denied, Governance, Invalid, Item, ItemKind, Rules, Subject};
 use crate::signer;
 use crate::signer::ca::CaIndex;
 

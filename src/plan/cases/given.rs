@@ -523,7 +523,7 @@ fn a_revocation_refuses_the_tokens_that_a_service_account_had_until_then() {
 
 #[test]
 fn a_kind_outside_the_policy_is_not_taken_up_but_what_exists_goes_on() {
-    let case = partner().environment(|environment| environment.policy.kinds = vec![]);
+    let case = partner().environment(|environment| environment.policy.credential_kinds = vec![]);
     let case = case.edited(|spec| {
         entries(spec).push(uploaded_key("other", 3));
         entries(spec).push(service_account("workload", "storefront"));
@@ -610,10 +610,10 @@ fn a_registration_that_was_recreated_takes_up_what_is_given_anew() {
 
 #[test]
 fn an_audience_to_serve_is_granted_and_recorded() {
-    let case = applied("billing").spec(|spec| spec.resource_audiences = vec!["https://api.example".into()]);
+    let case = applied("billing").spec(|spec| spec.served_audiences = vec!["https://api.example".into()]);
     let entry = recorded(case, "2026-01-02");
     assert_eq!(
-        serde_json::to_value(&entry.grant.resource_audiences).unwrap(),
+        serde_json::to_value(&entry.grant.served_audiences).unwrap(),
         json!({"https://api.example": "policy/default"})
     );
 }
@@ -741,7 +741,7 @@ fn the_status_shows_what_is_given_as_it_is() {
             .world
             .registration
             .status
-            .next_transition_time
+            .next_rotation_time
             .unwrap()
             .timestamp(),
         at("2027-01-01"),

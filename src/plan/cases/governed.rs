@@ -1,7 +1,10 @@
 //! Under policies and approvals: what a change of them does to credentials, and what it does not.
 
 use super::*;
-use crate::api::{ApprovalRequired, KeyType, PolicyLimits, RegistrationApprovalSpec, RegistrationPolicySpec};
+use crate::api::{
+    ApprovalRequired, KeyType, PolicyLimits, PrivateKeyAlgorithm, PrivateKeyRule, RegistrationApprovalSpec,
+    RegistrationPolicySpec,
+};
 
 impl Case {
     /// Nothing but these policies allows anything.
@@ -23,9 +26,13 @@ fn approval(scopes: &[&str]) -> RegistrationApprovalSpec {
     }
 }
 
+fn private_keys(algorithm: PrivateKeyAlgorithm) -> PrivateKeyRule {
+    PrivateKeyRule { algorithm, min_size: None }
+}
+
 fn mtls(key_type: KeyType) -> Entry {
     let mut entry = certificate("mtls", &["app.shop.svc"]);
-    entry.certificate.as_mut().unwrap().key_type = Some(key_type);
+    entry.certificate.as_mut().unwrap().private_key = Some(key_type.into());
     entry
 }
 
@@ -61,7 +68,7 @@ fn a_narrower_policy_changes_no_certificate_that_is_out() {
         applied("billing").under(&[("p", permissive())]).asking(vec![mtls(KeyType::EcdsaP256)]).later("2026-01-01");
     let narrow = RegistrationPolicySpec {
         dns_names: Some(vec![]),
-        key_types: Some(vec![KeyType::Ed25519]),
+        private_keys: Some(vec![private_keys(PrivateKeyAlgorithm::Ed25519)]),
         grant_types: Some(vec![]),
         token_endpoint_auth_methods: Some(vec![]),
         ..permissive()
@@ -82,7 +89,8 @@ fn a_narrower_policy_changes_no_certificate_that_is_out() {
 fn a_key_type_that_no_policy_allows_leaves_the_old_one_in_place_and_is_said() {
     let case =
         applied("billing").under(&[("p", permissive())]).asking(vec![mtls(KeyType::EcdsaP256)]).later("2026-01-01");
-    let narrow = RegistrationPolicySpec { key_types: Some(vec![KeyType::EcdsaP256]), ..permissive() };
+    let narrow =
+        RegistrationPolicySpec { private_keys: Some(vec![private_keys(PrivateKeyAlgorithm::ECDSA)]), ..permissive() };
     let case = case.under(&[("p", narrow)]).edited(|spec| entries(spec)[0] = mtls(KeyType::Rsa4096));
     check(
         case,
