@@ -145,9 +145,9 @@ pub(crate) struct Observation {
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8080")]
     pub(crate) admin_address: SocketAddr,
 
-    /// What is logged, such as `info` or `info,appreg::controller=debug`
-    #[arg(long, value_name = "FILTER", env = "APPREG_LOG", default_value = "info")]
-    pub(crate) log_filter: String,
+    /// The log level: error, warn, info, debug, trace, or levels by module such as `info,appreg::controller=debug`
+    #[arg(long, value_name = "LEVEL", env = "APPREG_LOG", default_value = "info")]
+    pub(crate) log_level: String,
 
     /// How it is logged
     #[arg(long, value_name = "FORMAT", value_enum, default_value_t = LogFormat::Text)]

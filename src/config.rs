@@ -24,7 +24,8 @@ const DEFAULT_REGISTRATIONS_PER_NAMESPACE: u32 = 100;
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Config {
-    /// The built-in authorization server.
+    /// The built-in authorization server; `authorizationServer` in the file, as in the chart's values.
+    #[serde(rename = "authorizationServer")]
     pub server: Server,
     /// The default policy: one more beside the `RegistrationPolicy` objects, for every namespace.
     #[serde(default)]
@@ -136,10 +137,10 @@ pub struct Durations {
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// It is not the YAML we read; the text names line, column and field.
-    #[error("the configuration is malformed: {0}")]
+    #[error("The configuration is malformed: {0}")]
     Malformed(String),
     /// A field has a value that cannot work.
-    #[error("the configuration field {field} {problem}")]
+    #[error("The configuration field {field} {problem}")]
     Invalid {
         /// The field's path.
         field: String,
@@ -168,12 +169,13 @@ impl Config {
     fn check(&self) -> Result<(), Error> {
         let invalid = |field: &str, problem| Err(Error::Invalid { field: field.to_owned(), problem });
         if let Err(Fault { field, problem }) = self.server.check() {
-            return invalid(&format!("server.{field}"), problem);
+            return invalid(&format!("authorizationServer.{field}"), problem);
         }
         let proxies = self.server.forwarded_certificates.as_ref().map(|forwarded| forwarded.proxies.len());
         if proxies.is_some_and(|count| !(1..=MOST_PROXIES).contains(&count)) {
-            let problem = "must be 1 to 64 address ranges: whoever is not listed is not believed";
-            return invalid("server.forwardedCertificates.proxies", problem);
+            let problem =
+                "must have 1 to 64 address ranges: list those of your proxies, or remove forwardedCertificates";
+            return invalid("authorizationServer.forwardedCertificates.proxies", problem);
         }
         for (field, durations) in [
             ("policy.durations.clientSecret", &self.policy.durations.client_secret),
@@ -195,10 +197,10 @@ impl Server {
         let issuer = &self.issuer;
         let invalid = |field, problem| Err(Fault { field, problem });
         if !issuer.starts_with("https://") || self.host().is_empty() {
-            return invalid("issuer", "must be an https URL");
+            return invalid("issuer", "must be an https URL with a host, such as https://auth.example");
         }
         if issuer.ends_with('/') || issuer.contains(['?', '#']) {
-            return invalid("issuer", "must have no trailing slash, query or fragment");
+            return invalid("issuer", "must have no trailing slash, query or fragment: remove it");
         }
         if !issuer.chars().all(|c| c.is_ascii_graphic() && !matches!(c, '"' | '\\' | '@')) {
             return invalid("issuer", "must be plain ASCII without quotes, backslashes and user information");
@@ -399,7 +401,7 @@ mod tests {
 
     #[test]
     fn the_issuer_alone_is_a_configuration() {
-        let config = Config::parse("server: {issuer: \"https://auth.example:8443/tenant\"}").unwrap();
+        let config = Config::parse("authorizationServer: {issuer: \"https://auth.example:8443/tenant\"}").unwrap();
         assert_eq!(config.server.token_endpoint(), "https://auth.example:8443/tenant/token");
         assert_eq!((config.server.host(), config.server.path()), ("auth.example", "/tenant"));
         assert_eq!(config.policy, Policy::default());
@@ -408,7 +410,8 @@ mod tests {
 
     #[test]
     fn each_algorithm_can_be_configured_and_es256_is_the_default() {
-        let parse = |yaml: &str| Config::parse(&format!("server: {{issuer: \"https://a.example\"{yaml}}}"));
+        let parse =
+            |yaml: &str| Config::parse(&format!("authorizationServer: {{issuer: \"https://a.example\"{yaml}}}"));
         assert_eq!(parse("").unwrap().server.signing_algorithm, Algorithm::ES256);
         for algorithm in Algorithm::ALL {
             let config = parse(&format!(", signingAlgorithm: {algorithm}")).unwrap();
@@ -424,7 +427,7 @@ mod tests {
     #[test]
     fn servers_differ_in_host_or_path_and_not_in_port_or_case() {
         let place = |issuer: &str| {
-            let server = Config::parse(&format!("server: {{issuer: \"{issuer}\"}}")).unwrap().server;
+            let server = Config::parse(&format!("authorizationServer: {{issuer: \"{issuer}\"}}")).unwrap().server;
             (server.place().0, server.place().1.to_owned())
         };
         assert_eq!(place("https://A.example:8443/x"), place("https://a.example/x"));
@@ -434,41 +437,55 @@ mod tests {
 
     #[test]
     fn an_ipv6_host_loses_its_brackets() {
-        let config = Config::parse("server: {issuer: \"https://[::1]:8443\"}").unwrap();
+        let config = Config::parse("authorizationServer: {issuer: \"https://[::1]:8443\"}").unwrap();
         assert_eq!((config.server.host(), config.server.path()), ("::1", ""));
     }
 
     #[test]
     fn a_bad_field_is_named() {
         for (yaml, field) in [
-            ("server: {issuer: \"http://a.example\"}", "server.issuer"),
-            ("server: {issuer: \"https://a.example/\"}", "server.issuer"),
-            ("server: {issuer: \"https://a.example?x\"}", "server.issuer"),
-            ("server: {issuer: \"https:///a\"}", "server.issuer"),
-            ("server: {issuer: \"https://a.example//a\"}", "server.issuer"),
-            ("server: {issuer: \"https://a.example/.well-known/a\"}", "server.issuer"),
-            ("server: {issuer: \"https://a.example\", accessTokenLifetime: 25h}", "server.accessTokenLifetime"),
-            ("server: {issuer: \"https://a.example\", accessTokenLifetime: 0s}", "server.accessTokenLifetime"),
-            ("server: {issuer: \"https://a.example\", typo: 1}", "typo"),
+            ("authorizationServer: {issuer: \"http://a.example\"}", "authorizationServer.issuer"),
+            ("authorizationServer: {issuer: \"https://a.example/\"}", "authorizationServer.issuer"),
+            ("authorizationServer: {issuer: \"https://a.example?x\"}", "authorizationServer.issuer"),
+            ("authorizationServer: {issuer: \"https:///a\"}", "authorizationServer.issuer"),
+            ("authorizationServer: {issuer: \"https://a.example//a\"}", "authorizationServer.issuer"),
+            ("authorizationServer: {issuer: \"https://a.example/.well-known/a\"}", "authorizationServer.issuer"),
             (
-                "server: {issuer: \"https://a.example\", forwardedCertificates: {header: client-cert, proxies: []}}",
-                "server.forwardedCertificates.proxies",
+                "authorizationServer: {issuer: \"https://a.example\", accessTokenLifetime: 25h}",
+                "authorizationServer.accessTokenLifetime",
             ),
             (
-                "server: {issuer: \"https://a.example\", forwardedCertificates: {header: client-cert, proxies: [a]}}",
-                "write an address range such as",
+                "authorizationServer: {issuer: \"https://a.example\", accessTokenLifetime: 0s}",
+                "authorizationServer.accessTokenLifetime",
+            ),
+            ("authorizationServer: {issuer: \"https://a.example\", typo: 1}", "typo"),
+            (
+                "authorizationServer: {issuer: \"https://a.example\", forwardedCertificates: {header: client-cert, proxies: []}}",
+                "authorizationServer.forwardedCertificates.proxies",
             ),
             (
-                "server: {issuer: \"https://a.example\", forwardedCertificates: {header: other, proxies: [10.0.0.0/8]}}",
+                "authorizationServer: {issuer: \"https://a.example\", forwardedCertificates: {header: client-cert, proxies: [a]}}",
+                "Address range \"a\" has no IP address: write one such as",
+            ),
+            (
+                "authorizationServer: {issuer: \"https://a.example\", forwardedCertificates: {header: other, proxies: [10.0.0.0/8]}}",
                 "other",
             ),
             (
-                "server: {issuer: \"https://a.example\"}\npolicy: {durations: {certificate: {default: 1d, min: 2d, max: 3d}}}",
+                "authorizationServer: {issuer: \"https://a.example\"}
+policy: {durations: {certificate: {default: 1d, min: 2d, max: 3d}}}",
                 "policy.durations.certificate",
             ),
         ] {
             let error = Config::parse(yaml).unwrap_err().to_string();
             assert!(error.contains(field), "{yaml}: {error}");
+            assert!(error.starts_with("The configuration "), "{error}");
         }
+    }
+
+    #[test]
+    fn the_old_name_of_the_server_is_refused_with_the_new_one() {
+        let error = Config::parse("server: {issuer: \"https://a.example\"}").unwrap_err().to_string();
+        assert!(error.contains("unknown field `server`, expected one of authorizationServer"), "{error}");
     }
 }

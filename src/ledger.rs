@@ -514,6 +514,63 @@ mod tests {
     }
 
     #[test]
+    fn an_entry_from_before_apis_had_scopes_of_their_own_is_read_as_it_counted_then() {
+        let old = example().replace(
+            r#""audiences":{}"#,
+            r#""audiences":{"https://b":"policy/b","https://a":"policy/a"},"resourceAudiences":{"https://me":"policy/default"}"#,
+        );
+        let entry = Entry::parse(&name("default", "shop.storefront"), Some(old.as_bytes())).unwrap();
+        let grant = &entry.grant;
+        let scopes = BTreeMap::from([("orders:read".to_owned(), "policy/default".to_owned())]);
+        let api = |by: &str| ApiGrant { by: by.to_owned(), scopes: scopes.clone() };
+        assert_eq!(
+            grant.apis,
+            BTreeMap::from([("https://a".to_owned(), api("policy/a")), ("https://b".to_owned(), api("policy/b")),])
+        );
+        assert!(grant.scopes.is_empty(), "tokens were never for the server's default audience");
+        assert_eq!(grant.default_audience.as_deref(), Some("https://a"));
+        assert_eq!(grant.served_audiences.len(), 1);
+        assert_eq!(entry.credentials["web"].kind, Kind::ClientSecret);
+        assert_eq!(Entry::parse(&entry.name(), Some(&entry.to_json())).unwrap(), entry, "and written as it counts now");
+        let without = Entry::parse(&entry.name(), Some(example().as_bytes())).unwrap().grant;
+        assert_eq!((without.scopes, without.apis.len(), without.default_audience), (scopes, 0, None));
+    }
+
+    #[test]
+    fn scopes_are_those_of_one_api_and_the_top_level_is_the_servers_own() {
+        let by = |names: &[&str]| names.iter().map(|name| ((*name).to_owned(), "policy/p".to_owned())).collect();
+        let grant = |scopes: &[&str], apis: &[(&str, &[&str])], first: Option<&str>| Grant {
+            scopes: by(scopes),
+            apis: apis
+                .iter()
+                .map(|(audience, scopes)| {
+                    ((*audience).to_owned(), ApiGrant { by: "policy/p".into(), scopes: by(scopes) })
+                })
+                .collect(),
+            default_audience: first.map(str::to_owned),
+            ..Grant::default()
+        };
+        let at = |grant: &Grant, audience: &str| {
+            grant.scopes_at(audience, "server").map(|scopes| scopes.into_iter().collect::<Vec<_>>().join(" "))
+        };
+        let some = |text: &str| Some(text.to_owned());
+        let bare = grant(&[], &[], None);
+        assert_eq!((at(&bare, "server"), at(&bare, "a")), (some(""), None));
+        let top = grant(&["x"], &[], None);
+        assert_eq!((at(&top, "server"), at(&top, "a")), (some("x"), None));
+        let both = grant(&["x"], &[("a", &["y"]), ("server", &["z"])], Some("a"));
+        assert_eq!((at(&both, "server"), at(&both, "a"), at(&both, "b")), (some("x z"), some("y"), None));
+        let apis = grant(&[], &[("a", &["y"])], Some("a"));
+        assert_eq!((at(&apis, "server"), at(&apis, "a")), (None, some("y")));
+        let denied = grant(&[], &[], Some("a"));
+        assert_eq!(
+            (at(&denied, "server"), denied.audience_or("server")),
+            (None, "a"),
+            "nothing takes the place of an API"
+        );
+    }
+
+    #[test]
     fn an_unknown_version_is_told_from_a_malformed_entry() {
         let unknown = br#"{"version":2,"anything":[]}"#;
         assert_eq!(Entry::parse("client-x", Some(unknown)), Err(Unreadable::UnknownVersion(2)));

@@ -38,8 +38,8 @@ fn main() -> ExitCode {
 
 async fn controller(args: Controller) -> anyhow::Result<()> {
     let Controller { config, ledger_namespace, controller_namespace, concurrency, observation } = args;
-    let Observation { admin_address, log_filter, log_format } = observation;
-    telemetry::init(format(log_format), &log_filter)?;
+    let Observation { admin_address, log_level, log_format } = observation;
+    telemetry::init(format(log_format), &log_level)?;
     let config = configuration(&config)?;
     let admin = tokio::net::TcpListener::bind(admin_address)
         .await
@@ -71,8 +71,8 @@ async fn token_service(args: TokenService) -> anyhow::Result<()> {
         failures_per_address,
         observation,
     } = args;
-    let Observation { admin_address, log_filter, log_format } = observation;
-    telemetry::init(format(log_format), &log_filter)?;
+    let Observation { admin_address, log_level, log_format } = observation;
+    telemetry::init(format(log_format), &log_level)?;
     let settings = token_service::Settings {
         server: configuration(&config)?.server,
         ledger_namespace,
@@ -137,8 +137,8 @@ fn runtime() -> std::io::Result<tokio::runtime::Runtime> {
 }
 
 fn configuration(path: &Path) -> anyhow::Result<Config> {
-    let yaml = std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
-    Config::parse(&yaml).with_context(|| format!("cannot use {}", path.display()))
+    let yaml = std::fs::read_to_string(path).with_context(|| format!("Cannot read {}", path.display()))?;
+    Config::parse(&yaml).with_context(|| format!("Cannot use {}", path.display()))
 }
 
 async fn clients() -> anyhow::Result<Clients> {

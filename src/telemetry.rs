@@ -31,7 +31,7 @@ pub enum Format {
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The filter is not in the syntax of `RUST_LOG`.
-    #[error("the log filter is malformed: write a level, or target=level pairs separated by commas")]
+    #[error("The log level is malformed: write a level such as info, or module=level pairs separated by commas")]
     Filter(#[source] tracing_subscriber::filter::ParseError),
     /// Logging was set up before in this process.
     #[error("logging is already set up")]

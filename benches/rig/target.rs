@@ -116,11 +116,11 @@ impl Target {
         around.wait_for_http(&api, "/readyz", READY_WITHIN).await?;
         // A configuration of before there was a choice has no such field.
         let chosen = if alg == "ES256" { String::new() } else { format!("  signingAlgorithm: {alg}\n") };
-        let config = format!("server:\n  issuer: {issuer}\n{chosen}");
+        let config = format!("authorizationServer:\n  issuer: {issuer}\n{chosen}");
         std::fs::write(directory.join("appreg.yaml"), config)?;
         std::fs::write(directory.join("kubeconfig"), kubeconfig(&api))?;
         let service = Program::new("token-service", pin.script(&directory, &setup.binary)?, &directory)
-            .args(["token-service", "--log-filter=warn", "--connections-per-address=1024"])
+            .args(["token-service", "--log-level=warn", "--connections-per-address=1024"])
             .arg(format!("--config={}", directory.join("appreg.yaml").display()))
             .arg(format!("--ledger-namespace={}", stand_in::NAMESPACE))
             .args([format!("--listen={address}"), format!("--admin-address={admin}")])

@@ -1,15 +1,14 @@
 //! `AppRegistration`: an application, and what an authorization server shall know of it.
 
+mod rules;
+
 use std::{borrow::Cow, collections::BTreeMap, fmt};
 
 use kube::CustomResource;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use serde_json::{Value, json};
 
-use super::{
-    AppRegistrationStatus, DEFAULT_CLIENT_SECRET_ENTRY, DEFAULT_TOKEN_ENTRY, Entry, SecretField, conflict, schema,
-};
+use super::{AppRegistrationStatus, CustomerScope, Entry, SecretField, conflict, schema};
 
 /// The authorization server of a registration that names none: the built-in token service.
 pub const DEFAULT_AUTHORIZATION_SERVER: &str = "default";
@@ -69,7 +68,7 @@ pub const DEFAULT_AUTHORIZATION_SERVER: &str = "default";
     )
 )]
 #[serde(rename_all = "camelCase")]
-#[schemars(extend("x-kubernetes-validations" = spec_rules()))]
+#[schemars(extend("x-kubernetes-validations" = rules::of_spec()))]
 pub struct AppRegistrationSpec {
     /// The application's name for people (RFC 7591 client_name).
     #[schemars(length(min = 1, max = 128))]
@@ -198,108 +197,6 @@ pub struct AppRegistrationSpec {
     pub credentials: Option<Vec<Entry>>,
 }
 
-/// Whether a spec is that of a public client, in CEL.
-const IS_PUBLIC: &str = "(has(self.clientType) && self.clientType == 'Public')";
-
-/// The rules about more than one field of a spec.
-fn spec_rules() -> Value {
-    json!([
-        schema::fixed(
-            "has(self.clientID) == has(oldSelf.clientID) && (!has(self.clientID) || self.clientID == oldSelf.clientID)",
-            ".clientID",
-            "clientID must stay as it was, also unset: put it back, or delete the registration and create it anew",
-        ),
-        schema::fixed(
-            "has(self.authorizationServerRef) == has(oldSelf.authorizationServerRef) && (!has(self.authorizationServerRef) || self.authorizationServerRef.name == oldSelf.authorizationServerRef.name)",
-            ".authorizationServerRef",
-            "authorizationServerRef must stay as it was, also unset: put it back, or delete the registration and create it anew",
-        ),
-        // What an omitted list stands for has names too, and they fix kinds and Secrets like written ones.
-        schema::fixed(
-            &format!(
-                "has(self.credentials) == has(oldSelf.credentials) || (has(self.credentials) ? self.credentials : oldSelf.credentials).all(e, (e.name != '{DEFAULT_CLIENT_SECRET_ENTRY}' || (has(e.clientSecret) && !has(e.secretName))) && (e.name != '{DEFAULT_TOKEN_ENTRY}' || (has(e.accessToken) && !has(e.secretName))))"
-            ),
-            ".credentials",
-            "credentials must keep what omitted ones are, a clientSecret named default and an accessToken named token, both without secretName: use another name for another kind or Secret",
-        ),
-        schema::rule_at(
-            ".credentials",
-            "!has(self.credentials) || self.credentials.size() > 0",
-            "credentials must not be empty: set clientType: Public for a client without credentials, or leave credentials out for a client secret and an access token",
-        ),
-        schema::rule_at(
-            ".credentials",
-            &format!("!({IS_PUBLIC}) || !has(self.credentials) || self.credentials.size() == 0"),
-            "credentials must not be set for clientType Public: remove them, or set clientType: Confidential",
-        ),
-        schema::rule_at(
-            ".redirectURIs",
-            &format!("!({IS_PUBLIC}) || (has(self.redirectURIs) && self.redirectURIs.size() > 0)"),
-            "redirectURIs must have an item for clientType Public: add one, or set clientType: Confidential",
-        ),
-        schema::rule_at(
-            ".tokenEndpointAuthMethod",
-            &format!("!has(self.tokenEndpointAuthMethod) || self.tokenEndpointAuthMethod != 'none' || {IS_PUBLIC}"),
-            "tokenEndpointAuthMethod must not be none for a confidential client: set clientType: Public, or another method",
-        ),
-        schema::rule_at(
-            ".tokenEndpointAuthMethod",
-            &format!("!has(self.tokenEndpointAuthMethod) || self.tokenEndpointAuthMethod == 'none' || !({IS_PUBLIC})"),
-            "tokenEndpointAuthMethod must be none for clientType Public: set it, leave it out, or set clientType: Confidential",
-        ),
-        needs_kind(
-            &["client_secret_basic", "client_secret_post"],
-            &["clientSecret"],
-            "tokenEndpointAuthMethod must have a credential that it works with: client_secret_basic and client_secret_post need a clientSecret: add one, or set another method",
-        ),
-        needs_kind(
-            &["private_key_jwt"],
-            &["certificate", "publicKey", "serviceAccount"],
-            "tokenEndpointAuthMethod must have a credential that it works with: private_key_jwt needs a certificate, a publicKey or a serviceAccount: add one, or set another method",
-        ),
-        needs_kind(
-            &["tls_client_auth"],
-            &["certificate"],
-            "tokenEndpointAuthMethod must have a credential that it works with: tls_client_auth needs a certificate: add one, or set another method",
-        ),
-        needs_kind(
-            &["self_signed_tls_client_auth"],
-            &["publicKey"],
-            "tokenEndpointAuthMethod must have a credential that it works with: self_signed_tls_client_auth needs a publicKey that is a certificate: add one, or set another method",
-        ),
-        schema::rule_at(
-            ".grantTypes",
-            &format!("!has(self.grantTypes) || !('client_credentials' in self.grantTypes) || !({IS_PUBLIC})"),
-            "grantTypes must not have client_credentials for clientType Public, which has nothing to use it with: remove it, or set clientType: Confidential",
-        ),
-        schema::rule_at(
-            ".grantTypes",
-            "!has(self.grantTypes) || !('refresh_token' in self.grantTypes) || 'authorization_code' in self.grantTypes",
-            "grantTypes must have authorization_code where it has refresh_token: add it",
-        ),
-        schema::rule_at(
-            ".grantTypes",
-            "!has(self.grantTypes) || !('authorization_code' in self.grantTypes) || (has(self.redirectURIs) && self.redirectURIs.size() > 0)",
-            "redirectURIs must have an item where grantTypes has authorization_code: add one",
-        ),
-    ])
-}
-
-/// The rule that these methods have a credential to be used with. Omitted credentials stand for a client secret and an
-/// access token; the methods of a public client are another rule's to judge.
-fn needs_kind(methods: &[&str], kinds: &[&str], message: &str) -> Value {
-    let one_of = kinds.iter().map(|kind| format!("has(e.{kind})")).collect::<Vec<_>>().join(" || ");
-    let implied = if kinds.contains(&"clientSecret") { "true" } else { "false" };
-    schema::rule_at(
-        ".tokenEndpointAuthMethod",
-        &format!(
-            "!has(self.tokenEndpointAuthMethod) || !(self.tokenEndpointAuthMethod in ['{}']) || {IS_PUBLIC} || (has(self.credentials) ? self.credentials.size() == 0 || self.credentials.exists(e, {one_of}) : {implied})",
-            methods.join("', '")
-        ),
-        message,
-    )
-}
-
 /// A grant of RFC 6749, under its registered name.
 #[derive(JsonSchema, Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -330,64 +227,6 @@ pub enum TokenEndpointAuthMethod {
     SelfSignedTlsClientAuth,
     /// Nothing: a public client.
     None,
-}
-
-/// Whose data the application may touch: everybody's, or that of those listed.
-#[derive(JsonSchema, Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-#[schemars(extend("x-kubernetes-validations" = customer_scope_rules()))]
-pub struct CustomerScope {
-    /// All, Customers (then customers lists them) or Groups (then groups lists them).
-    #[serde(rename = "type")]
-    pub type_: CustomerScopeType,
-
-    /// The customers, with type Customers only.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(extend("maxItems" = 64, "x-kubernetes-list-type" = "set", "items" = schema::customer()))]
-    pub customers: Vec<String>,
-
-    /// The groups of customers, with type Groups only.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(extend("maxItems" = 64, "x-kubernetes-list-type" = "set", "items" = schema::customer()))]
-    pub groups: Vec<String>,
-}
-
-fn customer_scope_rules() -> Value {
-    json!([
-        schema::rule_at(
-            ".customers",
-            "self.type != 'Customers' || (has(self.customers) && self.customers.size() > 0)",
-            "customers must have an item for type Customers: list at least one",
-        ),
-        schema::rule_at(
-            ".customers",
-            "self.type == 'Customers' || !has(self.customers)",
-            "customers must not be set for another type than Customers: remove it, or set that type",
-        ),
-        schema::rule_at(
-            ".groups",
-            "self.type != 'Groups' || (has(self.groups) && self.groups.size() > 0)",
-            "groups must have an item for type Groups: list at least one",
-        ),
-        schema::rule_at(
-            ".groups",
-            "self.type == 'Groups' || !has(self.groups)",
-            "groups must not be set for another type than Groups: remove it, or set that type",
-        ),
-    ])
-}
-
-/// What a [`CustomerScope`] lists.
-#[derive(JsonSchema, Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[schemars(transform = schema::without_description)]
-pub enum CustomerScopeType {
-    /// Every customer.
-    #[default]
-    All,
-    /// The customers listed.
-    Customers,
-    /// The groups listed.
-    Groups,
 }
 
 /// The name of an authorization server.
@@ -535,6 +374,8 @@ impl fmt::Display for TokenEndpointAuthMethod {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::{super::Kind, *};
 
     #[test]

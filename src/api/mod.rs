@@ -18,6 +18,7 @@ mod app_registration;
 mod authorization_server;
 mod conflict;
 mod credential;
+mod customer_scope;
 mod duration;
 mod private_key;
 mod registration_approval;
@@ -30,15 +31,15 @@ mod time;
 
 pub use algorithm::Algorithm;
 pub use app_registration::{
-    ApiAccess, AppRegistration, AppRegistrationSpec, AuthorizationServerRef, ClientType, CustomerScope,
-    CustomerScopeType, DEFAULT_AUTHORIZATION_SERVER, DeletionPolicy, GrantType, SecretTemplate,
-    TokenEndpointAuthMethod,
+    ApiAccess, AppRegistration, AppRegistrationSpec, AuthorizationServerRef, ClientType, DEFAULT_AUTHORIZATION_SERVER,
+    DeletionPolicy, GrantType, SecretTemplate, TokenEndpointAuthMethod,
 };
 pub use authorization_server::{AuthorizationServer, AuthorizationServerSpec, AuthorizationServerStatus, BuiltIn};
 pub use credential::{
     AccessToken, Certificate, ClientSecret, DEFAULT_CLIENT_SECRET_ENTRY, DEFAULT_TOKEN_ENTRY, Entry, Kind, KindSpec,
     PublicKey, ServiceAccount, secret_name,
 };
+pub use customer_scope::{CustomerScope, CustomerScopeType};
 pub use duration::{InvalidDuration, LongDuration};
 pub use private_key::{InvalidKeySize, KeyType, PrivateKey, PrivateKeyAlgorithm};
 pub use registration_approval::{ApprovedApi, RegistrationApproval, RegistrationApprovalSpec, RegistrationRef};

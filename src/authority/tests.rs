@@ -9,7 +9,7 @@ use crate::api::BuiltIn;
 use crate::config::Config;
 
 fn configured() -> Server {
-    Config::parse("server: {issuer: \"https://auth.example\"}").unwrap().server
+    Config::parse("authorizationServer: {issuer: \"https://auth.example\"}").unwrap().server
 }
 
 fn spec(issuer: &str) -> AuthorizationServerSpec {

@@ -83,23 +83,24 @@ impl FromStr for AddressRange {
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         let (address, prefix) = text.split_once('/').map_or((text, None), |(address, bits)| (address, Some(bits)));
-        let first: IpAddr = address.parse().map_err(|_| "no IP address")?;
+        let first: IpAddr = address.parse().map_err(|_| "has no IP address")?;
         let most = if first.is_ipv4() { 32 } else { 128 };
         let is_number = |bits: &&str| !bits.is_empty() && bits.bytes().all(|digit| digit.is_ascii_digit());
         let prefix_bits = match prefix {
             None => most,
-            Some(bits) => {
-                Some(bits).filter(is_number).and_then(|bits| bits.parse().ok()).ok_or("no length of a prefix")?
-            }
+            Some(bits) => Some(bits)
+                .filter(is_number)
+                .and_then(|bits| bits.parse().ok())
+                .ok_or("has a prefix length that is no number")?,
         };
         if prefix_bits > most {
-            return Err("a prefix longer than an address");
+            return Err("has a prefix longer than its address");
         }
         if first != first.to_canonical() {
-            return Err("an IPv4 address written as an IPv6 one");
+            return Err("is an IPv4 address written as an IPv6 one");
         }
         let range = Self { first, prefix_bits };
-        if range.contains(first) { Ok(range) } else { Err("an address with bits behind its prefix") }
+        if range.contains(first) { Ok(range) } else { Err("has bits set behind its prefix") }
     }
 }
 
@@ -113,7 +114,7 @@ impl TryFrom<String> for AddressRange {
     type Error = String;
 
     fn try_from(text: String) -> Result<Self, Self::Error> {
-        let problem = |problem| format!("{text:?} is {problem}: write an address range such as 10.0.0.0/8 or fd00::/8");
+        let problem = |problem| format!("Address range {text:?} {problem}: write one such as 10.0.0.0/8 or fd00::/8");
         text.parse().map_err(problem)
     }
 }
@@ -161,7 +162,8 @@ mod tests {
             "10.0.0.0/8/8",
         ] {
             let error = AddressRange::try_from(text.to_owned()).unwrap_err();
-            assert!(error.contains("write an address range"), "{text}: {error}");
+            assert!(error.starts_with(&format!("Address range {text:?} ")), "{error}");
+            assert!(error.ends_with(": write one such as 10.0.0.0/8 or fd00::/8"), "{error}");
         }
     }
 }

@@ -112,7 +112,7 @@ mod tests {
 
     #[test]
     fn what_is_published_is_read_again() {
-        let yaml = "server: {name: partners, issuer: \"https://auth.example/partners\", defaultAudience: a, \
+        let yaml = "authorizationServer: {name: partners, issuer: \"https://auth.example/partners\", defaultAudience: a, \
                     accessTokenLifetime: 5m, signingAlgorithm: EdDSA, servingNames: [b.example]}";
         let server = Config::parse(yaml).unwrap().server;
         assert_eq!(parse("partners", Some(&to_json(&server))), Ok(server));

@@ -103,7 +103,7 @@ mod tests {
 
     #[test]
     fn a_certificate_fits_however_its_names_are_written() {
-        let yaml = "server: {issuer: \"https://[2001:DB8::0:1]:8443\", servingNames: [B.example, \"::ffff:10.0.0.1\", 10.0.0.1]}";
+        let yaml = "authorizationServer: {issuer: \"https://[2001:DB8::0:1]:8443\", servingNames: [B.example, \"::ffff:10.0.0.1\", 10.0.0.1]}";
         let mut names: Vec<String> = names_of(&Config::parse(yaml).unwrap().server).collect();
         names.sort_unstable();
         let now = "2026-01-01T00:00:00Z".parse().unwrap();

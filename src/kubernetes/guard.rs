@@ -114,9 +114,9 @@ mod tests {
             "spec.grantTypes[1]: expected one of `client_credentials`, `authorization_code`, `refresh_token`"
         );
         let text = problem(
-            &json!({"displayName": "Shop", "credentials": [{"name": "web", "certificate": {"keyType": "telepathy"}}]}),
+            &json!({"displayName": "Shop", "credentials": [{"name": "web", "certificate": {"privateKey": {"algorithm": "telepathy"}}}]}),
         );
-        assert!(text.starts_with("spec.credentials[0].certificate.keyType: expected one of"), "{text}");
+        assert!(text.starts_with("spec.credentials[0].certificate.privateKey.algorithm: expected one of"), "{text}");
     }
 
     #[test]

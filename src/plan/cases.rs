@@ -17,10 +17,11 @@ use jiff::{SignedDuration, Timestamp};
 
 use super::facts::{self, Facts};
 use super::model::{Memory, Stored, UID, World, at};
-use super::{Failure, Look, Plan, after_failure, decide};
+use super::{Failure, Look, Order, Plan, after_failure, decide};
 use crate::api::{
-    AccessToken, AppRegistrationSpec, AuthorizationServerRef, Certificate, ClientSecret, CustomerScope,
-    CustomerScopeType, DeletionPolicy, Entry, KeyType, Reason, SecretTemplate, names,
+    AccessToken, ApiAccess, ApiRule, AppRegistrationSpec, AuthorizationServerRef, Certificate, ClientSecret,
+    ClientType, CustomerScope, CustomerScopeType, DeletionPolicy, Entry, KeyType, OnViolation, Reason,
+    RegistrationPolicySpec, SecretField, SecretTemplate, names,
 };
 use crate::credential::field;
 use crate::ledger::{self, Unreadable};
@@ -299,16 +300,16 @@ fn a_foreign_secret_of_the_same_name_is_left_alone_and_the_rest_is_made() {
         applied("billing").with_foreign_secret("billing"),
         "2026-01-01",
         expect![[r#"
-        mint accessToken `token`  2026-01-01T00:00:00Z … 2026-01-01T01:00:00Z  FirstMint
-        accept 0c1e4b6e-6d8a-4f6e-9a55-1d3c0e6f7a10 (create)  FirstMint
-        publish billing-token (create)  FirstMint
-          access_token ← minted for `token`
-        Ready=False SecretConflict: spec.credentials[default].secretName: the Secret billing exists and is not this registration's; delete it, or choose another name
-        Approved=True Granted
-        Stalled=True SecretConflict: spec.credentials[default].secretName: the Secret billing exists and is not this registration's; delete it, or choose another name
-        wake 2026-01-01T00:05:00Z
-        = POST ledger, POST Secret billing-token, PUT status
-    "#]],
+            mint accessToken `token`  2026-01-01T00:00:00Z … 2026-01-01T01:00:00Z  FirstMint
+            accept 0c1e4b6e-6d8a-4f6e-9a55-1d3c0e6f7a10 (create)  FirstMint
+            publish billing-token (create)  FirstMint
+              access_token ← minted for `token`
+            Ready=False SecretConflict: Field spec.credentials[default].secretName: the Secret billing exists and is not this registration's: delete it, or choose another name
+            Approved=True Granted
+            Stalled=True SecretConflict: Field spec.credentials[default].secretName: the Secret billing exists and is not this registration's: delete it, or choose another name
+            wake 2026-01-01T00:05:00Z
+            = POST ledger, POST Secret billing-token, PUT status
+        "#]],
     );
 }
 
@@ -318,12 +319,13 @@ fn a_public_client_is_a_ledger_entry_and_nothing_else() {
         applied("billing").asking(vec![]),
         "2026-01-01",
         expect![[r#"
-        accept 0c1e4b6e-6d8a-4f6e-9a55-1d3c0e6f7a10 (create)  FirstMint
-        Ready=True Issued
-        Approved=True Granted
-        wake never
-        = POST ledger, PUT status
-    "#]],
+            accept 0c1e4b6e-6d8a-4f6e-9a55-1d3c0e6f7a10 (create)  FirstMint
+            Ready=False InvalidSpec: Field spec.credentials must not be empty: set clientType: Public for a client without credentials, or leave credentials out for a client secret and an access token
+            Approved=True Granted
+            Stalled=True InvalidSpec: Field spec.credentials must not be empty: set clientType: Public for a client without credentials, or leave credentials out for a client secret and an access token
+            wake never
+            = POST ledger, PUT status
+        "#]],
     );
 }
 
@@ -640,18 +642,18 @@ fn a_revocation_drops_even_where_nothing_can_be_minted() {
         case,
         "2026-01-10",
         expect![[r#"
-        look at Secret billing
-        --
-        accept 0c1e4b6e-6d8a-4f6e-9a55-1d3c0e6f7a10 (replace)  SpecChanged
-        retire `web` revision 1 Revoked
-        Ready=False SecretImmutable: spec.credentials[web].secretName: the Secret billing is immutable; delete it, and it is made anew
-        Approved=True Granted
-        Stalled=True SecretImmutable: spec.credentials[web].secretName: the Secret billing is immutable; delete it, and it is made anew
-        wake 2026-01-10T00:05:00Z
-        --
-        look at Secret billing
-        = GET Secret billing, PUT ledger, PUT ledger, PUT status, GET Secret billing
-    "#]],
+            look at Secret billing
+            --
+            accept 0c1e4b6e-6d8a-4f6e-9a55-1d3c0e6f7a10 (replace)  SpecChanged
+            retire `web` revision 1 Revoked
+            Ready=False SecretImmutable: Field spec.credentials[web].secretName: the Secret billing is immutable: delete it, and it is made anew
+            Approved=True Granted
+            Stalled=True SecretImmutable: Field spec.credentials[web].secretName: the Secret billing is immutable: delete it, and it is made anew
+            wake 2026-01-10T00:05:00Z
+            --
+            look at Secret billing
+            = GET Secret billing, PUT ledger, PUT ledger, PUT status, GET Secret billing
+        "#]],
     );
 }
 
@@ -662,12 +664,12 @@ fn a_malformed_watermark_is_named_and_does_nothing() {
         case,
         "2026-01-10",
         expect![[r#"
-        Ready=True Issued
-        Approved=True Granted
-        Stalled=True InvalidSpec: appreg.dev/revoke-minted-before is not an RFC 3339 time with an offset, such as 2026-11-22T07:00:00Z or 2026-11-22T08:00:00+01:00
-        wake 2026-02-25T03:22:44Z
-        = PUT status
-    "#]],
+            Ready=True Issued
+            Approved=True Granted
+            Stalled=True InvalidSpec: Annotation appreg.dev/revoke-minted-before is not an RFC 3339 time with an offset, such as 2026-11-22T07:00:00Z or 2026-11-22T08:00:00+01:00
+            wake 2026-02-25T03:22:44Z
+            = PUT status
+        "#]],
     );
 }
 
@@ -857,12 +859,12 @@ fn while_a_namespace_is_being_deleted_what_is_there_is_rotated_and_what_is_gone_
         ending(case),
         "2026-01-02",
         expect![[r#"
-        Ready=False NamespaceTerminating: spec.credentials[api].secretName: the Secret billing-token cannot be created: the namespace is being deleted
-        Approved=True Granted
-        Reconciling=True NamespaceTerminating: spec.credentials[api].secretName: the Secret billing-token cannot be created: the namespace is being deleted
-        wake 2026-02-25T03:22:44Z
-        = PUT status
-    "#]],
+            Ready=False NamespaceTerminating: Field spec.credentials[api].secretName: the Secret billing-token cannot be created: the namespace is being deleted
+            Approved=True Granted
+            Reconciling=True NamespaceTerminating: Field spec.credentials[api].secretName: the Secret billing-token cannot be created: the namespace is being deleted
+            wake 2026-02-25T03:22:44Z
+            = PUT status
+        "#]],
     );
     let due = ending(issued("billing", "2026-01-01").settled());
     check(
@@ -891,16 +893,16 @@ fn an_immutable_secret_needs_a_person() {
         case,
         "2026-01-10",
         expect![[r#"
-        look at Secret billing
-        --
-        Ready=True Issued
-        Approved=True Granted
-        Stalled=True SecretImmutable: spec.credentials[web].secretName: the Secret billing is immutable; delete it, and it is made anew
-        wake 2026-01-10T00:05:00Z
-        --
-        look at Secret billing
-        = GET Secret billing, PUT status, GET Secret billing
-    "#]],
+            look at Secret billing
+            --
+            Ready=True Issued
+            Approved=True Granted
+            Stalled=True SecretImmutable: Field spec.credentials[web].secretName: the Secret billing is immutable: delete it, and it is made anew
+            wake 2026-01-10T00:05:00Z
+            --
+            look at Secret billing
+            = GET Secret billing, PUT status, GET Secret billing
+        "#]],
     );
 }
 
@@ -912,16 +914,16 @@ fn a_secret_of_another_type_needs_a_person() {
         case,
         "2026-03-25",
         expect![[r#"
-        look at Secret billing
-        --
-        Ready=True Issued
-        Approved=True Granted
-        Stalled=True SecretConflict: spec.credentials[web].secretName: the Secret billing has the type kubernetes.io/tls and not Opaque; delete it, and it is made anew
-        wake 2026-03-25T00:05:00Z
-        --
-        look at Secret billing
-        = GET Secret billing, PUT status, GET Secret billing
-    "#]],
+            look at Secret billing
+            --
+            Ready=True Issued
+            Approved=True Granted
+            Stalled=True SecretConflict: Field spec.credentials[web].secretName: the Secret billing has the type kubernetes.io/tls and not Opaque: delete it, and it is made anew
+            wake 2026-03-25T00:05:00Z
+            --
+            look at Secret billing
+            = GET Secret billing, PUT status, GET Secret billing
+        "#]],
     );
 }
 
@@ -1114,11 +1116,11 @@ fn a_client_id_of_somebody_else_is_taken() {
         "2026-01-01",
         alter,
         expect![[r#"
-        Ready=False ClientIDTaken: spec.clientID: shop.billing belongs to another registration; choose another one
-        Approved=True Granted
-        Stalled=True ClientIDTaken: spec.clientID: shop.billing belongs to another registration; choose another one
-        wake 2026-01-01T01:00:00Z
-    "#]],
+            Ready=False ClientIDTaken: Field spec.clientID: shop.billing belongs to another registration: choose another one
+            Approved=True Granted
+            Stalled=True ClientIDTaken: Field spec.clientID: shop.billing belongs to another registration: choose another one
+            wake 2026-01-01T01:00:00Z
+        "#]],
     );
 }
 
@@ -1130,11 +1132,11 @@ fn an_unreadable_ledger_entry_is_never_written() {
         "2026-03-25",
         alter,
         expect![[r#"
-        Ready=True Issued
-        Approved=True Granted
-        Stalled=True LedgerUnreadable: the ledger entry cannot be used: the field ledger.json has version 2, this program knows version 1; restore it from a backup, or delete it to start anew
-        wake 2026-03-25T00:05:00Z
-    "#]],
+            Ready=True Issued
+            Approved=True Granted
+            Stalled=True LedgerUnreadable: The ledger entry cannot be used, because the field ledger.json has version 2, this program knows version 1: restore it from a backup, or delete it to start anew
+            wake 2026-03-25T00:05:00Z
+        "#]],
     );
 }
 
@@ -1215,15 +1217,15 @@ fn what_another_kind_had_under_the_name_goes_even_where_the_new_kind_cannot_be_m
         case,
         "2026-01-10",
         expect![[r#"
-        accept 0c1e4b6e-6d8a-4f6e-9a55-1d3c0e6f7a10 (replace)  GrantChanged
-        publish billing (replace)  EntryRemoved
-        retire `web` EntryRemoved
-        Ready=False ServerUnavailable: there is no certificate authority yet
-        Approved=True Granted
-        Reconciling=True ServerUnavailable: there is no certificate authority yet
-        wake 2026-01-10T00:05:00Z
-        = PUT ledger, PUT Secret billing, PUT ledger, PUT status
-    "#]],
+            accept 0c1e4b6e-6d8a-4f6e-9a55-1d3c0e6f7a10 (replace)  GrantChanged
+            publish billing (replace)  EntryRemoved
+            retire `web` EntryRemoved
+            Ready=False ServerUnavailable: The authorization server has no certificate authority yet: it is tried again
+            Approved=True Granted
+            Reconciling=True ServerUnavailable: The authorization server has no certificate authority yet: it is tried again
+            wake 2026-01-10T00:05:00Z
+            = PUT ledger, PUT Secret billing, PUT ledger, PUT status
+        "#]],
     );
 }
 
@@ -1244,8 +1246,8 @@ fn what_a_policy_allows_is_granted_and_the_rest_waits() {
             publish billing-token (create)  FirstMint
               access_token ← minted for `token`
             Ready=True Issued
-            Approved=False PolicyDenied: spec.scopes admin is not allowed: policy/default comes closest and allows orders:*; what it needs is a policy that selects the namespace shop and has it in scopes
-            Stalled=True PolicyDenied: spec.scopes admin is not allowed: policy/default comes closest and allows orders:*; what it needs is a policy that selects the namespace shop and has it in scopes
+            Approved=False PolicyDenied: Field spec.scopes: admin is not allowed: add it to scopes of a RegistrationPolicy that selects the namespace shop. The closest one, policy/default, allows orders:* there
+            Stalled=True PolicyDenied: Field spec.scopes: admin is not allowed: add it to scopes of a RegistrationPolicy that selects the namespace shop. The closest one, policy/default, allows orders:* there
             wake 2026-01-01T00:35:02Z
             = POST ledger, POST Secret billing, POST Secret billing-token, PUT status
         "#]],
@@ -1259,16 +1261,16 @@ fn a_token_asks_for_a_scope_that_is_not_granted() {
         case,
         "2026-01-01",
         expect![[r#"
-        mint accessToken `api`  2026-01-01T00:00:00Z … 2026-01-01T01:00:00Z  FirstMint
-        accept 0c1e4b6e-6d8a-4f6e-9a55-1d3c0e6f7a10 (create)  FirstMint
-        publish billing-token (create)  FirstMint
-          access_token ← minted for `api`
-        Ready=True Issued
-        Approved=False PolicyDenied: spec.credentials[api].accessToken.scopes admin is not granted
-        Stalled=True PolicyDenied: spec.credentials[api].accessToken.scopes admin is not granted
-        wake 2026-01-01T00:37:10Z
-        = POST ledger, POST Secret billing-token, PUT status
-    "#]],
+            mint accessToken `api`  2026-01-01T00:00:00Z … 2026-01-01T01:00:00Z  FirstMint
+            accept 0c1e4b6e-6d8a-4f6e-9a55-1d3c0e6f7a10 (create)  FirstMint
+            publish billing-token (create)  FirstMint
+              access_token ← minted for `api`
+            Ready=True Issued
+            Approved=True Granted
+            Stalled=True InvalidSpec: Field spec.credentials[api].accessToken.scopes: admin is nothing that the registration asks for: add it to spec.scopes
+            wake 2026-01-01T00:37:10Z
+            = POST ledger, POST Secret billing-token, PUT status
+        "#]],
     );
 }
 
@@ -1279,9 +1281,9 @@ fn a_client_id_outside_the_policy_is_refused_before_anything_is_written() {
         case,
         "2026-01-01",
         expect![[r#"
-            Ready=False PolicyDenied: spec.clientID: bank.billing is not allowed by policy/default, which allows {namespace}.*; choose one of these
-            Approved=False PolicyDenied: spec.clientID: bank.billing is not allowed by policy/default, which allows {namespace}.*; choose one of these
-            Stalled=True PolicyDenied: spec.clientID: bank.billing is not allowed by policy/default, which allows {namespace}.*; choose one of these
+            Ready=False PolicyDenied: Field spec.clientID: bank.billing is not allowed; policy/default allows shop.*. Choose one of these, or add it to clientIDs of a RegistrationPolicy that selects the namespace shop
+            Approved=False PolicyDenied: Field spec.clientID: bank.billing is not allowed; policy/default allows shop.*. Choose one of these, or add it to clientIDs of a RegistrationPolicy that selects the namespace shop
+            Stalled=True PolicyDenied: Field spec.clientID: bank.billing is not allowed; policy/default allows shop.*. Choose one of these, or add it to clientIDs of a RegistrationPolicy that selects the namespace shop
             wake 2026-01-01T00:05:00Z
             = PUT status
         "#]],
@@ -1301,9 +1303,9 @@ fn a_takeover_of_a_client_id_outside_the_policy_is_refused() {
         expect![[r#"
             look at Secret billing
             --
-            Ready=False PolicyDenied: spec.clientID: shop.billing is not allowed by policy/default, which allows other.*; choose one of these
-            Approved=False PolicyDenied: spec.clientID: shop.billing is not allowed by policy/default, which allows other.*; choose one of these
-            Stalled=True PolicyDenied: spec.clientID: shop.billing is not allowed by policy/default, which allows other.*; choose one of these
+            Ready=False PolicyDenied: Field spec.clientID: shop.billing is not allowed; policy/default allows other.*. Choose one of these, or add it to clientIDs of a RegistrationPolicy that selects the namespace shop
+            Approved=False PolicyDenied: Field spec.clientID: shop.billing is not allowed; policy/default allows other.*. Choose one of these, or add it to clientIDs of a RegistrationPolicy that selects the namespace shop
+            Stalled=True PolicyDenied: Field spec.clientID: shop.billing is not allowed; policy/default allows other.*. Choose one of these, or add it to clientIDs of a RegistrationPolicy that selects the namespace shop
             wake 2026-01-10T00:05:00Z
             --
             look at Secret billing
@@ -1321,19 +1323,19 @@ fn a_kind_outside_the_policy_is_not_begun_but_what_exists_goes_on() {
         case,
         "2026-03-25",
         expect![[r#"
-        look at Secret billing
-        --
-        mint clientSecret `web` revision 2  2026-03-25T00:00:00Z … 2026-06-23T00:00:00Z  RenewalDue
-        accept 0c1e4b6e-6d8a-4f6e-9a55-1d3c0e6f7a10 (replace)  RenewalDue
-        publish billing (replace)  RenewalDue
-          client_secret ← minted for `web`
-          previous_client_secret ← held client_secret
-        Ready=False PolicyDenied: spec.credentials[api]: the kind accessToken is not allowed by policy/default
-        Approved=False PolicyDenied: spec.credentials[api]: the kind accessToken is not allowed by policy/default
-        Stalled=True PolicyDenied: spec.credentials[api]: the kind accessToken is not allowed by policy/default
-        wake 2026-05-20T10:58:55Z
-        = GET Secret billing, PUT ledger, PUT Secret billing, PUT status
-    "#]],
+            look at Secret billing
+            --
+            mint clientSecret `web` revision 2  2026-03-25T00:00:00Z … 2026-06-23T00:00:00Z  RenewalDue
+            accept 0c1e4b6e-6d8a-4f6e-9a55-1d3c0e6f7a10 (replace)  RenewalDue
+            publish billing (replace)  RenewalDue
+              client_secret ← minted for `web`
+              previous_client_secret ← held client_secret
+            Ready=False PolicyDenied: Field spec.credentials[api]: the kind AccessToken is not allowed by policy/default. Use another kind, or add it to credentialKinds
+            Approved=False PolicyDenied: Field spec.credentials[api]: the kind AccessToken is not allowed by policy/default. Use another kind, or add it to credentialKinds
+            Stalled=True PolicyDenied: Field spec.credentials[api]: the kind AccessToken is not allowed by policy/default. Use another kind, or add it to credentialKinds
+            wake 2026-05-20T10:58:55Z
+            = GET Secret billing, PUT ledger, PUT Secret billing, PUT status
+        "#]],
     );
 }
 
@@ -1344,7 +1346,8 @@ fn a_duration_outside_the_policy_is_bounded_and_it_is_said() {
     let plans = case.world.converge(&mut case.memory, at("2026-01-01"));
     let approved = plans[0].status.conditions.iter().find(|c| c.type_ == "Approved").unwrap();
     expect!["True Granted"].assert_eq(&format!("{} {}", approved.status, approved.reason));
-    expect!["spec.credentials[web].effectiveDuration is bounded to 90d by policy/default"].assert_eq(&approved.message);
+    expect!["Field spec.credentials[web].effectiveDuration is bounded to 90d by policy/default"]
+        .assert_eq(&approved.message);
     expect!["2026-04-01T00:00:00Z"].assert_eq(&plans[0].mints[0].not_after.to_string());
 }
 
@@ -1382,12 +1385,12 @@ fn at_the_limit_with_nothing_old_enough_the_operator_waits() {
         case.with_secret_deleted("billing"),
         "2026-01-01T00:09:00Z",
         expect![[r#"
-        Ready=False MintLimited: web has 8 live revisions
-        Approved=True Granted
-        Reconciling=True MintLimited: web has 8 live revisions
-        wake 2026-01-01T00:10:01Z
-        = PUT status
-    "#]],
+            Ready=False MintLimited: Credential web has 8 live revisions, which is the most: the next one waits for one of them to end
+            Approved=True Granted
+            Reconciling=True MintLimited: Credential web has 8 live revisions, which is the most: the next one waits for one of them to end
+            wake 2026-01-01T00:10:01Z
+            = PUT status
+        "#]],
     );
 }
 
@@ -1398,12 +1401,12 @@ fn a_clock_that_is_behind_mints_nothing() {
         case,
         "2026-01-09",
         expect![[r#"
-        Ready=False ClockBehind: the operator's clock is behind: the ledger has a credential minted at 2026-01-10T00:00:00Z
-        Approved=True Granted
-        Reconciling=True ClockBehind: the operator's clock is behind: the ledger has a credential minted at 2026-01-10T00:00:00Z
-        wake 2026-01-09T00:05:00Z
-        = PUT status
-    "#]],
+            Ready=False ClockBehind: The operator's clock is behind, because the ledger has a credential minted at 2026-01-10T00:00:00Z: nothing is minted until the clock is set right
+            Approved=True Granted
+            Reconciling=True ClockBehind: The operator's clock is behind, because the ledger has a credential minted at 2026-01-10T00:00:00Z: nothing is minted until the clock is set right
+            wake 2026-01-09T00:05:00Z
+            = PUT status
+        "#]],
     );
 }
 
@@ -1421,8 +1424,8 @@ fn a_certificate_has_its_own_secret() {
               tls.crt ← minted for `mtls`
               tls.key ← minted for `mtls`
             Ready=True Issued
-            Approved=False PolicyDenied: spec.credentials.certificate.dnsNames bank.example is not allowed: policy/default comes closest and allows *.{namespace}.svc, *.{namespace}.svc.cluster.local; what it needs is a policy that selects the namespace shop and has it in dnsNames
-            Stalled=True PolicyDenied: spec.credentials.certificate.dnsNames bank.example is not allowed: policy/default comes closest and allows *.{namespace}.svc, *.{namespace}.svc.cluster.local; what it needs is a policy that selects the namespace shop and has it in dnsNames
+            Approved=False PolicyDenied: Field spec.credentials.certificate.dnsNames: bank.example is not allowed: add it to dnsNames of a RegistrationPolicy that selects the namespace shop. The closest one, policy/default, allows *.shop.svc, *.shop.svc.cluster.local there
+            Stalled=True PolicyDenied: Field spec.credentials.certificate.dnsNames: bank.example is not allowed: add it to dnsNames of a RegistrationPolicy that selects the namespace shop. The closest one, policy/default, allows *.shop.svc, *.shop.svc.cluster.local there
             wake 2026-02-21T06:27:32Z
             = POST ledger, POST Secret billing-mtls, PUT status
         "#]],
@@ -1655,13 +1658,13 @@ fn without_a_signing_key_a_token_waits() {
         case,
         "2026-01-01",
         expect![[r#"
-        accept 0c1e4b6e-6d8a-4f6e-9a55-1d3c0e6f7a10 (create)  FirstMint
-        Ready=False ServerUnavailable: there is no token signing key yet
-        Approved=True Granted
-        Reconciling=True ServerUnavailable: there is no token signing key yet
-        wake 2026-01-01T00:05:00Z
-        = POST ledger, PUT status
-    "#]],
+            accept 0c1e4b6e-6d8a-4f6e-9a55-1d3c0e6f7a10 (create)  FirstMint
+            Ready=False ServerUnavailable: The authorization server has no token signing key yet: it is tried again
+            Approved=True Granted
+            Reconciling=True ServerUnavailable: The authorization server has no token signing key yet: it is tried again
+            wake 2026-01-01T00:05:00Z
+            = POST ledger, PUT status
+        "#]],
     );
 }
 
@@ -1675,12 +1678,12 @@ fn an_entry_of_an_unknown_kind_is_named_and_not_removed() {
         case,
         "2026-01-10",
         expect![[r#"
-        Ready=False InvalidSpec: spec.credentials[web]: name exactly one kind of credential that this version knows
-        Approved=True Granted
-        Stalled=True InvalidSpec: spec.credentials[web]: name exactly one kind of credential that this version knows
-        wake never
-        = PUT status
-    "#]],
+            Ready=False InvalidSpec: Field spec.credentials[web] must have exactly one kind of credential that this version of appreg knows: remove the others, or upgrade appreg
+            Approved=True Granted
+            Stalled=True InvalidSpec: Field spec.credentials[web] must have exactly one kind of credential that this version of appreg knows: remove the others, or upgrade appreg
+            wake never
+            = PUT status
+        "#]],
     );
 }
 
@@ -1693,12 +1696,12 @@ fn an_entry_of_an_unknown_kind_keeps_every_secret_that_may_be_its_own() {
         case,
         "2026-01-10",
         expect![[r#"
-        Ready=False InvalidSpec: spec.credentials[batch]: name exactly one kind of credential that this version knows
-        Approved=True Granted
-        Stalled=True InvalidSpec: spec.credentials[batch]: name exactly one kind of credential that this version knows
-        wake never
-        = PUT status
-    "#]],
+            Ready=False InvalidSpec: Field spec.credentials[batch] must have exactly one kind of credential that this version of appreg knows: remove the others, or upgrade appreg
+            Approved=True Granted
+            Stalled=True InvalidSpec: Field spec.credentials[batch] must have exactly one kind of credential that this version of appreg knows: remove the others, or upgrade appreg
+            wake never
+            = PUT status
+        "#]],
     );
 }
 
@@ -1711,12 +1714,12 @@ fn an_undecodable_duration_is_named_and_the_entry_stays() {
         case,
         "2026-01-10",
         expect![[r#"
-        Ready=False InvalidSpec: spec.credentials[web].effectiveDuration is not a duration: write numbers with the units s, m, h, d or w, such as 90d or 1h30m
-        Approved=True Granted
-        Stalled=True InvalidSpec: spec.credentials[web].effectiveDuration is not a duration: write numbers with the units s, m, h, d or w, such as 90d or 1h30m
-        wake never
-        = PUT status
-    "#]],
+            Ready=False InvalidSpec: Field spec.credentials[web].effectiveDuration is not a duration: write numbers with the units s, m, h, d or w, such as 90d or 1h30m
+            Approved=True Granted
+            Stalled=True InvalidSpec: Field spec.credentials[web].effectiveDuration is not a duration: write numbers with the units s, m, h, d or w, such as 90d or 1h30m
+            wake never
+            = PUT status
+        "#]],
     );
 }
 
@@ -1731,20 +1734,20 @@ fn an_entry_that_cannot_be_understood_keeps_its_fields_when_its_secret_is_writte
         case,
         "2026-01-10",
         expect![[r#"
-        look at Secret billing
-        --
-        mint certificate `mtls` revision 2  2026-01-10T00:00:00Z … 2026-04-10T00:00:00Z  RotationRequested
-        accept 0c1e4b6e-6d8a-4f6e-9a55-1d3c0e6f7a10 (replace)  RotationRequested
-        publish billing (replace)  RotationRequested
-          client_secret ← held client_secret
-          tls.crt ← minted for `mtls`
-          tls.key ← minted for `mtls`
-        Ready=True Issued
-        Approved=True Granted
-        Stalled=True InvalidSpec: spec.credentials[web].effectiveDuration is not a duration: write numbers with the units s, m, h, d or w, such as 90d or 1h30m
-        wake 2026-02-18T00:00:00Z
-        = GET Secret billing, PUT ledger, PUT Secret billing, PUT status
-    "#]],
+            look at Secret billing
+            --
+            mint certificate `mtls` revision 2  2026-01-10T00:00:00Z … 2026-04-10T00:00:00Z  RotationRequested
+            accept 0c1e4b6e-6d8a-4f6e-9a55-1d3c0e6f7a10 (replace)  RotationRequested
+            publish billing (replace)  RotationRequested
+              client_secret ← held client_secret
+              tls.crt ← minted for `mtls`
+              tls.key ← minted for `mtls`
+            Ready=True Issued
+            Approved=True Granted
+            Stalled=True InvalidSpec: Field spec.credentials[web].effectiveDuration is not a duration: write numbers with the units s, m, h, d or w, such as 90d or 1h30m
+            wake 2026-02-18T00:00:00Z
+            = GET Secret billing, PUT ledger, PUT Secret billing, PUT status
+        "#]],
     );
 }
 
@@ -1830,12 +1833,12 @@ fn an_unknown_authorization_server_is_named() {
         case,
         "2026-01-01",
         expect![[r#"
-        Ready=False InvalidSpec: spec.authorizationServerRef.name: there is no authorization server keycloak
-        Approved=True Granted
-        Stalled=True InvalidSpec: spec.authorizationServerRef.name: there is no authorization server keycloak
-        wake 2026-01-01T00:05:00Z
-        = PUT status
-    "#]],
+            Ready=False InvalidSpec: Field spec.authorizationServerRef.name: there is no authorization server keycloak: create it, or name another one
+            Approved=True Granted
+            Stalled=True InvalidSpec: Field spec.authorizationServerRef.name: there is no authorization server keycloak: create it, or name another one
+            wake 2026-01-01T00:05:00Z
+            = PUT status
+        "#]],
     );
 }
 
@@ -1886,16 +1889,16 @@ fn two_entries_that_would_write_one_field_do_not_fight_over_it() {
         case,
         "2026-01-01",
         expect![[r#"
-        mint clientSecret `web` revision 1  2026-01-01T00:00:00Z … 2026-04-01T00:00:00Z  FirstMint
-        accept 0c1e4b6e-6d8a-4f6e-9a55-1d3c0e6f7a10 (create)  FirstMint
-        publish billing (create)  FirstMint
-          client_secret ← minted for `web`
-        Ready=True Issued
-        Approved=True Granted
-        Stalled=True InvalidSpec: spec.credentials[web] and [batch] would write the same field of the Secret billing: give one of them a secretName of its own
-        wake 2026-02-25T03:22:44Z
-        = POST ledger, POST Secret billing, PUT status
-    "#]],
+            mint clientSecret `web` revision 1  2026-01-01T00:00:00Z … 2026-04-01T00:00:00Z  FirstMint
+            accept 0c1e4b6e-6d8a-4f6e-9a55-1d3c0e6f7a10 (create)  FirstMint
+            publish billing (create)  FirstMint
+              client_secret ← minted for `web`
+            Ready=True Issued
+            Approved=True Granted
+            Stalled=True InvalidSpec: Field spec.credentials[batch]: web writes the same field of the Secret billing: give one of them a secretName of its own
+            wake 2026-02-25T03:22:44Z
+            = POST ledger, POST Secret billing, PUT status
+        "#]],
     );
 }
 
@@ -1922,10 +1925,10 @@ fn a_first_mint_that_fails_is_not_ready() {
         "2026-01-01",
         None,
         expect![[r#"
-        Ready=False Progressing: the ledger entry could not be written: 500
-        Approved=True Granted: all that is asked for is granted
-        Reconciling=True Progressing: the ledger entry could not be written: 500
-    "#]],
+            Ready=False Progressing: the ledger entry could not be written: 500
+            Approved=True Granted: Everything that is asked for is granted
+            Reconciling=True Progressing: the ledger entry could not be written: 500
+        "#]],
     );
 }
 
@@ -1936,10 +1939,10 @@ fn a_rotation_that_fails_stays_ready_and_says_so() {
         "2026-03-05",
         None,
         expect![[r#"
-        Ready=True Issued: every credential is accepted
-        Approved=True Granted: all that is asked for is granted
-        Reconciling=True RotationFailing: the ledger entry could not be written: 500
-    "#]],
+            Ready=True Issued: Every credential is accepted
+            Approved=True Granted: Everything that is asked for is granted
+            Reconciling=True RotationFailing: the ledger entry could not be written: 500
+        "#]],
     );
 }
 
@@ -1950,9 +1953,208 @@ fn a_quota_is_named() {
         "2026-01-01",
         Some(Reason::QuotaExceeded),
         expect![[r#"
-        Ready=False QuotaExceeded: the ledger entry could not be written: 500
-        Approved=True Granted: all that is asked for is granted
-        Reconciling=True QuotaExceeded: the ledger entry could not be written: 500
+            Ready=False QuotaExceeded: the ledger entry could not be written: 500
+            Approved=True Granted: Everything that is asked for is granted
+            Reconciling=True QuotaExceeded: the ledger entry could not be written: 500
+        "#]],
+    );
+}
+
+fn calling(case: Case, apis: &[(&str, &[&str])]) -> Case {
+    let texts = |list: &[&str]| list.iter().map(|text| (*text).to_owned()).collect();
+    let apis = apis.iter().map(|(audience, scopes)| ApiAccess { audience: (*audience).into(), scopes: texts(scopes) });
+    case.spec(|spec| spec.apis = apis.collect())
+}
+
+/// What the tokens of the first plan say: audience and scopes.
+fn tokens_of(mut case: Case, day: &str) -> Vec<String> {
+    let plans = case.world.converge(&mut case.memory, at(day));
+    let orders = plans.iter().flat_map(|plan| &plan.mints).filter_map(|mint| match &mint.order {
+        Order::AccessToken(order) => Some(format!("{} {}", order.audience, order.scopes.join("+"))),
+        Order::ClientSecret | Order::Certificate { .. } => None,
+    });
+    orders.collect()
+}
+
+#[test]
+fn a_delivered_token_is_for_the_first_api_and_has_the_scopes_that_are_granted_there() {
+    let apis: &[(&str, &[&str])] = &[("https://b.example", &["read", "write"]), ("https://a.example", &["admin"])];
+    let case = |entry: Entry| {
+        calling(applied("billing").asking(vec![entry]), apis).spec(|spec| {
+            spec.scopes = vec!["profile".into()];
+        })
+    };
+    let with = |audience: &str, scopes: &[&str]| {
+        let mut entry = token("api", scopes);
+        entry.access_token.as_mut().unwrap().audience = Some(audience.into());
+        entry
+    };
+    assert_eq!(tokens_of(case(token("api", &[])), "2026-01-01"), ["https://b.example read+write"]);
+    assert_eq!(tokens_of(case(token("api", &["read"])), "2026-01-01"), ["https://b.example read"]);
+    assert_eq!(tokens_of(case(with("https://a.example", &[])), "2026-01-01"), ["https://a.example admin"]);
+    assert_eq!(tokens_of(case(with("https://auth.example", &[])), "2026-01-01"), ["https://auth.example profile"]);
+    let without = applied("billing").asking(vec![token("api", &[])]).spec(|spec| spec.scopes = vec!["profile".into()]);
+    assert_eq!(tokens_of(without, "2026-01-01"), ["https://auth.example profile"]);
+}
+
+#[test]
+fn a_token_asks_for_nothing_that_belongs_to_another_api() {
+    let mut entry = token("api", &["admin", "read"]);
+    entry.access_token.as_mut().unwrap().audience = Some("https://b.example".into());
+    let case = applied("billing").asking(vec![entry]);
+    check(
+        calling(case, &[("https://a.example", &["admin"]), ("https://b.example", &["read"])]),
+        "2026-01-01",
+        expect![[r#"
+            mint accessToken `api`  2026-01-01T00:00:00Z … 2026-01-01T01:00:00Z  FirstMint
+            accept 0c1e4b6e-6d8a-4f6e-9a55-1d3c0e6f7a10 (create)  FirstMint
+            publish billing-token (create)  FirstMint
+              access_token ← minted for `api`
+            Ready=True Issued
+            Approved=True Granted
+            Stalled=True InvalidSpec: Field spec.credentials[api].accessToken.scopes: admin is nothing that the registration asks for: add it to spec.apis[https://b.example].scopes
+            wake 2026-01-01T00:37:10Z
+            = POST ledger, POST Secret billing-token, PUT status
+        "#]],
+    );
+}
+
+#[test]
+fn a_token_for_an_api_that_is_not_granted_is_not_made_and_none_takes_its_place() {
+    let case = applied("billing")
+        .environment(|environment| {
+            environment.policy.apis = vec![ApiRule { audiences: vec!["https://b.*".into()], scopes: Vec::new() }];
+        })
+        .asking(vec![token("api", &[])]);
+    check(
+        calling(case, &[("https://a.example", &["read"]), ("https://b.example", &[])]),
+        "2026-01-01",
+        expect![[r#"
+            accept 0c1e4b6e-6d8a-4f6e-9a55-1d3c0e6f7a10 (create)  FirstMint
+            Ready=False PolicyDenied: Field spec.credentials[api].accessToken: https://a.example is not granted to the registration, see spec.apis
+            Approved=False PolicyDenied: Field spec.apis: https://a.example is not allowed: add it to apis of a RegistrationPolicy that selects the namespace shop. The closest one, policy/default, allows https://b.* there. Field spec.credentials[api].accessToken: https://a.example is not granted to the registration, see spec.apis
+            Stalled=True PolicyDenied: Field spec.credentials[api].accessToken: https://a.example is not granted to the registration, see spec.apis
+            wake never
+            = POST ledger, PUT status
+        "#]],
+    );
+}
+
+#[test]
+fn a_token_follows_its_api_when_a_policy_takes_a_scope_back() {
+    let open = |scopes: &[&str]| RegistrationPolicySpec {
+        apis: vec![ApiRule {
+            audiences: vec!["*".into()],
+            scopes: scopes.iter().map(|scope| (*scope).to_owned()).collect(),
+        }],
+        on_violation: Some(OnViolation::Withdraw),
+        ..RegistrationPolicySpec::default()
+    };
+    let case = applied("billing").environment(|environment| environment.policy.enabled = false);
+    let mut case = calling(case.asking(vec![token("api", &[])]), &[("https://a.example", &["read", "write"])]);
+    case.world.policies.insert("p".into(), open(&["*"]));
+    let mut case = case.later("2026-01-01");
+    case.world.policies.insert("p".into(), open(&["read"]));
+    assert_eq!(tokens_of(case, "2026-01-01T00:01:00Z"), ["https://a.example read"]);
+}
+
+#[test]
+fn a_customer_scope_that_is_not_granted_makes_a_token_for_no_customer() {
+    let asking = |case: Case| {
+        case.spec(|spec| {
+            spec.customer_scope = Some(CustomerScope {
+                type_: CustomerScopeType::Customers,
+                customers: vec!["acme".into()],
+                ..CustomerScope::default()
+            });
+        })
+    };
+    let customers = |mut case: Case| {
+        let plans = case.world.converge(&mut case.memory, at("2026-01-01"));
+        let Order::AccessToken(order) = plans[0].mints[0].order.clone() else { panic!("a token") };
+        order.customers
+    };
+    let case = || applied("billing").asking(vec![token("api", &[])]);
+    let closed = |case: Case| case.environment(|environment| environment.policy.customers = Vec::new());
+    assert_eq!(customers(case()), None, "none is asked for");
+    assert_eq!(customers(asking(case())), Some(vec!["acme".to_owned()]));
+    assert_eq!(customers(closed(asking(case()))), Some(Vec::new()));
+}
+
+#[test]
+fn what_leaves_the_template_leaves_the_secret_and_what_others_wrote_stays() {
+    let template = |labels: &[(&str, &str)], fields: &[(&str, SecretField)]| {
+        let pairs = |list: &[(&str, &str)]| list.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
+        Some(SecretTemplate {
+            labels: pairs(labels),
+            annotations: pairs(labels),
+            fields: fields.iter().map(|(name, source)| ((*name).to_owned(), *source)).collect(),
+        })
+    };
+    let full = template(
+        &[("team", "shop"), ("cost-center", "4711")],
+        &[
+            ("client-secret", SecretField::ClientSecret),
+            ("CLIENT_ID", SecretField::ClientId),
+            ("access-token", SecretField::AccessToken),
+        ],
+    );
+    let mut case = issued("billing", "2026-01-01").spec(|spec| spec.secret_template = full).settled();
+    let secret = case.world.secrets["billing"].clone();
+    assert_eq!(secret.data["client-secret"], secret.data["client_secret"]);
+    assert_eq!(secret.data["CLIENT_ID"], secret.data["client_id"]);
+    assert!(!secret.data.contains_key("access-token"), "there is no access token in this Secret");
+    case = case
+        .with_secret("billing", |secret| drop(secret.labels.insert("theirs".into(), "x".into())))
+        .later("2026-01-02");
+    let narrow = template(&[("team", "shop")], &[("CLIENT_ID", SecretField::Issuer)]);
+    let case = case.edited(|spec| spec.secret_template = narrow).later("2026-01-03");
+    let secret = &case.world.secrets["billing"];
+    let has = |name: &str| (secret.labels.contains_key(name), secret.annotations.contains_key(name));
+    assert_eq!((has("team"), has("cost-center"), has("theirs").0), ((true, true), (false, false), true));
+    assert_eq!(secret.data["CLIENT_ID"], "https://auth.example");
+    assert!(!secret.data.contains_key("client-secret"));
+    let case = case.edited(|spec| spec.secret_template = None).later("2026-01-04");
+    let secret = &case.world.secrets["billing"];
+    assert!(!secret.labels.contains_key("team") && !secret.data.contains_key("CLIENT_ID"));
+    assert!(!secret.annotations.contains_key(names::APPLIED_TEMPLATE_ANNOTATION));
+}
+
+#[test]
+fn a_further_field_that_somebody_edits_is_written_again() {
+    let case = issued("billing", "2026-01-01").spec(|spec| {
+        let fields = std::collections::BTreeMap::from([("client-secret".to_owned(), SecretField::ClientSecret)]);
+        spec.secret_template = Some(SecretTemplate { fields, ..SecretTemplate::default() });
+    });
+    let case = case.with_secret("billing", |secret| drop(secret.data.insert("client-secret".into(), "theirs".into())));
+    let case = case.later("2026-01-02");
+    let secret = &case.world.secrets["billing"];
+    assert_eq!(secret.data["client-secret"], secret.data["client_secret"]);
+}
+
+#[test]
+fn an_empty_list_of_credentials_is_no_public_client() {
+    check(
+        applied("billing").asking(vec![]),
+        "2026-01-01",
+        expect![[r#"
+        accept 0c1e4b6e-6d8a-4f6e-9a55-1d3c0e6f7a10 (create)  FirstMint
+        Ready=False InvalidSpec: Field spec.credentials must not be empty: set clientType: Public for a client without credentials, or leave credentials out for a client secret and an access token
+        Approved=True Granted
+        Stalled=True InvalidSpec: Field spec.credentials must not be empty: set clientType: Public for a client without credentials, or leave credentials out for a client secret and an access token
+        wake never
+        = POST ledger, PUT status
     "#]],
     );
+}
+
+#[test]
+fn a_public_client_has_no_credentials_and_one_that_becomes_confidential_gets_them() {
+    let case = applied("billing").spec(|spec| spec.client_type = Some(ClientType::Public)).later("2026-01-01");
+    assert_eq!(case.world.entry().unwrap().grant.auth_methods, [crate::api::TokenEndpointAuthMethod::None]);
+    assert!(case.world.secrets.is_empty());
+    let id = case.world.entry().unwrap().client_id.clone();
+    let case = case.edited(|spec| spec.client_type = None).later("2026-01-02");
+    assert_eq!(case.world.entry().unwrap().client_id, id);
+    assert_eq!(case.world.secrets.keys().collect::<Vec<_>>(), ["billing", "billing-token"]);
 }

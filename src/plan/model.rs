@@ -602,6 +602,9 @@ impl World {
             };
             data.insert((*name).to_owned(), text);
         }
+        for (name, source) in &publish.copies {
+            data.insert(name.clone(), data[source.as_str()].clone());
+        }
         let size: usize = publish.annotations.iter().map(|(name, value)| name.len() + value.len()).sum();
         assert!(size < 256 * 1024, "invariant 11: {size} bytes of annotations");
         let version = self.next_version();

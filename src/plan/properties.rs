@@ -17,8 +17,8 @@ use super::model::{Memory, Progress, Run, World, assert_limits, at};
 use super::status::{Failure, after_failure};
 use super::{Look, Plan, SecretWrite, Step, decide};
 use crate::api::{
-    AccessToken, AppRegistrationSpec, Certificate, ClientSecret, DeletionPolicy, Entry, KeyType, Kind, PublicKey,
-    SecretTemplate, ServiceAccount, names,
+    AccessToken, ApiAccess, AppRegistrationSpec, Certificate, ClientSecret, ClientType, DeletionPolicy, Entry, KeyType,
+    Kind, PublicKey, SecretField, SecretTemplate, ServiceAccount, names,
 };
 use crate::credential::public_key::tests::{certificate_pem, key_pem};
 use crate::credential::{Held, Shown, ShownToken, field};
@@ -71,6 +71,7 @@ enum Edit {
     RevokeEntry(usize, i64),
     NoWatermarks,
     Scopes(usize),
+    Apis(usize),
     PolicyScopes(bool),
     DnsNames(bool),
     Template(bool),
@@ -144,6 +145,7 @@ fn events(most: usize) -> impl Strategy<Value = Vec<Event>> {
         1 => (0_usize..4, prop_oneof![Just(0_i64), Just(3600)]).prop_map(|(e, t)| Edit::RevokeEntry(e, t)),
         1 => Just(Edit::NoWatermarks),
         1 => (0_usize..4).prop_map(Edit::Scopes),
+        1 => (0_usize..3).prop_map(Edit::Apis),
         1 => any::<bool>().prop_map(Edit::PolicyScopes),
         1 => any::<bool>().prop_map(Edit::DnsNames),
         1 => any::<bool>().prop_map(Edit::Template),
@@ -531,6 +533,10 @@ fn edit_spec(edit: &Edit, spec: &mut AppRegistrationSpec, now: Timestamp) {
         Edit::Scopes(n) => {
             spec.scopes = ["a1", "b1", "a2"].iter().take(*n).map(|s| (*s).to_owned()).collect();
         }
+        Edit::Apis(n) => {
+            let api = |audience: &&str| ApiAccess { audience: (*audience).to_owned(), scopes: vec!["a1".to_owned()] };
+            spec.apis = ["https://a.example", "https://b.example"].iter().take(*n).map(api).collect();
+        }
         Edit::DnsNames(some) => {
             for entry in entries.iter_mut() {
                 if let Some(certificate) = &mut entry.certificate {
@@ -541,7 +547,8 @@ fn edit_spec(edit: &Edit, spec: &mut AppRegistrationSpec, now: Timestamp) {
         }
         Edit::Template(some) => {
             let labels = BTreeMap::from([("team".to_owned(), "shop".to_owned())]);
-            spec.secret_template = some.then(|| SecretTemplate { labels, ..SecretTemplate::default() });
+            let fields = BTreeMap::from([("CLIENT_SECRET".to_owned(), SecretField::ClientSecret)]);
+            spec.secret_template = some.then(|| SecretTemplate { labels, fields, ..SecretTemplate::default() });
         }
         Edit::Upload(n, f) => {
             let mut uploads = entries.iter_mut().filter_map(|entry| entry.public_key.as_mut());
@@ -552,6 +559,9 @@ fn edit_spec(edit: &Edit, spec: &mut AppRegistrationSpec, now: Timestamp) {
         Edit::Orphan(yes) => spec.deletion_policy = yes.then_some(DeletionPolicy::Orphan),
         Edit::Remove(_) | Edit::PolicyScopes(_) | Edit::Issuer(_) | Edit::RotateByAnnotation(_) => {}
     }
+    // A registration without credentials is a public client.
+    let is_empty = spec.credentials.as_ref().is_some_and(Vec::is_empty);
+    spec.client_type = is_empty.then_some(ClientType::Public);
 }
 
 fn is_minted(entry: &Entry) -> bool {

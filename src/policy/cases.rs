@@ -421,7 +421,7 @@ fn a_client_is_admitted_where_a_policy_allows_its_id_and_the_namespace_has_room(
     assert!(governance.admits_client(Some("shop.a"), SHOP).is_ok(), "the widest limit counts");
     let (reason, message) = governance.admits_client(Some("bank.a"), SHOP).unwrap_err();
     assert_eq!(reason, Reason::PolicyDenied);
-    assert!(message.contains("allows shop.*"), "the placeholder is filled in: {message}");
+    assert!(message.contains("policy/small allows shop.*"), "the placeholder is filled in: {message}");
     assert_eq!(Governance::default().admits_client(None, SHOP).unwrap_err().0, Reason::NoPolicy);
 }
 

@@ -43,8 +43,8 @@ impl Governance {
         }
         let allows = |id: &str| self.policies.iter().any(|rules| rules.allows_client_id(id, subject));
         if let Some(id) = client_id.filter(|id| !allows(id)) {
-            // The one that says something of its own is nearer than one with the usual.
-            let closest = self.policies.iter().max_by_key(|rules| rules.client_id_globs(subject).len());
+            // The one that says most is nearest; of several, the first by name.
+            let closest = self.policies.iter().rev().max_by_key(|rules| rules.client_id_globs(subject).len());
             let (name, globs) = closest
                 .map_or_else(Default::default, |rules| (rules.name.clone(), rules.client_id_globs(subject).join(", ")));
             let message = format!(

@@ -392,6 +392,30 @@ mod tests {
         assert_eq!(&*client.scope, "a b");
     }
 
+    proptest::proptest! {
+        #[test]
+        fn the_scopes_at_an_api_are_those_of_the_ledger(
+            scopes in proptest::collection::btree_set("[a-d]", 0..3),
+            apis in proptest::collection::btree_map("[ps]", proptest::collection::btree_set("[a-d]", 0..3), 0..3),
+            first in proptest::option::of("[ps]"),
+        ) {
+            let by = |names: &BTreeSet<String>| {
+                names.iter().map(|name| (name.clone(), "policy/p".to_owned())).collect::<BTreeMap<_, _>>()
+            };
+            let mut entry = entry(&[]);
+            entry.grant.scopes = by(&scopes);
+            entry.grant.apis =
+                apis.iter().map(|(name, scopes)| (name.clone(), ApiGrant { by: "policy/p".into(), scopes: by(scopes) })).collect();
+            entry.grant.default_audience = first;
+            let grant = entry.grant.clone();
+            let client = Client::of(entry, &Texts::default());
+            for audience in ["p", "s", "other"] {
+                let ledger = grant.scopes_at(audience, "s").map(|scopes| scopes.into_iter().collect::<Vec<_>>().join(" "));
+                proptest::prop_assert_eq!(client.scope_at(audience, "s").map(Cow::into_owned), ledger, "{}", audience);
+            }
+        }
+    }
+
     #[test]
     fn of_equal_client_secrets_the_one_that_lives_longest_counts() {
         for order in [[0, 1, 2], [2, 1, 0], [1, 0, 2]] {

@@ -155,7 +155,7 @@ mod tests {
     use crate::config::Config;
 
     fn server(name: &str, issuer: &str) -> Server {
-        Config::parse(&format!("server: {{name: {name}, issuer: \"{issuer}\"}}")).unwrap().server
+        Config::parse(&format!("authorizationServer: {{name: {name}, issuer: \"{issuer}\"}}")).unwrap().server
     }
 
     fn others(servers: &[(&str, &str)]) -> Others {

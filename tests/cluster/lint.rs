@@ -30,7 +30,7 @@ fn the_exit_status_says_whether_something_is_wrong_or_not_known() {
         (&["-"], &registration("{}"), 1, ""),
         (&["-"], "a: [", 2, ""),
         (&["no-such-file.yaml"], "", 2, ""),
-        (&["-", "--config=no-such-file.yaml"], &good, 2, "cannot read no-such-file.yaml"),
+        (&["-", "--config=no-such-file.yaml"], &good, 2, "Cannot read no-such-file.yaml"),
         (&[], "", 2, "<FILE>"),
     ] {
         let (code, error) = status_and_error(arguments, input);

@@ -22,6 +22,7 @@ mod audited;
 mod authorization_servers;
 mod canary;
 mod chart;
+mod chart_values;
 mod client_authentication;
 mod conflicts;
 mod control_plane;

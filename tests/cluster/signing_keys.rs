@@ -92,7 +92,7 @@ async fn a_leaked_signing_key_is_replaced_by_one_annotation_under_each_algorithm
         let (leaked, signs) = head(&shop.delivered().await);
         if algorithm != Algorithm::default() {
             drop(controller);
-            operator.helm("upgrade", &[&format!("server.signingAlgorithm={algorithm}")]).await.unwrap();
+            operator.helm("upgrade", &[&format!("authorizationServer.signingAlgorithm={algorithm}")]).await.unwrap();
             controller = operator.controller(&plane).await.unwrap();
             eventually_within(SOON, "the new algorithm's key is published", async || {
                 let keys = shop.keys().await;

@@ -58,7 +58,7 @@ async fn everything(tally: &mut Tally, packages: &Path) -> Result<()> {
         let plane = ControlPlane::start().await?;
         let binary = std::env::current_exe()?.parent().and_then(Path::parent).map(|target| target.join("appreg"));
         let binary = binary.filter(|path| path.exists()).context("the program is not built: run `make conformance`")?;
-        let set = format!("server.signingAlgorithm={algorithm}");
+        let set = format!("authorizationServer.signingAlgorithm={algorithm}");
         let stage = Stage::start(&plane, &binary, &[&set]).await?;
         let mut foreign = Foreign::new(packages, &stage.directory, &plane.directory().join("ca.crt"))?;
         with(tally, &stage, &mut foreign, algorithm).await?;

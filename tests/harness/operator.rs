@@ -30,7 +30,7 @@ pub struct Operator<'a> {
     config: PathBuf,
     /// The token service's port, which the issuer names.
     port: u16,
-    log_filter: String,
+    log_level: String,
     controllers: usize,
 }
 
@@ -51,7 +51,7 @@ impl<'a> Operator<'a> {
             binary: binary.into(),
             config: plane.directory().join(format!("appreg-{port}.yaml")),
             port,
-            log_filter: "info".to_owned(),
+            log_level: "info".to_owned(),
             controllers: 0,
         };
         operator.helm("install", sets).await?;
@@ -74,7 +74,7 @@ impl<'a> Operator<'a> {
 
     /// Installs or upgrades the release, and writes down the configuration that it made.
     pub async fn helm(&self, verb: &str, sets: &[&str]) -> Result<()> {
-        let issuer = format!("server.issuer={}", self.issuer());
+        let issuer = format!("authorizationServer.issuer={}", self.issuer());
         let mut args = vec![verb, "appreg", CHART, "--namespace", NAMESPACE, "--set", &issuer];
         if verb == "install" {
             args.push("--create-namespace");
@@ -91,7 +91,7 @@ impl<'a> Operator<'a> {
 
     /// Sets what both programs log from now on.
     pub fn log(&mut self, filter: &str) {
-        filter.clone_into(&mut self.log_filter);
+        filter.clone_into(&mut self.log_level);
     }
 
     /// The issuer identifier.
@@ -144,7 +144,7 @@ impl<'a> Operator<'a> {
             .arg(format!("--config={}", self.config.display()))
             .arg(format!("--ledger-namespace={LEDGER}"))
             .arg(format!("--admin-address={admin}"))
-            .arg(format!("--log-filter={}", self.log_filter))
+            .arg(format!("--log-level={}", self.log_level))
             .env("KUBECONFIG", kubeconfig)
             .start()?;
         Ok(Running { process, admin })

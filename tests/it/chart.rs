@@ -26,24 +26,40 @@ fn resolved<'a>(schema: &'a Value, root: &'a Value) -> &'a Value {
     schema["$ref"].as_str().map_or(schema, |reference| root.pointer(reference.trim_start_matches('#')).unwrap())
 }
 
+/// What a parent chart adds.
+const OF_A_PARENT: [&str; 2] = [".enabled", ".global"];
+/// Values that are Kubernetes' own types: a user may set more of their fields than the chart does.
+const OF_KUBERNETES: [&str; 3] = ["podSecurityContext", "securityContext", "affinity"];
+
+/// Whether a schema refuses what there was once, by a sentence that helm prints.
+fn is_refusal(schema: &Value) -> bool {
+    schema["const"].as_str().is_some_and(|text| text.starts_with("absent: "))
+}
+
 /// Where values and schema name different things; `path` is where we are in both.
 fn differences(values: &Map<String, Value>, schema: &Value, root: &Value, path: &str) -> Vec<String> {
     let schema = resolved(schema, root);
     // A map of the user's own names, such as labels.
-    let Some(properties) = schema["properties"].as_object() else { return Vec::new() };
+    let Some(properties) = schema["properties"].as_object().filter(|_| !schema["additionalProperties"].is_object())
+    else {
+        return Vec::new();
+    };
     let mut found = Vec::new();
     if schema["additionalProperties"] != Value::Bool(false) {
         found.push(format!("{path}: the schema lets a misspelt value pass"));
     }
-    for name in properties.keys() {
-        if !values.contains_key(name) && format!("{path}.{name}") != ".global" {
-            found.push(format!("{path}.{name}: not in values.yaml"));
+    for (name, schema) in properties {
+        let full = format!("{path}.{name}");
+        let is_more = OF_A_PARENT.contains(&full.as_str()) || path.split('.').any(|part| OF_KUBERNETES.contains(&part));
+        if !values.contains_key(name) && !is_more && !is_refusal(schema) {
+            found.push(format!("{full}: not in values.yaml"));
         }
     }
     for (name, value) in values {
         let path = format!("{path}.{name}");
         match (properties.get(name), value) {
             (None, _) => found.push(format!("{path}: not in the schema")),
+            (Some(schema), _) if is_refusal(schema) => found.push(format!("{path}: the schema refuses it")),
             (Some(schema), Value::Object(values)) => found.extend(differences(values, schema, root, &path)),
             (Some(_), _) => {}
         }
@@ -87,7 +103,8 @@ fn every_value_has_a_comment() {
 
 #[test]
 fn the_policy_in_the_values_is_the_one_of_the_program() {
-    let document = serde_json::json!({"server": {"issuer": "https://a.example"}, "policy": values()["policy"]});
+    let document =
+        serde_json::json!({"authorizationServer": {"issuer": "https://a.example"}, "policy": values()["policy"]});
     let config = Config::parse(&document.to_string()).unwrap();
     assert_eq!(config.policy, Policy::default());
     // Whoever reads the values sees all there is.
@@ -102,7 +119,8 @@ fn the_policy_in_the_values_is_the_one_of_the_program() {
 #[test]
 fn a_proxy_in_the_values_is_one_of_the_program() {
     let schema = schema();
-    let forwarded = schema.pointer("/properties/server/properties/forwardedCertificates/properties").unwrap();
+    let forwarded =
+        schema.pointer("/properties/authorizationServer/properties/forwardedCertificates/properties").unwrap();
     let headers = forwarded["header"]["enum"].as_array().unwrap();
     assert_eq!(headers.len(), 3);
     for header in headers {
@@ -110,10 +128,10 @@ fn a_proxy_in_the_values_is_one_of_the_program() {
             "issuer": "https://a.example",
             "forwardedCertificates": {"header": header, "proxies": ["10.0.0.0/8", "fd00::/8", "192.0.2.1"]},
         });
-        let config = Config::parse(&serde_json::json!({"server": server}).to_string()).unwrap();
+        let config = Config::parse(&serde_json::json!({"authorizationServer": server}).to_string()).unwrap();
         assert_eq!(config.server.forwarded_certificates.unwrap().header.name(), header);
     }
-    let mut values = values()["server"]["forwardedCertificates"].clone();
+    let mut values = values()["authorizationServer"]["forwardedCertificates"].clone();
     assert_eq!(values["proxies"].take(), serde_json::json!([]), "nobody is believed unless named");
     assert!(headers.contains(&values["header"]));
 }

@@ -9,7 +9,7 @@ use crate::fake_api::{FakeApi, Fault, Nth};
 use crate::reconcile::{Running, Stage, web};
 
 /// Nothing but objects allows anything.
-const FAIL_CLOSED: &str = "{server: {issuer: \"https://auth.example\"}, policy: {enabled: false}}";
+const FAIL_CLOSED: &str = "{authorizationServer: {issuer: \"https://auth.example\"}, policy: {enabled: false}}";
 
 fn namespace(stage: &Stage, name: &str, labels: &Value) {
     stage.server.person_applies(&json!({

@@ -28,7 +28,7 @@ use crate::fake_api::{Call, FakeApi, Fault, Nth};
 pub(crate) const LEDGER: &str = "appreg-ledger";
 pub(crate) const SYSTEM: &str = "appreg-system";
 /// The configuration of a controller that a test has no other for.
-const CONFIG: &str = "server: {issuer: \"https://auth.example\"}";
+const CONFIG: &str = "authorizationServer: {issuer: \"https://auth.example\"}";
 const CRD: &str = "appregistrations.appreg.dev";
 
 /// A fake API server and a clock; controllers come and go.

@@ -25,7 +25,7 @@ use crate::reconcile::{LEDGER, Running, SYSTEM, Stage, signing_keys, system};
 const ANNOTATION: &str = "appreg.dev/revoke-minted-before";
 
 fn config(algorithm: Algorithm) -> String {
-    format!("server: {{issuer: \"https://auth.example\", signingAlgorithm: {algorithm}}}")
+    format!("authorizationServer: {{issuer: \"https://auth.example\", signingAlgorithm: {algorithm}}}")
 }
 
 /// What a token service makes of the Secret as it is now.

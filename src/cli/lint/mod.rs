@@ -286,5 +286,5 @@ fn labels(namespace: &Value) -> BTreeMap<String, String> {
 /// The configuration that the chart writes; its issuer, which nobody else can know, is of no consequence here.
 #[expect(clippy::expect_used, reason = "a constant, which a test reads")]
 fn chart_config() -> Config {
-    Config::parse("server: {issuer: https://issuer.invalid}").expect("a configuration")
+    Config::parse("authorizationServer: {issuer: https://issuer.invalid}").expect("a configuration")
 }

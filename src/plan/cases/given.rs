@@ -4,7 +4,9 @@
 use serde_json::json;
 
 use super::*;
-use crate::api::{ConditionType, GrantType, PublicKey, ServiceAccount, TokenEndpointAuthMethod};
+use crate::api::{
+    ClientType, ConditionType, GrantType, LongestDuration, PublicKey, ServiceAccount, TokenEndpointAuthMethod,
+};
 use crate::credential::public_key::tests::{certificate_pem, key_pem, pem, private_key};
 use crate::ledger::Verifier;
 use crate::rotation::NO_END;
@@ -173,12 +175,12 @@ fn an_ended_certificate_is_refused_from_its_end_on_and_a_person_is_told() {
         partner(),
         "2027-01-01",
         expect![[r#"
-        Ready=False Expired: spec.credentials[partner].publicKey is a certificate that ended at 2027-01-01T00:00:00Z: write a newer one
-        Approved=True Granted
-        Stalled=True Expired: spec.credentials[partner].publicKey is a certificate that ended at 2027-01-01T00:00:00Z: write a newer one
-        wake never
-        = PUT status
-    "#]],
+            Ready=False Expired: Field spec.credentials[partner].publicKey is a certificate that ended at 2027-01-01T00:00:00Z: write a newer one
+            Approved=True Granted
+            Stalled=True Expired: Field spec.credentials[partner].publicKey is a certificate that ended at 2027-01-01T00:00:00Z: write a newer one
+            wake never
+            = PUT status
+        "#]],
     );
 }
 
@@ -189,9 +191,9 @@ fn a_certificate_that_has_ended_already_is_not_taken_up() {
         "2026-01-02",
         expect![[r#"
             accept 0c1e4b6e-6d8a-4f6e-9a55-1d3c0e6f7a10 (create)  FirstMint
-            Ready=False Expired: spec.credentials[partner].publicKey is a certificate that ended at 2025-01-01T00:00:00Z: write a newer one
+            Ready=False Expired: Field spec.credentials[partner].publicKey is a certificate that ended at 2025-01-01T00:00:00Z: write a newer one
             Approved=True Granted
-            Stalled=True Expired: spec.credentials[partner].publicKey is a certificate that ended at 2025-01-01T00:00:00Z: write a newer one
+            Stalled=True Expired: Field spec.credentials[partner].publicKey is a certificate that ended at 2025-01-01T00:00:00Z: write a newer one
             wake never
             = POST ledger, PUT status
         "#]],
@@ -205,9 +207,9 @@ fn a_certificate_that_is_not_valid_yet_waits_for_its_beginning() {
         "2026-01-02",
         expect![[r#"
             accept 0c1e4b6e-6d8a-4f6e-9a55-1d3c0e6f7a10 (create)  FirstMint
-            Ready=False Progressing: spec.credentials[partner].publicKey is a certificate that is valid from 2026-02-01T00:00:00Z on: it is accepted from then on
+            Ready=False Progressing: Field spec.credentials[partner].publicKey is a certificate that is valid from 2026-02-01T00:00:00Z on: it is accepted from then on
             Approved=True Granted
-            Reconciling=True Progressing: spec.credentials[partner].publicKey is a certificate that is valid from 2026-02-01T00:00:00Z on: it is accepted from then on
+            Reconciling=True Progressing: Field spec.credentials[partner].publicKey is a certificate that is valid from 2026-02-01T00:00:00Z on: it is accepted from then on
             wake 2026-02-01T00:00:00Z
             = POST ledger, PUT status
         "#]],
@@ -222,12 +224,12 @@ fn until_a_certificate_is_valid_the_one_before_goes_on() {
         case,
         "2026-06-01",
         expect![[r#"
-        Ready=True Issued
-        Approved=True Granted
-        Reconciling=True Progressing: spec.credentials[partner].publicKey is a certificate that is valid from 2026-07-01T00:00:00Z on: it is accepted from then on
-        wake 2026-07-01T00:00:00Z
-        = PUT status
-    "#]],
+            Ready=True Issued
+            Approved=True Granted
+            Reconciling=True Progressing: Field spec.credentials[partner].publicKey is a certificate that is valid from 2026-07-01T00:00:00Z on: it is accepted from then on
+            wake 2026-07-01T00:00:00Z
+            = PUT status
+        "#]],
     );
 }
 
@@ -254,13 +256,13 @@ fn what_cannot_be_read_is_named_without_being_repeated_and_nothing_begins() {
         applied("billing").asking(vec![upload("partner", "canary".into())]),
         "2026-01-02",
         expect![[r#"
-        accept 0c1e4b6e-6d8a-4f6e-9a55-1d3c0e6f7a10 (create)  FirstMint
-        Ready=False InvalidSpec: spec.credentials[partner].publicKey cannot be read as PEM: write the whole block from -----BEGIN CERTIFICATE----- or -----BEGIN PUBLIC KEY----- to its -----END line
-        Approved=True Granted
-        Stalled=True InvalidSpec: spec.credentials[partner].publicKey cannot be read as PEM: write the whole block from -----BEGIN CERTIFICATE----- or -----BEGIN PUBLIC KEY----- to its -----END line
-        wake never
-        = POST ledger, PUT status
-    "#]],
+            accept 0c1e4b6e-6d8a-4f6e-9a55-1d3c0e6f7a10 (create)  FirstMint
+            Ready=False InvalidSpec: Field spec.credentials[partner].publicKey cannot be read as PEM: write the whole block from -----BEGIN CERTIFICATE----- or -----BEGIN PUBLIC KEY----- to its -----END line
+            Approved=True Granted
+            Stalled=True InvalidSpec: Field spec.credentials[partner].publicKey cannot be read as PEM: write the whole block from -----BEGIN CERTIFICATE----- or -----BEGIN PUBLIC KEY----- to its -----END line
+            wake never
+            = POST ledger, PUT status
+        "#]],
     );
 }
 
@@ -270,12 +272,12 @@ fn what_cannot_be_read_leaves_what_was_taken_up_before() {
         with_file(partner(), pem("CERTIFICATE", b"canary")),
         "2026-06-01",
         expect![[r#"
-        Ready=True Issued
-        Approved=True Granted
-        Stalled=True InvalidSpec: spec.credentials[partner].publicKey is neither an X.509 certificate nor a public key (SubjectPublicKeyInfo), or it is damaged: export it again
-        wake 2027-01-01T00:00:00Z
-        = PUT status
-    "#]],
+            Ready=True Issued
+            Approved=True Granted
+            Stalled=True InvalidSpec: Field spec.credentials[partner].publicKey is neither an X.509 certificate nor a public key (SubjectPublicKeyInfo), or it is damaged: export it again
+            wake 2027-01-01T00:00:00Z
+            = PUT status
+        "#]],
     );
 }
 
@@ -286,9 +288,9 @@ fn a_private_key_is_refused_and_said_to_be_leaked() {
         "2026-01-02",
         expect![[r#"
             accept 0c1e4b6e-6d8a-4f6e-9a55-1d3c0e6f7a10 (create)  FirstMint
-            Ready=False InvalidSpec: spec.credentials[partner].publicKey is a private key: remove it, and treat it as leaked; what belongs here is the certificate or the public key
+            Ready=False InvalidSpec: Field spec.credentials[partner].publicKey is a private key: remove it, and treat it as leaked; what belongs here is the certificate or the public key
             Approved=True Granted
-            Stalled=True InvalidSpec: spec.credentials[partner].publicKey is a private key: remove it, and treat it as leaked; what belongs here is the certificate or the public key
+            Stalled=True InvalidSpec: Field spec.credentials[partner].publicKey is a private key: remove it, and treat it as leaked; what belongs here is the certificate or the public key
             wake never
             = POST ledger, PUT status
         "#]],
@@ -302,14 +304,14 @@ fn a_revoked_key_ends_and_is_not_taken_up_again() {
         case,
         "2026-03-01",
         expect![[r#"
-        accept 0c1e4b6e-6d8a-4f6e-9a55-1d3c0e6f7a10 (replace)  Revoked
-          given `partner` revision 1 Revoked, until 2026-03-01T00:00:00Z
-        Ready=False Revoked: spec.credentials[partner].publicKey has a key that was revoked by revokeMintedBefore: write another one
-        Approved=True Granted
-        Stalled=True Revoked: spec.credentials[partner].publicKey has a key that was revoked by revokeMintedBefore: write another one
-        wake never
-        = PUT ledger, PUT status
-    "#]],
+            accept 0c1e4b6e-6d8a-4f6e-9a55-1d3c0e6f7a10 (replace)  Revoked
+              given `partner` revision 1 Revoked, until 2026-03-01T00:00:00Z
+            Ready=False Revoked: Field spec.credentials[partner].publicKey has a key that was revoked by revokeMintedBefore: write another one
+            Approved=True Granted
+            Stalled=True Revoked: Field spec.credentials[partner].publicKey has a key that was revoked by revokeMintedBefore: write another one
+            wake never
+            = PUT ledger, PUT status
+        "#]],
     );
 }
 
@@ -336,12 +338,12 @@ fn another_certificate_of_a_revoked_key_is_not_taken_up_either() {
         with_file(case.later("2026-03-01"), newer),
         "2026-03-02",
         expect![[r#"
-        Ready=False Revoked: spec.credentials[partner].publicKey has a key that was revoked by revokeMintedBefore: write another one
-        Approved=True Granted
-        Stalled=True Revoked: spec.credentials[partner].publicKey has a key that was revoked by revokeMintedBefore: write another one
-        wake never
-        = PUT status
-    "#]],
+            Ready=False Revoked: Field spec.credentials[partner].publicKey has a key that was revoked by revokeMintedBefore: write another one
+            Approved=True Granted
+            Stalled=True Revoked: Field spec.credentials[partner].publicKey has a key that was revoked by revokeMintedBefore: write another one
+            wake never
+            = PUT status
+        "#]],
     );
 }
 
@@ -374,12 +376,12 @@ fn a_revoked_key_is_remembered_behind_another_one_and_without_its_watermark() {
         with_file(case, certificate_pem(1, at("2026-01-01"), at("2027-01-01"))),
         "2026-03-04",
         expect![[r#"
-        Ready=True Issued
-        Approved=True Granted
-        Stalled=True Revoked: spec.credentials[partner].publicKey has a key that was revoked by revokeMintedBefore: write another one
-        wake never
-        = PUT status
-    "#]],
+            Ready=True Issued
+            Approved=True Granted
+            Stalled=True Revoked: Field spec.credentials[partner].publicKey has a key that was revoked by revokeMintedBefore: write another one
+            wake never
+            = PUT status
+        "#]],
     );
 }
 
@@ -459,13 +461,13 @@ fn what_another_kind_had_under_the_name_goes_even_where_nothing_is_taken_up() {
         case.edited(|spec| entries(spec)[0] = upload("a", "nothing".into())),
         "2026-01-03",
         expect![[r#"
-        retire `a` EntryRemoved
-        Ready=False InvalidSpec: spec.credentials[a].publicKey cannot be read as PEM: write the whole block from -----BEGIN CERTIFICATE----- or -----BEGIN PUBLIC KEY----- to its -----END line
-        Approved=True Granted
-        Stalled=True InvalidSpec: spec.credentials[a].publicKey cannot be read as PEM: write the whole block from -----BEGIN CERTIFICATE----- or -----BEGIN PUBLIC KEY----- to its -----END line
-        wake never
-        = PUT ledger, PUT status
-    "#]],
+            retire `a` EntryRemoved
+            Ready=False InvalidSpec: Field spec.credentials[a].publicKey cannot be read as PEM: write the whole block from -----BEGIN CERTIFICATE----- or -----BEGIN PUBLIC KEY----- to its -----END line
+            Approved=True Granted
+            Stalled=True InvalidSpec: Field spec.credentials[a].publicKey cannot be read as PEM: write the whole block from -----BEGIN CERTIFICATE----- or -----BEGIN PUBLIC KEY----- to its -----END line
+            wake never
+            = PUT ledger, PUT status
+        "#]],
     );
 }
 
@@ -532,12 +534,12 @@ fn a_kind_outside_the_policy_is_not_taken_up_but_what_exists_goes_on() {
         case,
         "2026-06-01",
         expect![[r#"
-        Ready=False PolicyDenied: spec.credentials[other]: the kind publicKey is not allowed by policy/default
-        Approved=False PolicyDenied: spec.credentials[other]: the kind publicKey is not allowed by policy/default; spec.credentials[workload]: the kind serviceAccount is not allowed by policy/default
-        Stalled=True PolicyDenied: spec.credentials[other]: the kind publicKey is not allowed by policy/default
-        wake 2027-01-01T00:00:00Z
-        = PUT status
-    "#]],
+            Ready=False PolicyDenied: Field spec.credentials[other]: the kind PublicKey is not allowed by policy/default. Use another kind, or add it to credentialKinds
+            Approved=False PolicyDenied: Field spec.credentials[other]: the kind PublicKey is not allowed by policy/default. Use another kind, or add it to credentialKinds. Field spec.credentials[workload]: the kind ServiceAccount is not allowed by policy/default. Use another kind, or add it to credentialKinds
+            Stalled=True PolicyDenied: Field spec.credentials[other]: the kind PublicKey is not allowed by policy/default. Use another kind, or add it to credentialKinds
+            wake 2027-01-01T00:00:00Z
+            = PUT status
+        "#]],
     );
 }
 
@@ -550,14 +552,14 @@ fn what_is_only_for_minted_credentials_is_named() {
         applied("billing").asking(vec![entry]),
         "2026-01-02",
         expect![[r#"
-        accept 0c1e4b6e-6d8a-4f6e-9a55-1d3c0e6f7a10 (create)  FirstMint
-          given `partner` revision 1 TakenUp
-        Ready=True Issued
-        Approved=True Granted
-        Stalled=True InvalidSpec: spec.credentials[partner].secretName: what is given is not minted: remove secretName
-        wake never
-        = POST ledger, PUT status
-    "#]],
+            accept 0c1e4b6e-6d8a-4f6e-9a55-1d3c0e6f7a10 (create)  FirstMint
+              given `partner` revision 1 TakenUp
+            Ready=True Issued
+            Approved=True Granted
+            Stalled=True InvalidSpec: Field spec.credentials[partner].secretName must not be set for publicKey or serviceAccount credentials: remove it
+            wake never
+            = POST ledger, PUT status
+        "#]],
     );
 }
 
@@ -568,12 +570,12 @@ fn a_clock_that_is_behind_takes_up_no_key() {
         with_file(partner(), newer),
         "2026-01-01T23:50:00Z",
         expect![[r#"
-        Ready=False ClockBehind: the operator's clock is behind: the ledger has a credential minted at 2026-01-02T00:00:00Z
-        Approved=True Granted
-        Reconciling=True ClockBehind: the operator's clock is behind: the ledger has a credential minted at 2026-01-02T00:00:00Z
-        wake 2026-01-01T23:55:00Z
-        = PUT status
-    "#]],
+            Ready=False ClockBehind: The operator's clock is behind, because the ledger has a credential minted at 2026-01-02T00:00:00Z: nothing is minted until the clock is set right
+            Approved=True Granted
+            Reconciling=True ClockBehind: The operator's clock is behind, because the ledger has a credential minted at 2026-01-02T00:00:00Z: nothing is minted until the clock is set right
+            wake 2026-01-01T23:55:00Z
+            = PUT status
+        "#]],
     );
 }
 
@@ -637,7 +639,10 @@ fn grant_types_and_methods_are_recorded_by_what_the_credentials_can_do() {
         (vec![], vec![Public]),
     ] {
         let grants = if entries.is_empty() { vec![] } else { vec![GrantType::ClientCredentials] };
-        let entry = recorded(applied("billing").asking(entries), "2026-01-02");
+        let is_public = entries.is_empty();
+        let case = applied("billing").asking(entries);
+        let case = case.spec(|spec| spec.client_type = is_public.then_some(ClientType::Public));
+        let entry = recorded(case, "2026-01-02");
         assert_eq!((entry.grant.auth_methods, entry.grant.grant_types), (methods, Some(grants)));
     }
 }
@@ -662,7 +667,7 @@ fn a_method_that_no_credential_has_is_named() {
               client_secret ← minted for `web`
             Ready=True Issued
             Approved=True Granted
-            Stalled=True InvalidSpec: spec.tokenEndpointAuthMethod: self_signed_tls_client_auth needs a publicKey that is a certificate and is accepted: add one, or set another method
+            Stalled=True InvalidSpec: Field spec.tokenEndpointAuthMethod: self_signed_tls_client_auth needs a publicKey that is a certificate and is accepted: add one, or set another method
             wake 2026-02-26T03:22:44Z
             = POST ledger, POST Secret billing, PUT status
         "#]],
@@ -724,12 +729,12 @@ fn the_status_shows_what_is_given_as_it_is() {
     assert_eq!(
         json!(given),
         json!([
-            {"name": "partner", "kind": "publicKey", "current": {
+            {"name": "partner", "kind": "PublicKey", "current": {
                 "revision": 1, "thumbprint": certificate.cert_sha256.to_base64url(),
-                "mintedAt": "2026-01-02T00:00:00Z", "notAfter": "2027-01-01T00:00:00Z"}},
-            {"name": "key", "kind": "publicKey", "current": {
-                "revision": 1, "thumbprint": key.verifier.jwk().unwrap()["kid"], "mintedAt": "2026-01-02T00:00:00Z"}},
-            {"name": "workload", "kind": "serviceAccount", "subject": "system:serviceaccount:shop:storefront"},
+                "mintedTime": "2026-01-02T00:00:00Z", "notAfter": "2027-01-01T00:00:00Z"}},
+            {"name": "key", "kind": "PublicKey", "current": {
+                "revision": 1, "thumbprint": key.verifier.jwk().unwrap()["kid"], "mintedTime": "2026-01-02T00:00:00Z"}},
+            {"name": "workload", "kind": "ServiceAccount", "subject": "system:serviceaccount:shop:storefront"},
         ])
     );
     assert_eq!(status["credentials"][1]["name"], "web", "in the order of the spec");
@@ -757,4 +762,33 @@ fn a_registration_that_is_blocked_stays_ready_while_what_is_given_is_valid() {
     let plan = case.decided(at("2026-01-03"));
     let ready = plan.status.conditions.iter().find(|c| c.type_ == ConditionType::Ready.as_str()).unwrap();
     assert_eq!(ready.status, "True");
+}
+
+#[test]
+fn a_policy_bounds_how_long_an_uploaded_key_is_accepted() {
+    let bounded = |case: Case| {
+        case.environment(|environment| {
+            environment.policy.durations.public_key = Some(LongestDuration { max: "90d".into() });
+        })
+    };
+    let case = bounded(applied("billing").asking(vec![uploaded_key("partner", 1)]));
+    let entry = recorded(case, "2026-01-02");
+    assert_eq!(entry.credentials["partner"].revisions[0].not_after, at("2026-04-02"));
+    check(
+        bounded(applied("billing").asking(vec![uploaded_key("partner", 1)])).later("2026-01-02"),
+        "2026-04-02",
+        expect![[r#"
+            Ready=False Expired: Field spec.credentials[partner].publicKey was accepted for as long as the policies allowed (durations.publicKey): write another one
+            Approved=True Granted
+            Stalled=True Expired: Field spec.credentials[partner].publicKey was accepted for as long as the policies allowed (durations.publicKey): write another one
+            wake never
+            = PUT status
+        "#]],
+    );
+    let year = || vec![uploaded_certificate("partner", 1, "2026-01-01", "2026-02-01")];
+    let entry = recorded(bounded(applied("billing").asking(year())), "2026-01-02");
+    assert_eq!(entry.credentials["partner"].revisions[0].not_after, at("2026-02-01"), "its own end comes first");
+    let case = applied("billing").asking(vec![uploaded_key("partner", 1)]).later("2026-01-02");
+    let entry = recorded(bounded(case), "2026-06-01");
+    assert_eq!(entry.credentials["partner"].revisions[0].not_after, NO_END, "what was taken up before goes on");
 }

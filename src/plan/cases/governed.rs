@@ -53,9 +53,9 @@ fn without_a_policy_a_rotation_goes_on_and_nothing_new_begins() {
             publish billing (replace)  RenewalDue
               client_secret ← minted for `web`
               previous_client_secret ← held client_secret
-            Ready=False NoPolicy: spec.credentials[api]: no RegistrationPolicy selects the namespace shop: create one, or give the namespace a label that one selects
-            Approved=False NoPolicy: spec.scopes read: no RegistrationPolicy selects the namespace shop: create one, or give the namespace a label that one selects; spec.credentials[api]: no RegistrationPolicy selects the namespace shop: create one, or give the namespace a label that one selects
-            Stalled=True NoPolicy: spec.credentials[api]: no RegistrationPolicy selects the namespace shop: create one, or give the namespace a label that one selects
+            Ready=False NoPolicy: Field spec.credentials[api]: No RegistrationPolicy selects the namespace shop: create one, or give the namespace a label that one selects
+            Approved=False NoPolicy: Field spec.scopes: read is not allowed. No RegistrationPolicy selects the namespace shop: create one, or give the namespace a label that one selects. Field spec.credentials[api]: No RegistrationPolicy selects the namespace shop: create one, or give the namespace a label that one selects
+            Stalled=True NoPolicy: Field spec.credentials[api]: No RegistrationPolicy selects the namespace shop: create one, or give the namespace a label that one selects
             wake 2026-05-20T10:58:55Z
             = GET Secret billing, PUT ledger, PUT Secret billing, PUT status
         "#]],
@@ -77,11 +77,11 @@ fn a_narrower_policy_changes_no_certificate_that_is_out() {
         case.under(&[("p", narrow)]),
         "2026-01-10",
         expect![[r#"
-        Ready=True Issued
-        Approved=False PolicyDenied: spec.credentials.certificate.dnsNames app.shop.svc is kept though nothing allows it any more, by policy/p: allow it again, or remove it from the spec
-        wake 2026-02-21T06:27:32Z
-        = PUT status
-    "#]],
+            Ready=True Issued
+            Approved=False PolicyDenied: Field spec.credentials.certificate.dnsNames: app.shop.svc was granted by policy/p, and no policy allows it any more; it stays granted. Allow it again, or remove it from the spec
+            wake 2026-02-21T06:27:32Z
+            = PUT status
+        "#]],
     );
 }
 
@@ -97,8 +97,8 @@ fn a_key_type_that_no_policy_allows_leaves_the_old_one_in_place_and_is_said() {
         "2026-01-10",
         expect![[r#"
             Ready=True Issued
-            Approved=False PolicyDenied: spec.credentials[mtls].certificate.keyType: RSA4096 is not allowed by any policy, and ECDSAP256 stays: put it back
-            Stalled=True PolicyDenied: spec.credentials[mtls].certificate.keyType: RSA4096 is not allowed by any policy, and ECDSAP256 stays: put it back
+            Approved=False PolicyDenied: Field spec.credentials[mtls].certificate.privateKey: RSA 4096 is allowed by no policy, so ECDSA 256 stays: put it back, or add RSA 4096 to privateKeys of a RegistrationPolicy
+            Stalled=True PolicyDenied: Field spec.credentials[mtls].certificate.privateKey: RSA 4096 is allowed by no policy, so ECDSA 256 stays: put it back, or add RSA 4096 to privateKeys of a RegistrationPolicy
             wake 2026-02-21T06:27:32Z
             = PUT status
         "#]],
@@ -127,8 +127,8 @@ fn an_approval_that_vanished_is_looked_for_before_a_token_loses_its_scope() {
             publish billing-token (replace)  GrantChanged
               access_token ← minted for `api`
             Ready=True Issued
-            Approved=False ApprovalRequired: spec.scopes admin waits for approval: policy/p allows it once a RegistrationApproval of shop/billing lists it in scopes
-            Reconciling=True ApprovalRequired: spec.scopes admin waits for approval: policy/p allows it once a RegistrationApproval of shop/billing lists it in scopes
+            Approved=False ApprovalRequired: Field spec.scopes: admin waits for an approval: policy/p allows it when a RegistrationApproval for shop/billing lists it in scopes
+            Reconciling=True ApprovalRequired: Field spec.scopes: admin waits for an approval: policy/p allows it when a RegistrationApproval for shop/billing lists it in scopes
             wake 2026-01-01T00:46:12Z
             = GET approval yes, PUT ledger, PUT Secret billing-token, PUT status
         "#]],
@@ -148,12 +148,12 @@ fn a_limit_of_credentials_counts_those_that_exist_and_refuses_the_next_by_name()
         case,
         "2026-01-10",
         expect![[r#"
-        Ready=False QuotaExceeded: spec.credentials[batch]: policy/p allows no more than 1: remove one, or raise limits.credentials
-        Approved=False QuotaExceeded: spec.credentials[batch]: policy/p allows no more than 1: remove one, or raise limits.credentials
-        Reconciling=True QuotaExceeded: spec.credentials[batch]: policy/p allows no more than 1: remove one, or raise limits.credentials
-        wake 2026-02-25T03:22:44Z
-        = PUT status
-    "#]],
+            Ready=False QuotaExceeded: Field spec.credentials[batch]: policy/p allows 1 credentials. Remove one, or raise limits.credentials
+            Approved=False QuotaExceeded: Field spec.credentials[batch]: policy/p allows 1 credentials. Remove one, or raise limits.credentials
+            Reconciling=True QuotaExceeded: Field spec.credentials[batch]: policy/p allows 1 credentials. Remove one, or raise limits.credentials
+            wake 2026-02-25T03:22:44Z
+            = PUT status
+        "#]],
     );
 }
 
@@ -169,11 +169,11 @@ fn a_full_namespace_lets_no_client_in_and_leaves_nothing_behind() {
         case,
         "2026-01-10",
         expect![[r#"
-        Ready=False QuotaExceeded: policy/p allows 3 registrations in the namespace shop, and 3 came before this one: delete one, or raise limits.registrationsPerNamespace
-        Approved=False QuotaExceeded: policy/p allows 3 registrations in the namespace shop, and 3 came before this one: delete one, or raise limits.registrationsPerNamespace
-        Reconciling=True QuotaExceeded: policy/p allows 3 registrations in the namespace shop, and 3 came before this one: delete one, or raise limits.registrationsPerNamespace
-        wake 2026-01-10T00:05:00Z
-        = PUT status
-    "#]],
+            Ready=False QuotaExceeded: The namespace shop has no room: policy/p allows 3 registrations, and as many came before this one. Delete one, or raise limits.registrationsPerNamespace
+            Approved=False QuotaExceeded: The namespace shop has no room: policy/p allows 3 registrations, and as many came before this one. Delete one, or raise limits.registrationsPerNamespace
+            Reconciling=True QuotaExceeded: The namespace shop has no room: policy/p allows 3 registrations, and as many came before this one. Delete one, or raise limits.registrationsPerNamespace
+            wake 2026-01-10T00:05:00Z
+            = PUT status
+        "#]],
     );
 }

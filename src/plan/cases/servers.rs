@@ -15,12 +15,12 @@ fn nothing_new_begins_at_a_server_that_does_not_take_the_namespace() {
         case,
         "2026-01-01",
         expect![[r#"
-        Ready=False ServerDenied: spec.authorizationServerRef.name: the authorization server partners takes no registrations of the namespace shop
-        Approved=False ServerDenied: spec.authorizationServerRef.name: the authorization server partners takes no registrations of the namespace shop
-        Stalled=True ServerDenied: spec.authorizationServerRef.name: the authorization server partners takes no registrations of the namespace shop
-        wake 2026-01-01T00:05:00Z
-        = PUT status
-    "#]],
+            Ready=False ServerDenied: Field spec.authorizationServerRef.name: the authorization server partners takes no registrations of the namespace shop
+            Approved=False ServerDenied: Field spec.authorizationServerRef.name: the authorization server partners takes no registrations of the namespace shop
+            Stalled=True ServerDenied: Field spec.authorizationServerRef.name: the authorization server partners takes no registrations of the namespace shop
+            wake 2026-01-01T00:05:00Z
+            = PUT status
+        "#]],
     );
 }
 
@@ -55,12 +55,12 @@ fn a_credential_that_is_new_waits_for_a_server_that_takes_the_namespace_and_the_
         case,
         "2026-01-02",
         expect![[r#"
-        Ready=False ServerDenied: spec.credentials[new]: the authorization server partners takes no registrations of the namespace shop
-        Approved=False ServerDenied: spec.credentials[new]: the authorization server partners takes no registrations of the namespace shop
-        Stalled=True ServerDenied: spec.credentials[new]: the authorization server partners takes no registrations of the namespace shop
-        wake 2026-02-25T03:22:44Z
-        = PUT status
-    "#]],
+            Ready=False ServerDenied: Field spec.credentials[new]: the authorization server partners takes no registrations of the namespace shop
+            Approved=False ServerDenied: Field spec.credentials[new]: the authorization server partners takes no registrations of the namespace shop
+            Stalled=True ServerDenied: Field spec.credentials[new]: the authorization server partners takes no registrations of the namespace shop
+            wake 2026-02-25T03:22:44Z
+            = PUT status
+        "#]],
     );
 }
 

@@ -35,7 +35,7 @@ fn the_page_shows_what_is_said_of_its_files() {
 /// Every example, those for teams under no other policy than their own.
 #[test]
 fn nothing_is_found_in_the_examples() {
-    let closed = "{server: {issuer: https://login.example.com}, policy: {enabled: false}}";
+    let closed = "{authorizationServer: {issuer: https://login.example.com}, policy: {enabled: false}}";
     for (directory, config) in [("examples", None), ("examples/teams", Some(Config::parse(closed).unwrap()))] {
         let all = fs::read_dir(directory).unwrap().map(|file| file.unwrap().path());
         let texts = all.filter(|path| path.extension().is_some_and(|extension| extension == "yaml"));

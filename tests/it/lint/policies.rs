@@ -46,7 +46,7 @@ spec:
 
 /// As where the chart's default policy is switched off.
 fn closed() -> Options {
-    let config = "{server: {issuer: https://issuer.example}, policy: {enabled: false}}";
+    let config = "{authorizationServer: {issuer: https://issuer.example}, policy: {enabled: false}}";
     Options { config: Some(Config::parse(config).unwrap()), ..options() }
 }
 

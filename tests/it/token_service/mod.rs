@@ -184,7 +184,9 @@ impl TokenService {
         let listeners = Listeners::bind(free, free).await.unwrap();
         let (address, admin) = (listeners.clients.local_addr().unwrap(), listeners.admin.local_addr().unwrap());
         let issuer = issuer(address);
-        let config = format!("server: {{issuer: \"{issuer}\", defaultAudience: \"https://default.example\"{more}}}");
+        let config = format!(
+            "authorizationServer: {{issuer: \"{issuer}\", defaultAudience: \"https://default.example\"{more}}}"
+        );
         let server = Config::parse(&config).unwrap().server;
         let settings = Settings { server, ledger_namespace: NAMESPACE.into(), limits, failures: Rates::default() };
         let clients = Clients { watches: api.client(), requests: api.client() };

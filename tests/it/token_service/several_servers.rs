@@ -54,7 +54,8 @@ fn secret_of(server: &str) -> String {
 }
 
 fn server(name: &str, issuer: &str, more: &str) -> Server {
-    let config = format!("server: {{name: {name}, issuer: \"{issuer}\", defaultAudience: \"{AUDIENCE}\"{more}}}");
+    let config =
+        format!("authorizationServer: {{name: {name}, issuer: \"{issuer}\", defaultAudience: \"{AUDIENCE}\"{more}}}");
     Config::parse(&config).unwrap().server
 }
 
