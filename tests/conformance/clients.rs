@@ -32,7 +32,7 @@ pub(crate) struct Registrations {
 impl Registrations {
     pub(crate) async fn apply(stage: &Stage<'_>) -> Result<Self> {
         let basic = include_str!("registrations/client_secret_basic.yaml");
-        let basic = stage.mounted(basic, "storefront", "storefront").await?;
+        let basic = stage.mounted(basic, "checkout", "checkout").await?;
         let post = include_str!("registrations/client_secret_post.yaml");
         let certificate = include_str!("registrations/certificate.yaml");
         let other_certificate = certificate.replace("warehouse", "other");
@@ -108,12 +108,14 @@ impl Clients<'_> {
 
     /// Every client can use a certificate of every type of key.
     pub(crate) async fn use_every_type_of_key(&mut self, stage: &Stage<'_>) -> Result<()> {
-        for (name, key_type) in [("p384", "ECDSAP384"), ("ed25519", "Ed25519"), ("rsa", "RSA2048")] {
+        for (name, key) in
+            [("p384", "algorithm: ECDSA, size: 384"), ("ed25519", "algorithm: Ed25519"), ("rsa", "algorithm: RSA")]
+        {
             let manifest = include_str!("registrations/certificate.yaml").replace("warehouse", name);
-            let manifest = manifest.replace("certificate: {}", &format!("certificate: {{keyType: {key_type}}}"));
+            let manifest = manifest.replace("certificate: {}", &format!("certificate: {{privateKey: {{{key}}}}}"));
             let registered = stage.mounted(&manifest, name, &format!("{name}-tls")).await?;
             for language in Language::ALL {
-                self.said(language, "tls_client_auth", &format!("tls_client_auth, {key_type}"), &registered).await?;
+                self.said(language, "tls_client_auth", &format!("tls_client_auth, {key}"), &registered).await?;
             }
         }
         Ok(())

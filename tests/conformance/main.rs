@@ -6,6 +6,7 @@
 //!
 //! The programs are those that `docs/applications.md` and `docs/resource-servers.md` show.
 
+mod apis;
 mod clients;
 mod endpoints;
 mod foreign;
@@ -23,6 +24,7 @@ use std::process::ExitCode;
 
 use anyhow::{Context as _, Result};
 
+use apis::Apis;
 use clients::{Clients, Registrations};
 use endpoints::Endpoints;
 use foreign::{Foreign, Language};
@@ -30,7 +32,7 @@ use forge::{Callers, Forge};
 use harness::ControlPlane;
 use harness::oauth::install_provider;
 use resource::{Server, Validator};
-use stage::Stage;
+use stage::{ORDERS, Stage};
 use tally::Tally;
 
 #[tokio::main]
@@ -68,7 +70,7 @@ async fn with(tally: &mut Tally, stage: &Stage<'_>, foreign: &mut Foreign, algor
     let of = Registrations::apply(stage).await?;
     let mut servers = Vec::new();
     for validator in Validator::ALL {
-        servers.push(Server::start(stage, foreign, validator, &of.basic.field("issuer_ca.crt")?).await?);
+        servers.push(Server::start(stage, foreign, validator, &of.basic.field("issuer_ca.crt")?, ORDERS).await?);
     }
 
     tally.section(&format!("{algorithm}: clients get a token and call an API with it"));
@@ -82,6 +84,11 @@ async fn with(tally: &mut Tally, stage: &Stage<'_>, foreign: &mut Foreign, algor
         tally.record("kubectl", "the pod of docs/applications.md is accepted", clients::pod(stage).await);
     } else {
         clients.every("client_secret_basic", &of.basic).await?;
+    }
+
+    if algorithm == "ES256" {
+        tally.section(&format!("{algorithm}: a token is for one API"));
+        Apis { tally, foreign, orders: &servers[0] }.ask(stage).await?;
     }
 
     tally.section(&format!("{algorithm}: APIs take and refuse tokens, by discovery alone"));

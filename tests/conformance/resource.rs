@@ -11,7 +11,7 @@ use serde_json::Value;
 use super::foreign::{Foreign, Language};
 use super::harness::credentials::write_private;
 use super::harness::process::Process;
-use super::stage::{AUDIENCE, SCOPE, Stage};
+use super::stage::{Stage, Wanted};
 
 /// How long one may take until it listens.
 const READY_WITHIN: Duration = Duration::from_secs(30);
@@ -56,14 +56,16 @@ impl Validator {
 }
 
 impl Server {
-    /// Starts one. Its identity is the control plane's: one certificate authority for all that is not ours.
+    /// Starts one that is this API. Its identity is the control plane's: one certificate authority for all that is not ours.
     pub(crate) async fn start(
         stage: &Stage<'_>,
         foreign: &mut Foreign,
         validator: Validator,
         issuer_ca: &str,
+        wanted: Wanted,
     ) -> Result<Self> {
-        let identity = stage.volume(&format!("api-{validator:?}"))?;
+        let host = wanted.audience.trim_start_matches("https://");
+        let identity = stage.volume(&format!("api-{host}-{validator:?}"))?;
         for (file, of) in [("server.crt", "apiserver.crt"), ("server.key", "apiserver.key")] {
             write_private(&identity.join(file), &std::fs::read_to_string(stage.plane.directory().join(of))?)?;
         }
@@ -75,7 +77,7 @@ impl Server {
             Validator::Authlib => (Language::Python, "validate_authlib"),
         };
         let args: [OsString; 5] =
-            [module.into(), identity.into(), stage.issuer.clone().into(), AUDIENCE.into(), SCOPE.into()];
+            [module.into(), identity.into(), stage.issuer.clone().into(), wanted.audience.into(), wanted.scope.into()];
         let process = foreign.start(language, "resource_server", &args)?;
         let line = process.wait_for_line("listening on ", READY_WITHIN).await?;
         let port = line.rsplit(' ').next().context("a port")?;

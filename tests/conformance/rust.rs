@@ -3,7 +3,7 @@
 use anyhow::Result;
 use oauth2::basic::BasicClient;
 use oauth2::{
-    AccessToken, AuthType, ClientId, ClientSecret, HttpRequest, HttpResponse, IntrospectionUrl, RevocationUrl,
+    AccessToken, AuthType, ClientId, ClientSecret, HttpRequest, HttpResponse, IntrospectionUrl, RevocationUrl, Scope,
     StandardRevocableToken, TokenIntrospectionResponse as _, TokenResponse as _, TokenUrl,
 };
 
@@ -43,6 +43,19 @@ pub(crate) async fn token(of: &Registered, method: AuthType) -> Result<String> {
     let client = client(of)?.set_auth_type(method).set_token_uri(TokenUrl::new(of.field("token_endpoint")?)?);
     let http = Http::new(of)?;
     let token = client.exchange_client_credentials().request_async(&|request| http.call(request)).await?;
+    Ok(token.access_token().secret().clone())
+}
+
+/// A token for these APIs (`resource` of RFC 8707); where none is named, for the first of the registration's `apis`.
+pub(crate) async fn token_for(of: &Registered, resources: &[&str], scope: Option<&str>) -> Result<String> {
+    let client = client(of)?.set_token_uri(TokenUrl::new(of.field("token_endpoint")?)?);
+    let mut request = client.exchange_client_credentials();
+    for resource in resources {
+        request = request.add_extra_param("resource", *resource);
+    }
+    request = request.add_scopes(scope.map(|scope| Scope::new(scope.to_owned())));
+    let http = Http::new(of)?;
+    let token = request.request_async(&|request| http.call(request)).await?;
     Ok(token.access_token().secret().clone())
 }
 

@@ -20,8 +20,19 @@ pub(crate) const NAMESPACE: &str = "shop";
 pub(crate) const AUDIENCE: &str = "https://orders.example";
 /// What the API wants.
 pub(crate) const SCOPE: &str = "orders:read";
+/// The API of most programs.
+pub(crate) const ORDERS: Wanted = Wanted { audience: AUDIENCE, scope: SCOPE };
+/// What the registrations need besides the default policy.
+const POLICY: &str = include_str!("registrations/policy.yaml");
 /// Longer than anything here takes on a busy machine.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
+
+/// What an API wants of a token: its own audience, and a scope.
+#[derive(Clone, Copy)]
+pub(crate) struct Wanted {
+    pub(crate) audience: &'static str,
+    pub(crate) scope: &'static str,
+}
 
 /// A running operator.
 pub(crate) struct Stage<'a> {
@@ -49,6 +60,7 @@ impl<'a> Stage<'a> {
         let mut namespace = Namespace::default();
         namespace.metadata.name = Some(NAMESPACE.to_owned());
         Api::<Namespace>::all(client.clone()).create(&PostParams::default(), &namespace).await?;
+        plane.kubectl_apply(POLICY).await?;
         let directory = plane.directory().join("conformance");
         std::fs::DirBuilder::new().mode(0o700).create(&directory)?;
         Ok(Self { plane, client, issuer: operator.issuer(), directory, _running: running })
