@@ -20,7 +20,7 @@ use super::live::LiveReader;
 use super::metrics::{Endpoint, Metrics, Outcome};
 use super::queue::{Depths, Queue};
 use super::refusal::Refusal;
-use super::request::{Received, discard, receive};
+use super::request::{Bodies, Received, discard, receive};
 use super::revocation::revoke;
 use super::token_endpoint::issue;
 use super::verified::Verified;
@@ -48,7 +48,7 @@ pub struct Service {
     pub(super) failures: Failures,
     pub(super) cluster_keys: Arc<ClusterKeys>,
     pub(super) clock: Arc<dyn Clock>,
-    pub(super) body_within: Duration,
+    pub(super) bodies: Bodies,
     pub(super) metrics: Metrics,
     pub(super) queue: Queue,
     configured: Issuer,
@@ -94,7 +94,7 @@ impl Service {
             failures,
             cluster_keys,
             clock,
-            body_within,
+            bodies: Bodies::new(body_within),
             metrics,
         }
     }
@@ -136,10 +136,10 @@ impl Service {
         let result = async {
             // First: who is sent away has to cost as little as possible.
             if let Err(refusal) = self.queue.turn().await {
-                discard(self.body_within, body).await;
+                discard(self, parts, body).await;
                 return Err(refusal);
             }
-            let received = receive(self, issuer, parts, body).await?;
+            let received = receive(self, (issuer, endpoint), parts, body).await?;
             respond(self, &received).await
         };
         match result.await {
