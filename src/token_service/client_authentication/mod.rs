@@ -81,7 +81,8 @@ struct Proved {
 }
 
 /// Checks what the client presents; before it is refused, its entry is read live. What fails counts against the client
-/// that it named and the address that it came from.
+/// that it named and the address that it came from. Where that read could not be made, nobody knows whether it fails: then
+/// the answer is to ask again, and nothing counts against the client.
 pub(super) async fn authenticate(
     service: &Service,
     received: &Received<'_>,
@@ -99,6 +100,7 @@ pub(super) async fn authenticate(
             credit.inspect(|credit| credit.earn());
             return result;
         }
+        Err(Refusal::NotFoundOut) => service.failures.record_unknown(address, now),
         Err(refusal) if refusal.is_authentication_failure() => service.failures.record(&client_id, address, now),
         Err(refusal @ Refusal::TooManyFailures) => Err(*refusal),
         Err(_) => return result,
@@ -132,8 +134,8 @@ impl Attempt<'_> {
         } else {
             service.failures.permit_live_read(client_id, address, now)?;
             // What few requests wait for takes no room in all others.
-            Box::pin(service.live.read(server, client_id, || checked().is_ok())).await;
-            checked()?
+            let found = Box::pin(service.live.read((server, client_id), address, || checked().is_ok())).await;
+            checked().map_err(|refusal| if found.is_certain() { refusal } else { Refusal::NotFoundOut })?
         };
         // Last: an assertion that was refused has not been used.
         if let Claim::Assertion(assertion) = &claim {
