@@ -27,7 +27,7 @@ async fn the_api_server_accepts_what_the_rules_allow_and_nothing_else_and_names_
         expect_refusal(&mut wrong, case, create(&registrations, "rules", spec).await, said);
     }
     let long_name = create(&registrations, &"a".repeat(64), "{}").await;
-    expect_refusal(&mut wrong, "a long metadata.name", long_name, &["metadata.name: use at most 63 characters"]);
+    expect_refusal(&mut wrong, "a long metadata.name", long_name, &["metadata.name must have at most 63 characters: shorten it"]);
     if let Err(message) = create(&registrations, &"a".repeat(63), "{credentials: [{name: a, accessToken: {}}]}").await {
         wrong.push(format!("a metadata.name of 63 characters: should be accepted, but: {message}"));
     }
@@ -90,6 +90,33 @@ async fn kubectl_refuses_a_field_that_the_kind_does_not_have_and_names_it() {
 }
 
 #[tokio::test]
+async fn kubectl_refuses_every_field_and_value_under_its_old_name() {
+    use schema::{governors, renamed};
+    registrations().await;
+    let control_plane = harness::shared().await;
+    let apply = async |kind: &str, spec: &str| {
+        let object = governors::object(kind, "renamed", spec).to_string();
+        control_plane.kubectl_apply(&object).await.map(drop).map_err(|error| format!("{error:#}"))
+    };
+    let mut wrong = Vec::new();
+    for (kind, spec, field, _) in renamed::FIELDS {
+        let case = format!("{kind} {field}");
+        expect_refusal(&mut wrong, &case, apply(kind, spec).await, &[&format!("unknown field \"{field}\"")]);
+    }
+    for (kind, spec, field, new) in renamed::VALUES {
+        let said = [&*format!("{field}: Unsupported value"), &format!("\"{new}\"")];
+        expect_refusal(&mut wrong, spec, apply(kind, spec).await, &said);
+    }
+    for (status, field, _) in renamed::STATUS {
+        let object = format!("{{metadata: {{name: a}}, spec: {{displayName: Shop}}, status: {status}}}");
+        let answer = control_plane.kubectl_apply(&schema::registration(&object).to_string()).await;
+        let answer = answer.map(drop).map_err(|error| format!("{error:#}"));
+        expect_refusal(&mut wrong, field, answer, &[&format!("unknown field \"{field}\"")]);
+    }
+    assert!(wrong.is_empty(), "{} cases:\n{}", wrong.len(), wrong.join("\n"));
+}
+
+#[tokio::test]
 async fn what_is_fixed_stays_fixed_and_the_rest_may_be_edited() {
     let registrations = registrations().await;
     let mut wrong = Vec::new();
@@ -113,7 +140,7 @@ async fn a_stored_registration_has_no_defaults_and_a_status_that_says_not_observ
     assert_eq!(stored.data["status"], json!({"observedGeneration": -1}));
 
     // What is null is dropped rather than stored.
-    let nulls = "{scopes: null, customerScope: null, credentials: null, deletionPolicy: null}";
+    let nulls = "{scopes: null, apis: null, clientType: null, customerScope: null, credentials: null, deletionPolicy: null}";
     let stored = registrations.create(&PostParams::default(), &object("nulls", nulls)).await.unwrap();
     assert_eq!(stored.data["spec"], json!({"displayName": "Shop"}));
     let read: AppRegistration = stored.try_parse().unwrap();
@@ -121,12 +148,12 @@ async fn a_stored_registration_has_no_defaults_and_a_status_that_says_not_observ
 }
 
 #[tokio::test]
-async fn kubectl_shows_readiness_client_id_and_next_change_and_selects_by_client_id() {
+async fn kubectl_shows_readiness_client_id_and_next_rotation_and_selects_by_client_id() {
     let registrations = registrations().await;
     let mut object =
         registrations.create(&PostParams::default(), &object("shown", "{clientID: shop.a}")).await.unwrap();
     object.data["status"] = json!({
-        "observedGeneration": 1, "clientID": "shop.a", "nextTransitionTime": "2027-01-01T00:00:00Z",
+        "observedGeneration": 1, "clientID": "shop.a", "nextRotationTime": "2027-01-01T00:00:00Z",
         "authorizationServer": {"name": "default", "issuer": "https://i.example", "tokenEndpoint": "https://i.example/token"},
         "conditions": [
             {"type": "Ready", "status": "True", "reason": "Issued", "message": "ok", "lastTransitionTime": "2026-11-22T07:00:00Z"},
@@ -140,7 +167,7 @@ async fn kubectl_shows_readiness_client_id_and_next_change_and_selects_by_client
     let wide = ["get", "appreg", "-n", &namespace, "-o", "wide", "--field-selector", "spec.clientID=shop.a"];
     let table = control_plane.kubectl(&wide).await.unwrap().ok().unwrap();
     let cells = table.lines().map(|line| line.split_whitespace().collect::<Vec<_>>().join(" ")).collect::<Vec<_>>();
-    assert_eq!(cells[0], "NAME READY CLIENT ID APPROVED NEXT AGE PROBLEM SERVER MESSAGE");
+    assert_eq!(cells[0], "NAME READY CLIENT ID APPROVED NEXT ROTATION AGE PROBLEM SERVER MESSAGE");
     let [age] = cells[1].split(' ').filter(|cell| cell.ends_with('s')).collect::<Vec<_>>()[..] else {
         panic!("{table}")
     };

@@ -224,7 +224,7 @@ fn check_signing_key(algorithm: Algorithm) {
     let claims = Claims {
         issuer: "https://auth.example",
         client_id: "shop.storefront",
-        audiences: &["https://api.example".to_owned()],
+        audiences: &["https://api.example"],
         scope: "orders:read",
         issued_at: at(NOW),
         expires_at: at("2026-11-22T08:00:00Z"),

@@ -2,22 +2,24 @@
 //! fails or vanishes takes anything away.
 
 use appreg::api::AppRegistration;
+use appreg::api::names::LEDGER_SECRET_TYPE;
 use jiff::SignedDuration;
+use k8s_openapi::api::core::v1::Secret;
 use serde_json::{Value, json};
 
 use crate::fake_api::{FakeApi, Fault, Nth};
 use crate::reconcile::{Running, Stage, web};
 
 /// Nothing but objects allows anything.
-const FAIL_CLOSED: &str = "{authorizationServer: {issuer: \"https://auth.example\"}, policy: {enabled: false}}";
+pub(crate) const FAIL_CLOSED: &str = "{authorizationServer: {issuer: \"https://auth.example\"}, policy: {enabled: false}}";
 
-fn namespace(stage: &Stage, name: &str, labels: &Value) {
+pub(crate) fn namespace(stage: &Stage, name: &str, labels: &Value) {
     stage.server.person_applies(&json!({
         "apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": labels},
     }));
 }
 
-fn policy(stage: &Stage, name: &str, more: &Value) {
+pub(crate) fn policy(stage: &Stage, name: &str, more: &Value) {
     let mut spec = json!({"namespaceSelector": {"matchLabels": {"team": "shop"}}});
     spec.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
     stage.server.person_applies(&json!({
@@ -26,9 +28,18 @@ fn policy(stage: &Stage, name: &str, more: &Value) {
 }
 
 fn approve(stage: &Stage, name: &str, scopes: &[&str]) {
+    approve_uid(stage, name, None, scopes);
+}
+
+/// The same for one object of that name alone.
+fn approve_uid(stage: &Stage, name: &str, uid: Option<&str>, scopes: &[&str]) {
+    let mut reference = json!({"namespace": "shop", "name": "storefront"});
+    if let Some(uid) = uid {
+        reference["uid"] = json!(uid);
+    }
     stage.server.person_applies(&json!({
         "apiVersion": "appreg.dev/v1alpha1", "kind": "RegistrationApproval", "metadata": {"name": name},
-        "spec": {"registration": {"namespace": "shop", "name": "storefront"}, "scopes": scopes},
+        "spec": {"registrationRef": reference, "scopes": scopes},
     }));
 }
 
@@ -55,7 +66,7 @@ fn pair(scope: &str, by: &str) -> (String, String) {
     (scope.to_owned(), by.to_owned())
 }
 
-async fn until_reason(stage: &Stage, name: &str, type_: &str, reason: &str) -> String {
+pub(crate) async fn until_reason(stage: &Stage, name: &str, type_: &str, reason: &str) -> String {
     let seen = |server: &FakeApi| condition(server, name, type_).filter(|(_, seen, _)| seen == reason);
     stage.until(&format!("{name}: {type_} for {reason}"), |server| seen(server).is_some()).await;
     seen(&stage.server).unwrap().2
@@ -85,7 +96,7 @@ async fn without_a_policy_nothing_is_minted_and_one_that_comes_is_enough() {
     let _controller = stage.controller_with(FAIL_CLOSED).await;
     apply(&stage, "storefront", &["read"]);
     let message = until_reason(&stage, "storefront", "Stalled", "NoPolicy").await;
-    assert!(message.starts_with("no RegistrationPolicy selects the namespace shop: "), "{message}");
+    assert!(message.starts_with("No RegistrationPolicy selects the namespace shop: "), "{message}");
     assert!(stage.server.object::<Value>("secrets", "shop", "storefront").is_none());
     policy(&stage, "shop", &json!({"scopes": ["read"]}));
     stage.until_ready("storefront").await;
@@ -105,7 +116,7 @@ async fn a_label_that_a_namespace_gets_is_noticed_and_one_that_it_loses_takes_no
     namespace(&stage, "shop", &json!({}));
     let message = until_reason(&stage, "storefront", "Approved", "PolicyDenied").await;
     assert!(
-        message.starts_with("spec.scopes read is kept though nothing allows it any more, by policy/shop"),
+        message.starts_with("Field spec.scopes: read was granted by policy/shop, and no policy allows it any more"),
         "{message}"
     );
     assert_eq!(granted(&stage), [pair("read", "policy/shop")]);
@@ -131,6 +142,43 @@ async fn an_approval_ends_what_it_granted_once_a_live_read_has_shown_that_it_is_
         .map(|request| request.replace("CLIENT", &stage.entry().name()))
     );
     assert_eq!(stage.quiet().await, Vec::<String>::new());
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_approval_with_a_uid_is_for_that_object_alone_and_not_for_one_of_the_same_name_later() {
+    let stage = Stage::new();
+    namespace(&stage, "shop", &json!({"team": "shop"}));
+    policy(&stage, "shop", &json!({"scopes": ["*"], "approvalRequired": {"scopes": ["admin", "audit"]}}));
+    let _controller = stage.controller_with(FAIL_CLOSED).await;
+    apply(&stage, "storefront", &["admin", "audit", "read"]);
+    let uid = || {
+        let registration: AppRegistration = stage.server.object("appregistrations", "shop", "storefront").unwrap();
+        registration.metadata.uid.unwrap()
+    };
+    let first = uid();
+    approve_uid(&stage, "other", Some("7f0c2d4e-1b5a-4c3d-8e9f-0a1b2c3d4e5f"), &["admin"]);
+    approve_uid(&stage, "this", Some(&first), &["audit"]);
+    let expected = [pair("audit", "approval/this"), pair("read", "policy/shop")];
+    stage.until("its own approval counts", |_| has_entry(&stage) && granted(&stage) == expected).await;
+    until_reason(&stage, "storefront", "Approved", "ApprovalRequired").await;
+    stage.quiet().await;
+    assert_eq!(granted(&stage), expected, "the approval of another object never does");
+
+    assert!(stage.server.person_deletes("appregistrations", "shop", "storefront"));
+    stage.clock.advance(SignedDuration::from_secs(60));
+    stage.until("the client is gone", |_| !has_entry(&stage)).await;
+    apply(&stage, "storefront", &["admin", "audit", "read"]);
+    assert_ne!(uid(), first);
+    stage.until("it is another client", |_| has_entry(&stage)).await;
+    until_reason(&stage, "storefront", "Approved", "ApprovalRequired").await;
+    assert_eq!(granted(&stage), [pair("read", "policy/shop")], "created under the same name");
+    approve(&stage, "any", &["audit"]);
+    stage.until("an approval without a uid counts", |_| granted(&stage)[0] == pair("audit", "approval/any")).await;
+}
+
+fn has_entry(stage: &Stage) -> bool {
+    let secrets: Vec<Secret> = stage.server.objects("secrets");
+    secrets.iter().any(|secret| secret.type_.as_deref() == Some(LEDGER_SECRET_TYPE))
 }
 
 /// The reports on policies of some minutes, in which both clocks go on.
@@ -219,7 +267,7 @@ async fn a_controller_that_never_saw_policies_or_approvals_goes_on_and_takes_not
     stage.until("revision 2", |_| stage.held_revision() == Some(2)).await;
     apply(&stage, "another", &[]);
     let message = until_reason(&stage, "another", "Stalled", "NoPolicy").await;
-    assert_eq!(message, "nothing new is granted: RegistrationPolicies could not be listed yet");
+    assert_eq!(message, "Nothing new is granted for now: RegistrationPolicies could not be listed yet");
 }
 
 #[tokio::test(start_paused = true)]
@@ -297,7 +345,7 @@ async fn a_limit_lets_the_older_registrations_in_and_room_that_is_made_is_given_
     apply(&stage, "second", &[]);
     let message = until_reason(&stage, "second", "Reconciling", "QuotaExceeded").await;
     assert!(
-        message.starts_with("policy/shop allows 1 registrations in the namespace shop, and 1 came before"),
+        message.starts_with("The namespace shop has no room: policy/shop allows 1 registrations"),
         "{message}"
     );
     assert!(stage.server.person_deletes("appregistrations", "shop", "first"));

@@ -5,7 +5,9 @@
 #[path = "../schema/mod.rs"]
 mod schema;
 
+mod apis;
 mod authorization_servers;
+mod before_apis;
 mod certificates;
 mod chart;
 mod crd;
@@ -15,7 +17,9 @@ mod fake_api;
 mod fuzz_corpus;
 mod governance;
 mod lint;
+mod public_client;
 mod reconcile;
+mod secret_template;
 mod signing_keys;
 mod tidy;
 mod token_service;

@@ -92,11 +92,16 @@ impl Stage {
     }
 
     pub(crate) fn apply(&self, name: &str, credentials: &Value) {
+        self.apply_spec(name, &json!({"credentials": credentials}));
+    }
+
+    /// Applies a registration with this spec and its name as its display name.
+    pub(crate) fn apply_spec(&self, name: &str, spec: &Value) {
+        let mut all = json!({"displayName": name});
+        all.as_object_mut().unwrap().extend(spec.as_object().unwrap().clone());
         self.server.person_applies(&json!({
             "apiVersion": "appreg.dev/v1alpha1", "kind": "AppRegistration",
-            "metadata": {"namespace": "shop", "name": name},
-            "spec": {"displayName": name, "credentials": credentials},
-            "status": {"observedGeneration": -1},
+            "metadata": {"namespace": "shop", "name": name}, "spec": all, "status": {"observedGeneration": -1},
         }));
     }
 
@@ -136,6 +141,12 @@ impl Stage {
 
     pub(crate) fn secret(&self, name: &str) -> Secret {
         self.server.object("secrets", "shop", name).unwrap_or_else(|| panic!("no Secret {name}"))
+    }
+
+    /// The fields of a Secret, as texts.
+    pub(crate) fn fields(&self, secret: &str) -> BTreeMap<String, String> {
+        let data = self.secret(secret).data.unwrap_or_default();
+        data.into_iter().map(|(name, bytes)| (name, String::from_utf8(bytes.0).unwrap())).collect()
     }
 
     pub(crate) fn entry(&self) -> Entry {

@@ -47,7 +47,7 @@ fn fresh_token(stage: &Stage) -> String {
     let claims = Claims {
         issuer: "https://auth.example",
         client_id: "shop.storefront",
-        audiences: &["https://api.example".to_owned()],
+        audiences: &["https://api.example"],
         scope: "",
         issued_at: now,
         expires_at: now + SignedDuration::from_hours(24),

@@ -5,6 +5,9 @@
 
 pub(crate) mod governors;
 mod registrations;
+pub(crate) mod renamed;
+
+use std::collections::BTreeMap;
 
 use serde_json::{Value, json};
 
@@ -22,9 +25,14 @@ pub(crate) fn registration(object: &str) -> Value {
 pub(crate) fn spec(yaml: &str) -> Value {
     let texts = (0..70).map(|n| format!("https://shop.example/{n}")).collect::<Vec<_>>();
     let entries = (0..17).map(|n| json!({"name": n.to_string(), "clientSecret": {}})).collect::<Vec<_>>();
+    let apis = (0..17).map(|n| json!({"audience": n.to_string()})).collect::<Vec<_>>();
+    let fields = (0..17).map(|n| (n.to_string(), "client_id")).collect::<BTreeMap<_, _>>();
     let yaml = yaml
         .replace("MANY_ENTRIES", &json!(entries).to_string())
+        .replace("MANY_APIS", &json!(apis).to_string())
+        .replace("MANY_FIELDS", &json!(fields).to_string())
         .replace("MANY", &json!(texts).to_string())
+        .replace("CHARACTERS_253", &"x".repeat(253))
         .replace("CHARACTERS_64", &"x".repeat(64))
         .replace("LONGEST", &"x".repeat(13_000))
         .replace("LONG", &"x".repeat(5000));

@@ -16,19 +16,23 @@ initiateLoginURI: https://shop.example/login?from=console
 policyURI: https://shop.example/privacy#data
 tosURI: https://shop.example/terms
 contacts: [shop-team@example.com]
+clientType: Confidential
 redirectURIs: [https://shop.example/callback, "http://localhost:8000"]
-resourceAudiences: [https://shop.example]
+servedAudiences: [https://shop.example]
 postLogoutRedirectURIs: ["http://127.0.0.1:8000/bye", "http://[::1]:8000/bye"]
 grantTypes: [client_credentials, authorization_code, refresh_token]
 tokenEndpointAuthMethod: client_secret_basic
-scopes: [orders:read, orders:write]
-audiences: [https://api.shop.example]
+scopes: [profile]
+apis:
+- {audience: https://api.shop.example, scopes: [orders:read, orders:write]}
+- {audience: invoices}
 customerScope: {type: Groups, groups: [emea-retail]}
 authorizationServerRef: {name: default}
 deletionPolicy: Orphan
 secretTemplate:
   labels: {app.kubernetes.io/name: shop, team.example/owner: web}
   annotations: {reloader.example.com/match: "true", note: "any text, also with spaces"}
+  fields: {client-secret: client_secret, CLIENT_ID: client_id, .hidden: issuer_ca.crt, cert.pem: tls.crt}
 rotateMintedBefore: "2026-11-22T07:00:00Z"
 revokeMintedBefore: "2026-11-22T08:00:00.5+01:00"
 credentials:
@@ -36,9 +40,9 @@ credentials:
 - name: mtls
   effectiveDuration: 90d
   secretName: storefront-mtls
-  certificate: {keyType: ECDSAP256, dnsNames: [storefront.shop.svc, "*.storefront.shop.svc"]}
+  certificate: {privateKey: {algorithm: ECDSA, size: 256}, dnsNames: [storefront.shop.svc, "*.storefront.shop.svc"]}
 - {name: partner, publicKey: {pem: "-----BEGIN CERTIFICATE-----\nMIIB\n-----END CERTIFICATE-----\n"}}
-- {name: api, effectiveDuration: 1h, accessToken: {scopes: [orders:read]}}
+- {name: api, effectiveDuration: 1h, accessToken: {audience: https://api.shop.example, scopes: [orders:read]}}
 - {name: workload, serviceAccount: {name: storefront}}
 "#,
     ),
@@ -59,12 +63,25 @@ credentials:
         "{tokenEndpointAuthMethod: tls_client_auth, credentials: [{name: a, certificate: {}}]}",
     ),
     ("a client secret in the body", "{tokenEndpointAuthMethod: client_secret_post}"),
-    ("audiences to serve", "{resourceAudiences: [https://api.shop.example, orders]}"),
+    ("audiences to serve", "{servedAudiences: [https://api.shop.example, orders]}"),
     (
         "a public client with a code",
-        "{credentials: [], redirectURIs: [https://shop.example/cb], grantTypes: [authorization_code]}",
+        "{clientType: Public, redirectURIs: [https://shop.example/cb], grantTypes: [authorization_code, refresh_token]}",
     ),
-    ("a public client", "{credentials: [], redirectURIs: [https://shop.example/cb], tokenEndpointAuthMethod: none}"),
+    ("a public client", "{clientType: Public, redirectURIs: [https://shop.example/cb], tokenEndpointAuthMethod: none}"),
+    ("a confidential client that says so", "{clientType: Confidential, credentials: [{name: a, clientSecret: {}}]}"),
+    ("every size of a private key", EVERY_PRIVATE_KEY),
+    (
+        "the same scope at two APIs and at the server",
+        "{scopes: [read], apis: [{audience: a, scopes: [read]}, {audience: b, scopes: [read]}]}",
+    ),
+    ("an audience with an asterisk, which is no glob here", "{apis: [{audience: 'https://*.example'}]}"),
+    ("a token for the server's default audience", "{credentials: [{name: t, accessToken: {audience: a, scopes: [b]}}]}"),
+    (
+        "sixteen further fields, and one source twice",
+        "{secretTemplate: {fields: {A: client_id, B: client_id, C: client_secret, D: previous_client_secret, E: tls.crt, F: tls.key, G: ca.crt, H: access_token, I: token_type, J: expires_at, K: scope, L: issuer, M: token_endpoint, N: jwks_uri, O: token_endpoint_auth_method, P: issuer_ca.crt}}}",
+    ),
+    ("a further field that differs from ours in case alone", "{secretTemplate: {fields: {Client_ID: client_id}}}"),
     (
         "the longest durations",
         "{credentials: [{name: a, effectiveDuration: 1096d, renewBefore: 1095d, clientSecret: {}}, {name: t, effectiveDuration: 24h, accessToken: {}}]}",
@@ -89,10 +106,30 @@ credentials:
     ("a port beyond all ports", "{clientURI: 'https://shop.example:99999/'}"),
     ("http on a loopback address of IPv6", "{redirectURIs: ['http://[::1]/cb']}"),
     ("the last second of a day", "{rotateMintedBefore: '2026-12-31T23:59:59.999999999-23:59'}"),
+    ("a time that means never", "{rotateMintedBefore: '9999-12-31T23:59:59Z', revokeMintedBefore: '9999-12-31T23:59:59-23:59'}"),
+    (
+        "times with offsets of no zone",
+        "{rotateMintedBefore: '2026-12-31T00:00:00+26:00', revokeMintedBefore: '2026-12-31T00:00:00-99:99'}",
+    ),
     ("all customers", "{customerScope: {type: All}}"),
     ("a client ID of one character", "{clientID: a}"),
     ("sixteen credentials", SIXTEEN_CREDENTIALS),
 ];
+
+const EVERY_PRIVATE_KEY: &str = "
+credentials:
+- {name: default, secretName: a, certificate: {}}
+- {name: empty, secretName: b, certificate: {privateKey: {}}}
+- {name: size, secretName: c, certificate: {privateKey: {size: 384}}}
+- {name: ecdsa, secretName: d, certificate: {privateKey: {algorithm: ECDSA}}}
+- {name: p256, secretName: e, certificate: {privateKey: {algorithm: ECDSA, size: 256}}}
+- {name: p384, secretName: f, certificate: {privateKey: {algorithm: ECDSA, size: 384}}}
+- {name: rsa, secretName: g, certificate: {privateKey: {algorithm: RSA}}}
+- {name: rsa2048, secretName: h, certificate: {privateKey: {algorithm: RSA, size: 2048}}}
+- {name: rsa3072, secretName: i, certificate: {privateKey: {algorithm: RSA, size: 3072}}}
+- {name: rsa4096, secretName: j, certificate: {privateKey: {algorithm: RSA, size: 4096}}}
+- {name: ed25519, secretName: k, certificate: {privateKey: {algorithm: Ed25519}}}
+";
 
 const SIXTEEN_CREDENTIALS: &str = "
 credentials:
@@ -129,50 +166,50 @@ pub(crate) const REFUSED: &[(&str, &str, &[&str])] = &[
     (
         "a client ID like a UUID",
         "{clientID: 7f0c2d4e-1b5a-4c3d-8e9f-0a1b2c3d4e5f}",
-        &["spec.clientID", "choose an ID that is not shaped like a UUID"],
+        &["spec.clientID", "clientID must not be shaped like a UUID", "choose another one"],
     ),
     // URIs
-    ("a URI without a scheme", "{clientURI: shop.example}", &["spec.clientURI", "write an absolute URI"]),
+    ("a URI without a scheme", "{clientURI: shop.example}", &["spec.clientURI", "must be an absolute URI"]),
     ("a URI without a host", "{logoURI: 'https:///logo.png'}", &["spec.logoURI", "with a host"]),
     (
         "a URI with a user name",
         "{tosURI: 'https://shop.example@evil.example/'}",
         &["spec.tosURI", "without a user name"],
     ),
-    ("a URI with a space", "{policyURI: 'https://shop.example/a b'}", &["spec.policyURI", "write an absolute URI"]),
-    ("a URI beyond ASCII", "{clientURI: 'https://schön.example/'}", &["spec.clientURI", "write an absolute URI"]),
+    ("a URI with a space", "{policyURI: 'https://shop.example/a b'}", &["spec.policyURI", "must be an absolute URI"]),
+    ("a URI beyond ASCII", "{clientURI: 'https://schön.example/'}", &["spec.clientURI", "must be an absolute URI"]),
     (
         "a URI with http",
         "{initiateLoginURI: 'http://shop.example/login'}",
-        &["spec.initiateLoginURI", "use https, or http on localhost"],
+        &["spec.initiateLoginURI", "must be an https URI, or an http URI on localhost"],
     ),
     (
         "a URI with half an escape",
         "{clientURI: 'https://shop.example/%4'}",
-        &["spec.clientURI", "write an absolute URI"],
+        &["spec.clientURI", "must be an absolute URI"],
     ),
-    ("a host with an escape", "{clientURI: 'https://%73hop.example/'}", &["spec.clientURI", "write an absolute URI"]),
-    ("a port that is none", "{clientURI: 'https://shop.example:web/'}", &["spec.clientURI", "write an absolute URI"]),
-    ("a host of two ports", "{clientURI: 'https://shop.example:1:2/'}", &["spec.clientURI", "write an absolute URI"]),
-    ("half an address", "{clientURI: 'https://[::1/'}", &["spec.clientURI", "write an absolute URI"]),
-    ("loopback in capitals", "{clientURI: 'http://LOCALHOST/'}", &["spec.clientURI", "use https"]),
-    ("an abbreviated loopback address", "{clientURI: 'http://127.1/'}", &["spec.clientURI", "use https"]),
-    ("a URI with javascript", "{logoURI: 'javascript:alert(1)'}", &["spec.logoURI", "write an absolute URI"]),
-    ("a URI with ftp", "{clientURI: 'ftp://localhost/'}", &["spec.clientURI", "use https"]),
+    ("a host with an escape", "{clientURI: 'https://%73hop.example/'}", &["spec.clientURI", "must be an absolute URI"]),
+    ("a port that is none", "{clientURI: 'https://shop.example:web/'}", &["spec.clientURI", "must be an absolute URI"]),
+    ("a host of two ports", "{clientURI: 'https://shop.example:1:2/'}", &["spec.clientURI", "must be an absolute URI"]),
+    ("half an address", "{clientURI: 'https://[::1/'}", &["spec.clientURI", "must be an absolute URI"]),
+    ("loopback in capitals", "{clientURI: 'http://LOCALHOST/'}", &["spec.clientURI", "must be an https URI"]),
+    ("an abbreviated loopback address", "{clientURI: 'http://127.1/'}", &["spec.clientURI", "must be an https URI"]),
+    ("a URI with javascript", "{logoURI: 'javascript:alert(1)'}", &["spec.logoURI", "must be an absolute URI"]),
+    ("a URI with ftp", "{clientURI: 'ftp://localhost/'}", &["spec.clientURI", "must be an https URI"]),
     (
         "a redirect URI with http off loopback",
         "{redirectURIs: [https://shop.example/cb, 'http://localhost.evil.example/cb']}",
-        &["spec.redirectURIs[1]", "use https, or http on localhost, 127.0.0.1 or [::1]"],
+        &["spec.redirectURIs[1]", "must be an https URI, or an http URI on localhost, 127.0.0.1 or [::1]: change its scheme or its host"],
     ),
     (
         "a redirect URI with a fragment",
         "{redirectURIs: ['https://shop.example/#cb']}",
-        &["spec.redirectURIs[0]", "remove the fragment"],
+        &["spec.redirectURIs[0]", "must have no fragment", "remove it"],
     ),
     (
         "a logout URI with a fragment",
         "{postLogoutRedirectURIs: ['https://shop.example/#']}",
-        &["spec.postLogoutRedirectURIs[0]", "remove the fragment"],
+        &["spec.postLogoutRedirectURIs[0]", "must have no fragment", "remove it"],
     ),
     (
         "a redirect URI twice",
@@ -191,12 +228,12 @@ pub(crate) const REFUSED: &[(&str, &str, &[&str])] = &[
     (
         "a refresh token without a code",
         "{grantTypes: [client_credentials, refresh_token]}",
-        &["spec.grantTypes", "refresh_token needs authorization_code: add it"],
+        &["spec.grantTypes", "grantTypes must have authorization_code where it has refresh_token: add it"],
     ),
     (
         "a code without redirect URIs",
         "{grantTypes: [authorization_code]}",
-        &["spec.grantTypes", "authorization_code needs redirectURIs: add one"],
+        &["spec.grantTypes", "redirectURIs must have an item where grantTypes has authorization_code: add one"],
     ),
     (
         "an unknown method",
@@ -206,22 +243,62 @@ pub(crate) const REFUSED: &[(&str, &str, &[&str])] = &[
     (
         "the method none with credentials",
         "{tokenEndpointAuthMethod: none, credentials: [{name: a, clientSecret: {}}]}",
-        &["spec.tokenEndpointAuthMethod", "none is for public clients: set credentials: []"],
+        &["spec.tokenEndpointAuthMethod", NOT_NONE],
     ),
     (
         "the method none with omitted credentials",
         "{tokenEndpointAuthMethod: none}",
-        &["spec.tokenEndpointAuthMethod", "none is for public clients: set credentials: []"],
+        &["spec.tokenEndpointAuthMethod", NOT_NONE],
+    ),
+    (
+        "the method none of a client that says it is confidential",
+        "{clientType: Confidential, tokenEndpointAuthMethod: none, redirectURIs: [https://a.example/]}",
+        &["spec.tokenEndpointAuthMethod", NOT_NONE],
     ),
     (
         "another method for a public client",
-        "{tokenEndpointAuthMethod: client_secret_basic, credentials: [], redirectURIs: [https://a.example/]}",
-        &["spec.tokenEndpointAuthMethod", "a public client (credentials: []) has the method none"],
+        "{clientType: Public, tokenEndpointAuthMethod: client_secret_basic, redirectURIs: [https://a.example/]}",
+        &[
+            "spec.tokenEndpointAuthMethod",
+            "tokenEndpointAuthMethod must be none for clientType Public: set it, leave it out, or set clientType: Confidential",
+        ],
     ),
     (
         "a public client without redirect URIs",
-        "{credentials: []}",
-        &["spec.redirectURIs", "add redirectURIs, or add credentials"],
+        "{clientType: Public}",
+        &[
+            "spec.redirectURIs",
+            "redirectURIs must have an item for clientType Public: add one, or set clientType: Confidential",
+        ],
+    ),
+    (
+        "a public client with an empty list of redirect URIs",
+        "{clientType: Public, redirectURIs: []}",
+        &["spec.redirectURIs", "redirectURIs must have an item for clientType Public"],
+    ),
+    (
+        "a public client with credentials",
+        "{clientType: Public, redirectURIs: [https://a.example/], credentials: [{name: a, clientSecret: {}}]}",
+        &[
+            "spec.credentials",
+            "credentials must not be set for clientType Public: remove them, or set clientType: Confidential",
+        ],
+    ),
+    ("no credentials, which once meant a public client", "{credentials: []}", EMPTY_CREDENTIALS),
+    (
+        "no credentials with redirect URIs",
+        "{credentials: [], redirectURIs: [https://a.example/], grantTypes: [authorization_code]}",
+        EMPTY_CREDENTIALS,
+    ),
+    (
+        "no credentials of a public client",
+        "{clientType: Public, credentials: [], redirectURIs: [https://a.example/]}",
+        EMPTY_CREDENTIALS,
+    ),
+    (
+        "an unknown type of client",
+        "{clientType: Trusted}",
+        &["spec.clientType: Unsupported value", "\"Confidential\"", "\"Public\""],
     ),
     // scopes, audiences, customers
     ("a scope with a space", "{scopes: ['orders read']}", &["spec.scopes[0]", "should match"]),
@@ -231,12 +308,27 @@ pub(crate) const REFUSED: &[(&str, &str, &[&str])] = &[
     ("an empty scope", "{scopes: ['']}", &["spec.scopes[0]", "at least 1 char"]),
     ("a scope twice", "{scopes: [a, a]}", &["spec.scopes[1]: Duplicate value"]),
     ("65 scopes", "{scopes: MANY}", &["spec.scopes: Too many", "64"]),
-    ("an audience with a quote", "{audiences: ['\"']}", &["spec.audiences[0]", "should match"]),
-    ("a long audience", "{audiences: [LONG]}", &["spec.audiences[0]: Too long", "256"]),
+    ("a scope with an asterisk", "{scopes: ['orders:*']}", &["spec.scopes[0]", NO_GLOB]),
+    ("the scope *", "{scopes: [a, '*']}", &["spec.scopes[1]", NO_GLOB]),
+    ("an API without an audience", "{apis: [{scopes: [a]}]}", &["spec.apis[0].audience: Required value"]),
+    ("an API that is a text", "{apis: [https://api.example]}", &["spec.apis[0]", "must be of type object"]),
+    ("an empty audience", "{apis: [{audience: ''}]}", &["spec.apis[0].audience", "at least 1 char"]),
+    ("an audience with a quote", "{apis: [{audience: '\"'}]}", &["spec.apis[0].audience", "should match"]),
+    ("a long audience", "{apis: [{audience: LONG}]}", &["spec.apis[0].audience: Too long", "256"]),
+    (
+        "an API twice",
+        "{apis: [{audience: a, scopes: [x]}, {audience: a, scopes: [y]}]}",
+        &["spec.apis[1]: Duplicate value", "\"audience\":\"a\""],
+    ),
+    ("17 APIs", "{apis: MANY_APIS}", &["spec.apis: Too many", "16"]),
+    ("a scope at an API with a space", "{apis: [{audience: a, scopes: ['a b']}]}", &["spec.apis[0].scopes[0]", "should match"]),
+    ("a scope at an API with an asterisk", "{apis: [{audience: a, scopes: ['*']}]}", &["spec.apis[0].scopes[0]", NO_GLOB]),
+    ("a scope at an API twice", "{apis: [{audience: a, scopes: [b, b]}]}", &["spec.apis[0].scopes[1]: Duplicate value"]),
+    ("65 scopes at an API", "{apis: [{audience: a, scopes: MANY}]}", &["spec.apis[0].scopes: Too many", "64"]),
     (
         "customers that are not listed",
         "{customerScope: {type: Customers}}",
-        &["spec.customerScope.customers", "type Customers needs customers"],
+        &["spec.customerScope.customers", "customers must have an item for type Customers: list at least one"],
     ),
     (
         "an empty list of customers",
@@ -251,7 +343,7 @@ pub(crate) const REFUSED: &[(&str, &str, &[&str])] = &[
     (
         "groups that are not listed",
         "{customerScope: {type: Groups, customers: [acme]}}",
-        &["spec.customerScope.groups", "type Groups needs groups", "spec.customerScope.customers"],
+        &["spec.customerScope.groups", "groups must have an item for type Groups", "spec.customerScope.customers"],
     ),
     (
         "groups with another type",
@@ -261,7 +353,17 @@ pub(crate) const REFUSED: &[(&str, &str, &[&str])] = &[
     (
         "a customer named *",
         "{customerScope: {type: Customers, customers: ['*']}}",
-        &["spec.customerScope.customers[0]", "all customers are customerScope.type: All"],
+        &["spec.customerScope.customers[0]", NO_CUSTOMER_GLOB],
+    ),
+    (
+        "a customer with an asterisk",
+        "{customerScope: {type: Customers, customers: [acme, 'globex-*']}}",
+        &["spec.customerScope.customers[1]", NO_CUSTOMER_GLOB],
+    ),
+    (
+        "a group with an asterisk",
+        "{customerScope: {type: Groups, groups: ['emea-*']}}",
+        &["spec.customerScope.groups[0]", NO_CUSTOMER_GLOB],
     ),
     (
         "a group with a backslash",
@@ -275,7 +377,7 @@ pub(crate) const REFUSED: &[(&str, &str, &[&str])] = &[
     (
         "a label of appreg",
         "{secretTemplate: {labels: {appreg.dev/registration-uid: x}}}",
-        &["spec.secretTemplate.labels", "remove names of appreg.dev"],
+        &["spec.secretTemplate.labels", "names must not be of appreg.dev", "remove them"],
     ),
     (
         "a label of Argo CD",
@@ -305,12 +407,12 @@ pub(crate) const REFUSED: &[(&str, &str, &[&str])] = &[
     (
         "the label managed-by",
         "{secretTemplate: {labels: {app.kubernetes.io/managed-by: x}}}",
-        &["spec.secretTemplate.labels", "allowed are app.kubernetes.io/name"],
+        &["spec.secretTemplate.labels", "(app.kubernetes.io/name, part-of, component and version are allowed)"],
     ),
     (
         "the label instance",
         "{secretTemplate: {labels: {app.kubernetes.io/instance: x}}}",
-        &["spec.secretTemplate.labels", "allowed are"],
+        &["spec.secretTemplate.labels", "are allowed"],
     ),
     (
         "an annotation of kubernetes",
@@ -321,7 +423,7 @@ pub(crate) const REFUSED: &[(&str, &str, &[&str])] = &[
     (
         "a label name with a space",
         "{secretTemplate: {labels: {'a b': x}}}",
-        &["spec.secretTemplate.labels", "write names of labels"],
+        &["spec.secretTemplate.labels", "names of labels and annotations must have at most 63 characters"],
     ),
     (
         "a label name of 64 characters",
@@ -338,6 +440,29 @@ pub(crate) const REFUSED: &[(&str, &str, &[&str])] = &[
         "{secretTemplate: {annotations: {a: LONG}}}",
         &["spec.secretTemplate.annotations.a: Too long", "4096"],
     ),
+    (
+        "a further field with the name of one of ours",
+        "{secretTemplate: {fields: {client_id: client_secret}}}",
+        &["spec.secretTemplate.fields", "the field client_id must have another name", "rename it"],
+    ),
+    (
+        "a further field with the name of one of ours beside others",
+        "{secretTemplate: {fields: {A: client_id, issuer_ca.crt: ca.crt, z: scope}}}",
+        &["spec.secretTemplate.fields", "the field issuer_ca.crt must have another name"],
+    ),
+    (
+        "a further field of something that no Secret has",
+        "{secretTemplate: {fields: {PASSWORD: password}}}",
+        &["spec.secretTemplate.fields.PASSWORD: Unsupported value", "\"client_secret\""],
+    ),
+    ("a further field of another further field", "{secretTemplate: {fields: {A: client_id, B: A}}}", &["spec.secretTemplate.fields.B: Unsupported value"]),
+    ("a further field with a space", "{secretTemplate: {fields: {'client id': client_id}}}", FIELD_NAME),
+    ("a further field with a slash", "{secretTemplate: {fields: {a/b: client_id}}}", FIELD_NAME),
+    ("a further field beyond ASCII", "{secretTemplate: {fields: {ä: client_id}}}", FIELD_NAME),
+    ("a further field that is the directory", "{secretTemplate: {fields: {..: client_id}}}", FIELD_NAME),
+    ("a further field without a name", "{secretTemplate: {fields: {'': client_id}}}", FIELD_NAME),
+    ("a further field with a name of 253 characters", "{secretTemplate: {fields: {CHARACTERS_253: client_id}}}", FIELD_NAME),
+    ("17 further fields", "{secretTemplate: {fields: MANY_FIELDS}}", &["spec.secretTemplate.fields: Too many", "16"]),
     // types
     ("a display name that is a number", "{displayName: 1}", &["spec.displayName", "must be of type string"]),
     ("a list that is a text", "{scopes: a}", &["spec.scopes", "must be of type array"]),
@@ -376,13 +501,13 @@ pub(crate) const REFUSED: &[(&str, &str, &[&str])] = &[
         "{credentials: [{name: a}]}",
         &[
             "spec.credentials[0]",
-            "write exactly one of clientSecret, certificate, accessToken, publicKey and serviceAccount",
+            "must have exactly one of clientSecret, certificate, accessToken, publicKey and serviceAccount",
         ],
     ),
     (
         "an entry of two kinds",
         "{credentials: [{name: a, clientSecret: {}, certificate: {}}]}",
-        &["spec.credentials[0]", "write exactly one of"],
+        &["spec.credentials[0]", "must have exactly one of"],
     ),
     (
         "a Secret's name with capitals",
@@ -390,9 +515,54 @@ pub(crate) const REFUSED: &[(&str, &str, &[&str])] = &[
         &["spec.credentials[0].secretName", "should match"],
     ),
     (
-        "an unknown key type",
-        "{credentials: [{name: a, certificate: {keyType: DSA}}]}",
-        &["spec.credentials[0].certificate.keyType: Unsupported value", "\"Ed25519\""],
+        "an unknown algorithm of a private key",
+        "{credentials: [{name: a, certificate: {privateKey: {algorithm: DSA}}}]}",
+        &["spec.credentials[0].certificate.privateKey.algorithm: Unsupported value", "\"Ed25519\""],
+    ),
+    (
+        "an algorithm with its size",
+        "{credentials: [{name: a, certificate: {privateKey: {algorithm: ECDSAP256}}}]}",
+        &["spec.credentials[0].certificate.privateKey.algorithm: Unsupported value", "\"ECDSA\""],
+    ),
+    (
+        "an ECDSA key of a size that is RSA's",
+        "{credentials: [{name: a, certificate: {privateKey: {algorithm: ECDSA, size: 2048}}}]}",
+        &[PRIVATE_KEY_SIZE, "size must be 256 or 384: use one of them for ECDSA, or leave size out"],
+    ),
+    (
+        "a key of a size that is RSA's without an algorithm",
+        "{credentials: [{name: a, certificate: {privateKey: {size: 4096}}}]}",
+        &[PRIVATE_KEY_SIZE, "size must be 256 or 384"],
+    ),
+    (
+        "an ECDSA key on a curve that is not served",
+        "{credentials: [{name: a, certificate: {privateKey: {algorithm: ECDSA, size: 521}}}]}",
+        &[PRIVATE_KEY_SIZE, "size must be 256 or 384"],
+    ),
+    (
+        "a short RSA key",
+        "{credentials: [{name: a, certificate: {privateKey: {algorithm: RSA, size: 1024}}}]}",
+        &[PRIVATE_KEY_SIZE, "size must be 2048, 3072 or 4096: use one of them for RSA, or leave size out"],
+    ),
+    (
+        "an RSA key of a size that is ECDSA's",
+        "{credentials: [{name: a, certificate: {privateKey: {algorithm: RSA, size: 256}}}]}",
+        &[PRIVATE_KEY_SIZE, "size must be 2048, 3072 or 4096"],
+    ),
+    (
+        "an Ed25519 key with a size",
+        "{credentials: [{name: a, certificate: {privateKey: {algorithm: Ed25519, size: 256}}}]}",
+        &[PRIVATE_KEY_SIZE, "size must not be set for Ed25519, which has one size: remove it"],
+    ),
+    (
+        "a huge RSA key",
+        "{credentials: [{name: a, certificate: {privateKey: {algorithm: RSA, size: 8192}}}]}",
+        &[PRIVATE_KEY_SIZE, "should be less than or equal to 4096"],
+    ),
+    (
+        "half a bit",
+        "{credentials: [{name: a, certificate: {privateKey: {size: 256.5}}}]}",
+        &[PRIVATE_KEY_SIZE, "must be of type integer"],
     ),
     (
         "a DNS name with a wildcard inside",
@@ -404,27 +574,42 @@ pub(crate) const REFUSED: &[(&str, &str, &[&str])] = &[
         "{credentials: [{name: a, accessToken: {scopes: ['a b']}}]}",
         &["spec.credentials[0].accessToken.scopes[0]", "should match"],
     ),
+    (
+        "a token scope with an asterisk",
+        "{credentials: [{name: a, accessToken: {scopes: ['orders:*']}}]}",
+        &["spec.credentials[0].accessToken.scopes[0]", NO_GLOB],
+    ),
+    (
+        "a token for a list of audiences",
+        "{credentials: [{name: a, accessToken: {audience: [a]}}]}",
+        &["spec.credentials[0].accessToken.audience", "must be of type string"],
+    ),
+    (
+        "a token for an audience with a space",
+        "{credentials: [{name: a, accessToken: {audience: 'a b'}}]}",
+        &["spec.credentials[0].accessToken.audience", "should match"],
+    ),
     // what is given
     (
         "an audience to serve with a quote",
-        "{resourceAudiences: ['\"']}",
-        &["spec.resourceAudiences[0]", "should match"],
+        "{servedAudiences: ['\"']}",
+        &["spec.servedAudiences[0]", "should match"],
     ),
-    ("17 audiences to serve", "{resourceAudiences: MANY}", &["spec.resourceAudiences: Too many", "16"]),
+    ("17 audiences to serve", "{servedAudiences: MANY}", &["spec.servedAudiences: Too many", "16"]),
     (
         "a public key without a file",
         "{credentials: [{name: a, publicKey: {}}]}",
-        &["spec.credentials[0].publicKey", "write exactly one of pem and der"],
+        &["spec.credentials[0].publicKey", "must have exactly one of pem and der"],
     ),
     (
         "a public key in two forms",
         "{credentials: [{name: a, publicKey: {pem: '-----BEGIN PUBLIC KEY-----', der: 'MAA='}}]}",
-        &["spec.credentials[0].publicKey", "write exactly one of pem and der"],
+        &["spec.credentials[0].publicKey", "must have exactly one of pem and der"],
     ),
     (
         "a private key",
         "{credentials: [{name: a, publicKey: {pem: '-----BEGIN EC PRIVATE KEY-----canary'}}]}",
-        &["spec.credentials[0].publicKey.pem: Forbidden", "this is a private key: remove it, and treat it as leaked"],
+        &["spec.credentials[0].publicKey.pem: Forbidden", "must not be a private key: remove it, and treat it as leaked"],
     ),
     (
         "a private key beside its certificate",
@@ -441,13 +626,13 @@ pub(crate) const REFUSED: &[(&str, &str, &[&str])] = &[
         "{credentials: [{name: a, publicKey: {pem: '-----BEGIN CERTIFICATE REQUEST-----canary'}}]}",
         &[
             "spec.credentials[0].publicKey.pem: Forbidden",
-            "write a certificate (-----BEGIN CERTIFICATE-----) or a public key",
+            "pem must have a certificate (-----BEGIN CERTIFICATE-----) or a public key",
         ],
     ),
     (
         "PEM where base64 belongs",
         "{credentials: [{name: a, publicKey: {der: '-----BEGIN CERTIFICATE-----canary'}}]}",
-        &["spec.credentials[0].publicKey.der: Forbidden", "write the file in base64", "belongs into pem"],
+        &["spec.credentials[0].publicKey.der: Forbidden", "der must be a file in base64: write the output of base64 -w0 app.cer", "into pem"],
     ),
     (
         "a long file",
@@ -459,7 +644,7 @@ pub(crate) const REFUSED: &[(&str, &str, &[&str])] = &[
         "{credentials: [{name: a, secretName: x, publicKey: {der: 'MAA='}}]}",
         &[
             "spec.credentials[0].secretName",
-            "publicKey and serviceAccount are not written to a Secret: remove secretName",
+            "secretName must not be set for publicKey or serviceAccount, which are not written to a Secret: remove it",
         ],
     ),
     (
@@ -467,9 +652,9 @@ pub(crate) const REFUSED: &[(&str, &str, &[&str])] = &[
         "{credentials: [{name: a, effectiveDuration: 1d, renewBefore: 1h, publicKey: {der: 'MAA='}}]}",
         &[
             "spec.credentials[0].effectiveDuration",
-            "remove effectiveDuration",
+            "effectiveDuration must not be set for publicKey or serviceAccount",
             "spec.credentials[0].renewBefore",
-            "remove renewBefore",
+            "renewBefore must not be set for publicKey or serviceAccount",
         ],
     ),
     (
@@ -477,7 +662,7 @@ pub(crate) const REFUSED: &[(&str, &str, &[&str])] = &[
         "{credentials: [{name: a, rotateMintedBefore: '2026-11-22T07:00:00Z', serviceAccount: {name: x}}]}",
         &[
             "spec.credentials[0].rotateMintedBefore",
-            "are not minted: write another one yourself: remove rotateMintedBefore",
+            "rotateMintedBefore must not be set for publicKey or serviceAccount, which are not rotated: remove it",
         ],
     ),
     (
@@ -493,12 +678,12 @@ pub(crate) const REFUSED: &[(&str, &str, &[&str])] = &[
     (
         "a key and a ServiceAccount in one entry",
         "{credentials: [{name: a, publicKey: {der: 'MAA='}, serviceAccount: {name: x}}]}",
-        &["spec.credentials[0]", "write exactly one of"],
+        &["spec.credentials[0]", "must have exactly one of"],
     ),
     (
         "a client secret's method without a client secret",
         "{tokenEndpointAuthMethod: client_secret_basic, credentials: [{name: a, serviceAccount: {name: x}}]}",
-        &["spec.tokenEndpointAuthMethod", "client_secret_basic and client_secret_post need a clientSecret: add one"],
+        &["spec.tokenEndpointAuthMethod", "client_secret_basic and client_secret_post need a clientSecret: add one, or set another method"],
     ),
     (
         "a key's method with the implied client secret",
@@ -523,8 +708,8 @@ pub(crate) const REFUSED: &[(&str, &str, &[&str])] = &[
     ),
     (
         "a public client with client_credentials",
-        "{credentials: [], redirectURIs: [https://a.example/], grantTypes: [client_credentials]}",
-        &["spec.grantTypes", "a public client (credentials: []) has nothing to use client_credentials with"],
+        "{clientType: Public, redirectURIs: [https://a.example/], grantTypes: [client_credentials]}",
+        &["spec.grantTypes", "grantTypes must not have client_credentials for clientType Public", "remove it"],
     ),
     // durations
     (
@@ -570,17 +755,17 @@ pub(crate) const REFUSED: &[(&str, &str, &[&str])] = &[
     (
         "a token for over a day",
         "{credentials: [{name: a, effectiveDuration: 25h, accessToken: {}}]}",
-        &["spec.credentials[0].effectiveDuration", "an accessToken lives at most 24h"],
+        &["spec.credentials[0].effectiveDuration", "effectiveDuration must be at most 24h for an accessToken: shorten it"],
     ),
     (
         "renewal without a duration",
         "{credentials: [{name: a, renewBefore: 1d, clientSecret: {}}]}",
-        &["spec.credentials[0].renewBefore", "renewBefore needs effectiveDuration"],
+        &["spec.credentials[0].renewBefore", "effectiveDuration must be set where renewBefore is: set it too"],
     ),
     (
         "renewal as long as the duration",
         "{credentials: [{name: a, effectiveDuration: 24h, renewBefore: 1d, clientSecret: {}}]}",
-        &["spec.credentials[0].renewBefore", "must be shorter than effectiveDuration"],
+        &["spec.credentials[0].renewBefore", "renewBefore must be shorter than effectiveDuration: shorten it"],
     ),
     (
         "renewal before no time",
@@ -650,58 +835,73 @@ pub(crate) const REFUSED: &[(&str, &str, &[&str])] = &[
     ),
 ];
 
+const NO_GLOB: &str = "scopes must not contain *, which an API could take for a pattern: write each scope";
+const NO_CUSTOMER_GLOB: &str =
+    "customers and groups must not contain *: write their names, or customerScope.type: All for all customers";
+const NOT_NONE: &str =
+    "tokenEndpointAuthMethod must not be none for a confidential client: set clientType: Public, or another method";
+const EMPTY_CREDENTIALS: &[&str] = &[
+    "spec.credentials",
+    "credentials must not be empty: set clientType: Public for a client without credentials, or leave credentials out for a client secret and an access token",
+];
+const PRIVATE_KEY_SIZE: &str = "spec.credentials[0].certificate.privateKey.size";
+const FIELD_NAME: &[&str] = &[
+    "spec.secretTemplate.fields",
+    "names of fields must be at most 252 letters, digits, dots, dashes and underscores, as in every Secret: rename the field",
+];
+
 pub(crate) const CONFLICT: &[&str] = &[
     "spec.credentials: Invalid value",
-    "credentials one and two would write the same field of one Secret: give one of them a secretName of its own",
+    "credentials one and two must not write the same field of one Secret: give one of them a secretName of its own",
 ];
 
 /// Changes that are refused: before, after, and what the answer says.
 pub(crate) const FIXED: &[(&str, &str, &str, &[&str])] = &[
-    ("a client ID is changed", "{clientID: a}", "{clientID: b}", &["spec.clientID", "clientID is immutable"]),
-    ("a client ID is set", "{}", "{clientID: b}", &["spec.clientID", "clientID is immutable, also from unset to set"]),
-    ("a client ID is taken away", "{clientID: a}", "{}", &["spec.clientID", "clientID is immutable"]),
+    ("a client ID is changed", "{clientID: a}", "{clientID: b}", &["spec.clientID", "clientID must stay as it was"]),
+    ("a client ID is set", "{}", "{clientID: b}", &["spec.clientID", "clientID must stay as it was, also unset: put it back"]),
+    ("a client ID is taken away", "{clientID: a}", "{}", &["spec.clientID", "clientID must stay as it was"]),
     (
         "the server is changed",
         "{authorizationServerRef: {name: a}}",
         "{authorizationServerRef: {name: b}}",
-        &["spec.authorizationServerRef", "authorizationServerRef is immutable"],
+        &["spec.authorizationServerRef", "authorizationServerRef must stay as it was"],
     ),
     (
         "the server is set",
         "{}",
         "{authorizationServerRef: {name: b}}",
-        &["spec.authorizationServerRef", "also from unset to set"],
+        &["spec.authorizationServerRef", "also unset"],
     ),
     ("the server is taken away", "{authorizationServerRef: {name: a}}", "{}", &["spec.authorizationServerRef"]),
     (
         "a kind is changed",
         "{credentials: [{name: a, clientSecret: {}}, {name: b, accessToken: {}}]}",
         "{credentials: [{name: b, certificate: {}}, {name: a, clientSecret: {}}]}",
-        &["spec.credentials[0].name", "the kind of a credential is fixed for its name: give the new one another name"],
+        &["spec.credentials[0].name", "the kind of a credential must stay as it was: give the new credential another name"],
     ),
     (
         "a given kind becomes a minted one",
         "{credentials: [{name: a, serviceAccount: {name: x}}, {name: b, publicKey: {der: 'MAA='}}]}",
         "{credentials: [{name: a, publicKey: {der: 'MAA='}}, {name: b, certificate: {}}]}",
-        &["spec.credentials[0].name", "spec.credentials[1].name", "the kind of a credential is fixed"],
+        &["spec.credentials[0].name", "spec.credentials[1].name", "the kind of a credential must stay as it was"],
     ),
     (
         "a Secret's name is changed",
         "{credentials: [{name: a, secretName: x, clientSecret: {}}]}",
         "{credentials: [{name: a, secretName: z, clientSecret: {}}]}",
-        &["spec.credentials[0].secretName", "secretName is fixed for the name of a credential"],
+        &["spec.credentials[0].secretName", "secretName must stay as it was: give the new credential another name"],
     ),
     (
         "a Secret's name is set",
         "{credentials: [{name: a, clientSecret: {}}]}",
         "{credentials: [{name: a, secretName: z, clientSecret: {}}]}",
-        &["spec.credentials[0].secretName", "secretName is fixed"],
+        &["spec.credentials[0].secretName", "secretName must stay as it was"],
     ),
     (
         "an implied kind is changed",
         "{}",
         "{credentials: [{name: default, certificate: {}}]}",
-        &["spec.credentials", "omitted credentials are a clientSecret named default and an accessToken named token"],
+        &["spec.credentials", "credentials must keep what omitted ones are, a clientSecret named default and an accessToken named token"],
     ),
     (
         "an implied Secret's name is changed",
@@ -713,7 +913,7 @@ pub(crate) const FIXED: &[(&str, &str, &str, &[&str])] = &[
         "a written kind gives way to an implied one",
         "{credentials: [{name: token, clientSecret: {}}]}",
         "{}",
-        &["spec.credentials", "omitted credentials are"],
+        &["spec.credentials", "credentials must keep what omitted ones are"],
     ),
 ];
 
@@ -739,6 +939,21 @@ pub(crate) const CHANGES: &[(&str, &str, &str)] = &[
         "what is given is replaced",
         "{credentials: [{name: a, serviceAccount: {name: x}}, {name: b, publicKey: {der: 'MAA='}}]}",
         "{credentials: [{name: a, serviceAccount: {name: z}}, {name: b, publicKey: {pem: '-----BEGIN PUBLIC KEY-----'}}]}",
+    ),
+    (
+        "a client becomes public and an API takes its scopes along",
+        "{scopes: [a], redirectURIs: [https://a.example/]}",
+        "{clientType: Public, apis: [{audience: b, scopes: [a]}], redirectURIs: [https://a.example/]}",
+    ),
+    (
+        "a public client becomes confidential",
+        "{clientType: Public, redirectURIs: [https://a.example/]}",
+        "{redirectURIs: [https://a.example/], credentials: [{name: a, certificate: {privateKey: {algorithm: RSA}}}]}",
+    ),
+    (
+        "a key of another algorithm",
+        "{credentials: [{name: a, certificate: {privateKey: {size: 384}}}]}",
+        "{credentials: [{name: a, certificate: {privateKey: {algorithm: Ed25519}}}]}",
     ),
     (
         "the server stays named",

@@ -32,6 +32,15 @@ impl FieldPath {
         dotted.split('.').filter(|name| !name.is_empty()).fold(self.clone(), |path, name| path.field(name))
     }
 
+    /// The path as text, in which `[]` stands for any item of a list.
+    pub(super) fn without_numbers(&self) -> String {
+        let any_item = |segment: &Segment| match segment {
+            Segment::Name(name) => format!(".{name}"),
+            Segment::Index(_) => "[]".to_owned(),
+        };
+        self.0.iter().map(any_item).collect::<String>().trim_start_matches('.').to_owned()
+    }
+
     /// The path of what this one is a field or an item of.
     #[must_use]
     pub fn parent(&self) -> Option<Self> {
@@ -67,6 +76,7 @@ mod tests {
     fn a_path_is_written_as_the_api_server_writes_it() {
         let entry = FieldPath::default().below(".spec.credentials").item(0);
         assert_eq!(entry.field("name").to_string(), "spec.credentials[0].name");
+        assert_eq!(entry.field("name").without_numbers(), "spec.credentials[].name");
         assert_eq!(entry.parent().unwrap().to_string(), "spec.credentials");
         assert_eq!(FieldPath::default().to_string(), "");
         assert_eq!(FieldPath::default().parent(), None);

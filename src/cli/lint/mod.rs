@@ -13,6 +13,7 @@ mod governance;
 mod input;
 mod names;
 mod output;
+mod renamed;
 mod report;
 
 #[cfg(test)]
@@ -271,7 +272,7 @@ impl Run<'_> {
         self.report.notes.extend(self.governors.notes());
         if self.options.config.is_none() && self.report.checked.contains_key("AppRegistration") {
             self.report.notes.push(
-                "the default policy was taken to be the chart's, which allows every scope: --config reads yours"
+                "the default policy was taken to be the chart's, which allows no scope, API or customer: --config reads yours"
                     .to_owned(),
             );
         }

@@ -39,9 +39,9 @@ apiVersion: appreg.dev/v1alpha1
 kind: RegistrationApproval
 metadata: {name: shop-storefront}
 spec:
-  registration: {namespace: shop, name: storefront}
+  registrationRef: {namespace: shop, name: storefront}
   scopes: [orders:write]
-  expires: 2026-11-26T13:00:00Z
+  expirationTime: 2026-11-26T13:00:00Z
 ";
 
 /// As where the chart's default policy is switched off.
@@ -78,7 +78,9 @@ fn what_no_policy_allows_waits_or_is_bounded_is_found_at_its_item() {
             at("bounded", "spec.credentials[0].effectiveDuration", 11),
         ]
     );
-    assert!(report.findings[1].violation.message.starts_with("admin is not allowed: policy/shops comes closest"));
+    let message = &report.findings[1].violation.message;
+    assert!(message.starts_with("admin is not allowed: add it to scopes of a RegistrationPolicy"), "{message}");
+    assert!(message.contains("The closest one, policy/shops, allows orders:* there"), "{message}");
     assert_eq!(report.status(), Status::Findings);
 }
 
@@ -110,9 +112,11 @@ fn labels_come_from_the_namespace_or_a_flag_and_else_it_is_said_that_they_are_no
 #[test]
 fn without_a_configuration_the_charts_policy_is_one_more_and_it_is_said() {
     let report = run(&[REGISTRATION, POLICY, NAMESPACE], &options());
-    assert_eq!(found(&report), []);
+    let denied = [at("approval-required", "spec.scopes[1]", 8), at("not-allowed", "spec.scopes[2]", 9)];
+    assert_eq!(found(&report), denied, "it allows no scope, and a duration that the policy of the files does not");
     assert!(report.notes.iter().any(|note| note.contains("--config")));
-    assert_eq!(report.status(), Status::Clean);
+    let modest = REGISTRATION.replace("  - orders:write\n  - admin\n", "");
+    assert_eq!(run(&[&modest, POLICY, NAMESPACE], &options()).status(), Status::Clean);
 }
 
 #[test]

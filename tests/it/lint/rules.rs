@@ -62,7 +62,7 @@ fn what_the_api_server_accepts_is_accepted_and_what_it_refuses_is_refused_in_its
     }
     let (_, mut answers) = run([object(&"a".repeat(64), "{}"), object(&"a".repeat(63), "{}")]);
     expect_acceptance(&mut wrong, "a metadata.name of 63 characters", answers.remove(1));
-    expect_refusal(&mut wrong, "64 characters", answers.remove(0), &["metadata.name: use at most 63 characters"]);
+    expect_refusal(&mut wrong, "64 characters", answers.remove(0), &["metadata.name must have at most 63 characters: shorten it"]);
     assert_right(&wrong);
 }
 
@@ -106,10 +106,10 @@ fn each_rule_is_seen_to_refuse_something() {
     let others = others.map(|(n, (kind, spec, _))| schema::governors::object(kind, &format!("r{n}"), spec));
     let long = "a".repeat(128);
     let named =
-        [("RegistrationPolicy", 0, &*long), ("RegistrationApproval", 3, &long), ("AuthorizationServer", 5, &long)];
-    let named = named.into_iter().chain([("AuthorizationServer", 5, "default")]);
-    let named =
-        named.map(|(kind, case, name)| schema::governors::object(kind, name, schema::governors::ACCEPTED[case].1));
+        [("RegistrationPolicy", &*long), ("RegistrationApproval", &long), ("AuthorizationServer", &long)];
+    let named = named.into_iter().chain([("AuthorizationServer", "default")]);
+    let spec = |kind: &str| schema::governors::ACCEPTED.iter().find(|(of, _)| *of == kind).unwrap().1;
+    let named = named.map(|(kind, name)| schema::governors::object(kind, name, spec(kind)));
     let all = specs.chain(others).chain(named).chain([object(&long[..64], "{}")]);
     let said: String = run(all).1.into_iter().filter_map(Result::err).collect();
     let mut rules = BTreeSet::new();
@@ -141,6 +141,32 @@ fn a_field_that_the_kind_does_not_have_is_named() {
     let (_, answers) = run(UNKNOWN_FIELDS.iter().map(|(object, _)| schema::registration(object)));
     for ((object, field), answer) in UNKNOWN_FIELDS.iter().zip(answers) {
         assert_eq!(answer, Err(format!("{field}: unknown field")), "{object}");
+    }
+}
+
+#[test]
+fn a_field_or_value_under_its_old_name_is_refused_with_the_new_one() {
+    use schema::{governors, renamed};
+    let numbered = renamed::FIELDS.iter().enumerate();
+    let objects = numbered.map(|(n, (kind, spec, ..))| governors::object(kind, &format!("a{n}"), spec));
+    let (report, _) = run(objects);
+    assert_eq!(report.findings.len(), renamed::FIELDS.len(), "{:?}", report.findings);
+    for (_, _, field, new) in renamed::FIELDS {
+        let said = format!("{field}: unknown field: it is called {new} now");
+        let found = report.findings.iter().find(|found| found.violation.text() == said);
+        assert!(found.unwrap_or_else(|| panic!("{said}")).violation.fix.is_some(), "{said}");
+    }
+    for (kind, spec, field, new) in renamed::VALUES {
+        let (report, answers) = run([governors::object(kind, "a", spec)]);
+        assert!(answers[0].as_ref().is_err_and(|said| said.contains("Unsupported value")), "{answers:?}");
+        let found = &report.findings[0].violation;
+        assert_eq!((found.field.to_string(), found.fix.clone()), ((*field).to_owned(), Some(format!("write {new}"))));
+    }
+    for (status, field, new) in renamed::STATUS {
+        let object = format!("{{metadata: {{name: a}}, spec: {{displayName: Shop}}, status: {status}}}");
+        let (report, _) = run([schema::registration(&object)]);
+        let said = format!("{field}: unknown field: it is called {new} now");
+        assert!(report.findings.iter().any(|found| found.violation.text() == said), "{said}: {:?}", report.findings);
     }
 }
 

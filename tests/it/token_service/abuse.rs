@@ -265,7 +265,7 @@ async fn hostile_jwts_as_client_assertions_are_refused_like_every_failed_authent
 #[tokio::test]
 async fn hostile_jwts_as_tokens_are_inactive_and_revoking_them_says_nothing() {
     let service = TokenService::start().await;
-    let asks = Entry::new("shop.api").granted("resourceAudiences", &["https://default.example"]);
+    let asks = Entry::new("shop.api").granted("servedAudiences", &["https://default.example"]);
     service.api.person_applies(&asks.secret());
     let flood = Flood::on(&service);
     service.until("known", async || flood.token("shop.api", CLIENT_SECRET).await.status == StatusCode::OK).await;

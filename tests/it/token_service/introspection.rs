@@ -1,7 +1,6 @@
 //! `POST /introspect`, case by case against RFC 7662.
 
 use std::collections::BTreeMap;
-use std::sync::LazyLock;
 
 use appreg::ledger::Digest;
 use appreg::mint::signing_key::{MintedSigningKey, SigningKey};
@@ -20,8 +19,8 @@ const ID: &str = "shop.storefront";
 const API: &str = "shop.api";
 /// What it serves: the audience of every token of a client that was granted none.
 const AUDIENCE: &str = "https://default.example";
-static AUDIENCES: LazyLock<[String; 1]> = LazyLock::new(|| [AUDIENCE.to_owned()]);
-static OTHER: LazyLock<[String; 1]> = LazyLock::new(|| ["https://other.example".to_owned()]);
+/// Another API.
+const OTHER: &str = "https://other.example";
 const FORM: &str = "application/x-www-form-urlencoded";
 
 /// A token service with a resource server and a key that tests sign with as well.
@@ -35,7 +34,7 @@ impl Stage {
         let service = TokenService::start().await;
         let key = signing_key_since_yesterday();
         service.api.controller_writes_signing_keys(&[&key]);
-        service.api.person_applies(&Entry::new(API).granted("resourceAudiences", &[AUDIENCE]).secret());
+        service.api.person_applies(&Entry::new(API).granted("servedAudiences", &[AUDIENCE]).secret());
         let stage = Self { service, key };
         let kid = stage.key.record.kid.clone();
         let is_known = async || {
@@ -57,7 +56,7 @@ impl Stage {
         signed_with(&self.key, &self.service.issuer, change)
     }
 
-    async fn introspect(&self, token: &str) -> Answer {
+    pub(super) async fn introspect(&self, token: &str) -> Answer {
         let answer = self.service.post_as("/introspect", API, &[("token", token)]).await;
         assert_eq!(answer.status, StatusCode::OK, "{answer:?}");
         assert_eq!(answer.header("content-type"), Some("application/json"));
@@ -74,12 +73,12 @@ impl Stage {
         is_active
     }
 
-    async fn until_inactive(&self, what: &str, token: &str) {
+    pub(super) async fn until_inactive(&self, what: &str, token: &str) {
         self.service.until(what, async || !self.is_active(token).await).await;
     }
 
     /// Waits until a reason was counted as often as this.
-    async fn counted(&self, result: &str, times: u32) {
+    pub(super) async fn counted(&self, result: &str, times: u32) {
         let line = format!("introspected_tokens_total{{result=\"{result}\"}} {times}\n");
         let metrics = self.service.metrics().await;
         assert!(metrics.contains(&line), "{line} in\n{metrics}");
@@ -91,7 +90,7 @@ pub(super) fn signed_with<'a>(key: &MintedSigningKey, issuer: &'a str, change: i
     let mut claims = Claims {
         issuer,
         client_id: ID,
-        audiences: &*AUDIENCES,
+        audiences: &[AUDIENCE],
         scope: "orders:read",
         issued_at: now,
         expires_at: now + SignedDuration::from_hours(1),
@@ -130,7 +129,8 @@ async fn an_active_token_is_told_with_every_member_of_rfc_7662_2_2() {
 #[tokio::test]
 async fn a_token_with_everything_is_told_with_customers_nbf_and_the_certificate_of_rfc_8705_3_2() {
     let stage = Stage::start().await;
-    let both = [AUDIENCE.to_owned(), "https://other.example".to_owned()];
+    let both = [AUDIENCE, OTHER];
+    stage.service.api.person_applies(&Entry::new(ID).api(OTHER, &[]).secret());
     let (customers, groups) = (["*".to_owned()], ["emea".to_owned(), "a\"b".to_owned()]);
     let certificate = Digest::of(b"certificate");
     let token = signed_with(&stage.key, &stage.service.issuer, |claims| {
@@ -141,6 +141,7 @@ async fn a_token_with_everything_is_told_with_customers_nbf_and_the_certificate_
         claims.customer_groups = Some(&groups);
         claims.certificate = Some(certificate);
     });
+    stage.service.until("the client may call both", async || stage.is_active(&token).await).await;
     let mut told = stage.introspect(&token).await.json();
     assert!(told["jti"].take().as_str().unwrap().starts_with("web~"));
     let now = now_of(&stage.service);
@@ -206,7 +207,9 @@ async fn only_who_serves_the_tokens_audience_may_ask_for_it() {
     let stage = Stage::start().await;
     let token = stage.token().await;
     assert!(stage.is_active(&token).await);
-    let other = stage.signed(|claims| claims.audiences = &*OTHER);
+    let calls_both = Entry::new(ID).api(OTHER, &["orders:read"]);
+    stage.service.api.person_applies(&calls_both.secret());
+    let other = stage.signed(|claims| claims.audiences = &[OTHER]);
     assert!(!stage.is_active(&other).await, "another audience");
     stage.counted("audience", 1).await;
     let own = stage.service.post_as("/introspect", ID, &[("token", &token)]).await;
@@ -216,7 +219,7 @@ async fn only_who_serves_the_tokens_audience_may_ask_for_it() {
         "RFC 7662 §4: nor its own client"
     );
     stage.counted("audience", 2).await;
-    let both = Entry::new(API).granted("resourceAudiences", &["https://other.example", "https://third.example"]);
+    let both = Entry::new(API).granted("servedAudiences", &[OTHER, "https://third.example"]);
     stage.service.api.person_applies(&both.secret());
     stage.service.until("served", async || stage.is_active(&other).await).await;
     assert!(!stage.is_active(&token).await, "what is no longer served, though it was verified before");

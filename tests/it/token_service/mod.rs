@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "tests")]
 
 mod abuse;
+mod apis;
 mod connections;
 mod documents;
 mod follow;
@@ -380,6 +381,19 @@ impl Entry {
         let items: serde_json::Map<_, _> =
             items.iter().map(|item| ((*item).to_owned(), json!("policy/default"))).collect();
         self.0["grant"][what] = items.into();
+        self
+    }
+
+    /// The same with one more API that it may call, with these scopes there. The first is the one that is meant where none
+    /// is named.
+    fn api(mut self, audience: &str, scopes: &[&str]) -> Self {
+        let scopes: serde_json::Map<_, _> =
+            scopes.iter().map(|scope| ((*scope).to_owned(), json!("policy/default"))).collect();
+        let grant = &mut self.0["grant"];
+        grant["apis"][audience] = json!({"by": "policy/default", "scopes": scopes});
+        if grant["defaultAudience"].is_null() {
+            grant["defaultAudience"] = json!(audience);
+        }
         self
     }
 

@@ -79,9 +79,10 @@ impl Stage {
         service.api.controller_publishes(&server("partners", &issuer, ""), &key);
         let of_partners = Entry::new(ID).without_secrets().client_secret("web", OTHER_SECRET, FROM, UNTIL);
         service.api.person_applies(&of_partners.granted("scopes", &["partners:read"]).at("partners").secret());
-        service.api.person_applies(&Entry::new(ID).granted("audiences", &[AUDIENCE]).secret());
+        let scopes = ["orders:read", "orders:write"];
+        service.api.person_applies(&Entry::new(ID).granted("scopes", &[]).api(AUDIENCE, &scopes).secret());
         for name in ["default", "partners"] {
-            let api = Entry::new(API).granted("resourceAudiences", &[AUDIENCE]).at(name);
+            let api = Entry::new(API).granted("servedAudiences", &[AUDIENCE]).at(name);
             service.api.person_applies(&api.secret());
         }
         let stage = Self { service, issuer, key };

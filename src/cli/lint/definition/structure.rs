@@ -13,6 +13,7 @@ use super::formats;
 use super::schema::{Schema, Unique};
 use crate::cli::lint::field_path::FieldPath;
 use crate::cli::lint::finding::{Rule, Violation};
+use crate::cli::lint::renamed::renamed;
 
 /// The longest key of a list's item that is repeated: a private key is longer.
 const SHOWN_KEY_CHARACTERS: usize = 63;
@@ -54,14 +55,21 @@ fn is_in_the_way(kind: &ValidationErrorKind) -> bool {
 /// Fields that the schema does not have. The API server would drop them, and `kubectl --validate=strict` refuses them.
 pub(super) fn unknown_fields(schema: &Schema, value: &Value) -> Vec<Violation> {
     let mut found = Vec::new();
+    let kind = value.get("kind").and_then(Value::as_str).unwrap_or_default();
     schema.walk(value, &FieldPath::default(), &mut |schema, value, path| {
         let Value::Object(fields) = value else { return };
         let is_open = schema.keeps_unknown || schema.values.is_some();
         let of_the_object = |name: &str| path.parent().is_none() && ["apiVersion", "kind", "metadata"].contains(&name);
         for name in fields.keys().filter(|name| !is_open && schema.field(name).is_none() && !of_the_object(name)) {
+            let field = path.field(name);
+            if let Some(renamed) = renamed(kind, &field) {
+                let message = format!("unknown field: it is called {} now", renamed.new);
+                found.push(Violation::error(Rule::UnknownField, field, message).to_fix(renamed.fix));
+                continue;
+            }
             let meant = closest(name, schema.fields.keys().map(String::as_str));
             let fix = meant.map_or("remove it".to_owned(), |meant| format!("remove it, or write {meant}"));
-            found.push(Violation::error(Rule::UnknownField, path.field(name), "unknown field").to_fix(fix));
+            found.push(Violation::error(Rule::UnknownField, field, "unknown field").to_fix(fix));
         }
     });
     found
@@ -122,7 +130,11 @@ fn violation(error: &ValidationError<'_>) -> Violation {
         }
         Kind::Type { kind } => at(Rule::FieldType, format!("Invalid value: must be of type {}", types(kind))),
         Kind::Enum { options } => {
-            at(Rule::FieldValue, format!("Unsupported value: supported values: {}", listed(options)))
+            let refused = at(Rule::FieldValue, format!("Unsupported value: supported values: {}", listed(options)));
+            match differing_in_case(options, error.instance()) {
+                Some(meant) => refused.to_fix(format!("write {meant}")),
+                None => refused,
+            }
         }
         Kind::MaxLength { limit } => {
             at(Rule::FieldLength, format!("Too long: may not be more than {limit} characters"))
@@ -154,6 +166,13 @@ fn types(kind: &TypeKind) -> String {
         TypeKind::Single(one) => one.to_string(),
         TypeKind::Multiple(several) => several.iter().map(|one| one.to_string()).collect::<Vec<_>>().join(" or "),
     }
+}
+
+/// The option that a value is, but for upper and lower case: `clientSecret` was once what `ClientSecret` is now.
+fn differing_in_case<'o>(options: &'o Value, value: &Value) -> Option<&'o str> {
+    let value = value.as_str()?;
+    let mut options = options.as_array()?.iter().filter_map(Value::as_str);
+    options.find(|option| option.eq_ignore_ascii_case(value))
 }
 
 fn listed(options: &Value) -> String {
