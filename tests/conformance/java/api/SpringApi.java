@@ -3,8 +3,8 @@ package orders;
 import java.util.LinkedHashMap;
 import java.util.List;
 import java.util.Map;
-import org.springframework.boot.SpringApplication;
 import org.springframework.boot.autoconfigure.SpringBootApplication;
+import org.springframework.boot.builder.SpringApplicationBuilder;
 import org.springframework.boot.web.server.context.WebServerInitializedEvent;
 import org.springframework.context.event.EventListener;
 import org.springframework.security.core.annotation.AuthenticationPrincipal;
@@ -18,8 +18,9 @@ import org.springframework.web.bind.annotation.RestController;
 public class SpringApi {
 
     public static void main(String[] args) {
-        SpringApplication.run(
-                SpringApi.class, "--directory=" + args[0], "--issuer=" + args[1], "--audience=" + args[2]);
+        String[] properties = {"--directory=" + args[0], "--issuer=" + args[1], "--audience=" + args[2]};
+        var api = new SpringApplicationBuilder(SpringApi.class);
+        api.properties("server.address=127.0.0.1", "server.port=0").run(properties);
     }
 
     @EventListener
