@@ -225,6 +225,15 @@ pub struct Credential {
     /// `ServiceAccount` tokens.
     #[serde(default)]
     pub revoked_before: Option<Timestamp>,
+    /// Access tokens of this entry that were issued before this time are not accepted, whatever [`revoked_before`] says
+    /// of the credential: of what has no revision that a token could name.
+    ///
+    /// [`revoked_before`]: Self::revoked_before
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tokens_revoked_before: Option<Timestamp>,
+    /// Access tokens that were had with this revision or an earlier one are not accepted; 0 for none.
+    #[serde(default, skip_serializing_if = "is_none_revoked")]
+    pub revoked_through: u64,
     /// Of a `ServiceAccount`: the `sub` of its tokens, `system:serviceaccount:<namespace>:<name>`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub subject: Option<String>,
@@ -376,7 +385,31 @@ impl Credential {
     /// An entry without revisions.
     #[must_use]
     pub fn new(kind: Kind) -> Self {
-        Self { kind, next_revision: first_revision(), revoked_before: None, subject: None, revisions: Vec::new() }
+        Self {
+            kind,
+            next_revision: first_revision(),
+            revoked_before: None,
+            tokens_revoked_before: None,
+            revoked_through: 0,
+            subject: None,
+            revisions: Vec::new(),
+        }
+    }
+
+    /// From when on a revision is not accepted (rule R1): its own end, or at once where a watermark revokes it.
+    /// `of_client` is the client's watermark.
+    #[must_use]
+    pub fn end_of(&self, revision: &Revision, of_client: Option<Timestamp>) -> Timestamp {
+        let mark = self.revoked_before.max(of_client);
+        if mark.is_some_and(|mark| revision.minted_at < mark) { Timestamp::MIN } else { revision.not_after }
+    }
+
+    /// Takes up a watermark: what was minted before it is not accepted any more, nor are tokens that were had with it.
+    pub fn revoke(&mut self, mark: Timestamp, now: Timestamp) {
+        let is_meant = |revision: &&Revision| rotation::is_before_watermark(revision.minted_at, mark, now);
+        let through = self.revisions.iter().filter(is_meant).map(|revision| revision.revision).max();
+        self.revoked_through = self.revoked_through.max(through.unwrap_or(0));
+        self.revoked_before = self.revoked_before.max(Some(mark));
     }
 
     /// The revision with this number.
@@ -468,6 +501,11 @@ mod kind_name {
         let named = Kind::ALL.into_iter().find(|kind| kind.as_str() == name);
         named.ok_or_else(|| D::Error::custom("expected a kind of credential"))
     }
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "the signature serde asks for")]
+const fn is_none_revoked(revision: &u64) -> bool {
+    *revision == 0
 }
 
 const fn first_revision() -> u64 {

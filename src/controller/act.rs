@@ -177,6 +177,7 @@ fn sign(snapshot: &Snapshot, plan: &Plan, mint: &Mint, order: &plan::TokenOrder)
             expires_at: mint.not_after,
             not_before: None,
             entry: Some(&mint.entry),
+            revision: None,
             customers: order.customers.as_deref(),
             customer_groups: order.customer_groups.as_deref(),
             certificate: None,
