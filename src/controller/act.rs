@@ -253,6 +253,16 @@ impl Writer<'_> {
 
     async fn write_entry(&mut self, entry: Entry, version: Option<String>) -> Result<(), Refused> {
         let name = entry.name();
+        let json = entry.to_json();
+        if json.len() > ledger::LARGEST_ENTRY_BYTES {
+            // Nobody could read it again: what it revokes would stay accepted. What only removes is smaller than before.
+            let message = format!(
+                "The ledger entry would have {} bytes, and at most {} are read: ask for fewer items, or for fewer credentials",
+                json.len(),
+                ledger::LARGEST_ENTRY_BYTES
+            );
+            return Err(Refused::Failed(Failure { reason: Some(Reason::QuotaExceeded), message }));
+        }
         let object = ObjectName::new(&self.ctx.ledger_namespace, &name);
         let secret = Secret {
             metadata: ObjectMeta {
@@ -263,7 +273,7 @@ impl Writer<'_> {
                 ..ObjectMeta::default()
             },
             type_: Some(names::LEDGER_SECRET_TYPE.to_owned()),
-            data: Some(BTreeMap::from([(ledger::FIELD.to_owned(), ByteString(entry.to_json()))])),
+            data: Some(BTreeMap::from([(ledger::FIELD.to_owned(), ByteString(json))])),
             ..Secret::default()
         };
         let written = match requests::write(self.ctx, &object, &secret).await {
