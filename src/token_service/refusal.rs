@@ -48,6 +48,8 @@ pub enum Refusal {
     NothingInCommon,
     /// The client may not use this grant type.
     UnauthorizedClient,
+    /// A person was sent to sign in, and there are no users.
+    NoUsers,
     /// The client assertion is no JWT, or lacks a claim that RFC 7523 §3 or we require.
     AssertionMalformed,
     /// The client assertion is signed by an algorithm that its key does not have; `none` and HMAC are never one.
@@ -113,6 +115,7 @@ impl Refusal {
             Self::Resource => "resource",
             Self::NothingInCommon => "nothing_in_common",
             Self::UnauthorizedClient => "unauthorized_client",
+            Self::NoUsers => "no_users",
             Self::AssertionMalformed => "assertion_malformed",
             Self::AssertionAlgorithm => "assertion_algorithm",
             Self::AssertionAudience => "assertion_audience",
@@ -135,8 +138,8 @@ impl Refusal {
         }
     }
 
-    /// The `error` of RFC 6749 §5.2; `invalid_target` is RFC 8707 §2's, the last two are RFC 6749 §4.1.2.1's words for
-    /// what HTTP says by its status.
+    /// The `error` of RFC 6749 §5.2; `invalid_target` is RFC 8707 §2's, `unsupported_response_type` RFC 6749 §4.1.2.1's,
+    /// and so are the last two: its words for what HTTP says by its status.
     #[must_use]
     pub const fn error(self) -> &'static str {
         match self {
@@ -167,6 +170,7 @@ impl Refusal {
             | Self::NoCertificate
             | Self::UnknownCertificate => "invalid_client",
             Self::UnauthorizedClient => "unauthorized_client",
+            Self::NoUsers => "unsupported_response_type",
             Self::ForeignToken => "invalid_grant",
             Self::Scope => "invalid_scope",
             Self::Resource | Self::NothingInCommon => "invalid_target",
@@ -213,6 +217,10 @@ impl Refusal {
             | Self::NoCertificate
             | Self::UnknownCertificate => "client authentication failed",
             Self::UnauthorizedClient => "the client may not use this grant type",
+            Self::NoUsers => {
+                "this issuer has no users to sign in: applications get tokens from its token endpoint, with \
+                 grant_type=client_credentials"
+            }
             Self::NoToken => "token is missing",
             Self::ForeignToken => "the token was not issued to this client",
             Self::TooManyFailures => "too many failed attempts",
@@ -235,7 +243,9 @@ impl Refusal {
         match self {
             Self::BodyTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             Self::BodyTimeout => StatusCode::REQUEST_TIMEOUT,
-            Self::NotRecorded | Self::NotFoundOut | Self::Overloaded | Self::NotReady => StatusCode::SERVICE_UNAVAILABLE,
+            Self::NotRecorded | Self::NotFoundOut | Self::Overloaded | Self::NotReady => {
+                StatusCode::SERVICE_UNAVAILABLE
+            }
             Self::TooManyFailures | Self::TooManyRevocations | Self::TooManyAssertions => StatusCode::TOO_MANY_REQUESTS,
             Self::NotSigned => StatusCode::INTERNAL_SERVER_ERROR,
             _ if self.is_authentication_failure() => StatusCode::UNAUTHORIZED,
@@ -265,7 +275,7 @@ impl Refusal {
 mod tests {
     use super::*;
 
-    const ALL: [Refusal; 39] = [
+    const ALL: [Refusal; 40] = [
         Refusal::ContentType,
         Refusal::BodyTooLarge,
         Refusal::BodyTimeout,
@@ -286,6 +296,7 @@ mod tests {
         Refusal::Resource,
         Refusal::NothingInCommon,
         Refusal::UnauthorizedClient,
+        Refusal::NoUsers,
         Refusal::AssertionMalformed,
         Refusal::AssertionAlgorithm,
         Refusal::AssertionAudience,

@@ -104,7 +104,9 @@ pub(super) async fn receive<'a>(
     }
     let most = match endpoint {
         Endpoint::Introspection | Endpoint::Revocation => LARGEST_BODY_WITH_TOKEN_BYTES,
-        Endpoint::Token | Endpoint::Jwks | Endpoint::Metadata => LARGEST_BODY_BYTES,
+        Endpoint::Token | Endpoint::Authorization | Endpoint::Jwks | Endpoint::Metadata | Endpoint::OpenIdMetadata => {
+            LARGEST_BODY_BYTES
+        }
     };
     if body.size_hint().lower() > most as u64 {
         return Err(Refusal::BodyTooLarge);

@@ -28,7 +28,9 @@ use tokio::time::timeout;
 use super::refusal::Refusal;
 use crate::rotation;
 use crate::seats::share;
-use crate::shared_lists::{ClientTag, Damage, Found, List, MOST_MARKS, Mark, NAMES, REVOKED_FIELD, USED_FIELD, end_seconds, now_seconds};
+use crate::shared_lists::{
+    ClientTag, Damage, Found, List, MOST_MARKS, Mark, NAMES, REVOKED_FIELD, USED_FIELD, end_seconds, now_seconds,
+};
 
 pub use writer::Writer;
 

@@ -343,7 +343,11 @@ async fn failures_of_an_address_hold_back_nobody_whose_assertions_are_right() {
         }
         assert_eq!(neighbour.token(ID, "wrong").await.status, StatusCode::TOO_MANY_REQUESTS);
     }
-    assert_eq!(neighbour.token(ID, CLIENT_SECRET).await.status, StatusCode::OK, "a client secret costs next to nothing");
+    assert_eq!(
+        neighbour.token(ID, CLIENT_SECRET).await.status,
+        StatusCode::OK,
+        "a client secret costs next to nothing"
+    );
 }
 
 #[tokio::test]

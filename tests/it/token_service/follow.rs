@@ -118,7 +118,11 @@ async fn an_unreachable_api_server_shuts_nobody_out_and_is_told_in_readyz_and_me
     assert!(service.metrics().await.contains("token_service_watch_healthy 0"));
     assert_eq!(service.token(ID, CLIENT_SECRET).await.status, StatusCode::OK);
     let unknown = service.token(ID, "wrong").await;
-    assert_eq!(unknown.error(), (503, "temporarily_unavailable".into()), "it may be accepted by now: 401 would be final");
+    assert_eq!(
+        unknown.error(),
+        (503, "temporarily_unavailable".into()),
+        "it may be accepted by now: 401 would be final"
+    );
     service.api.heal();
     service.until("healthy", async || service.readyz().await.body.contains("[+] ledger")).await;
 }

@@ -252,7 +252,11 @@ async fn a_used_assertion_is_remembered_until_a_minute_after_its_end() {
     let lists = replica.lists();
     assert_eq!(lists.first_use(ID, "a", now() + minute, now()), Ok(true));
     let half_a_second = SignedDuration::from_millis(500);
-    assert_eq!(lists.first_use(ID, "a", now() + minute, now() + 2 * minute - half_a_second), Ok(false), "to the last moment");
+    assert_eq!(
+        lists.first_use(ID, "a", now() + minute, now() + 2 * minute - half_a_second),
+        Ok(false),
+        "to the last moment"
+    );
     assert_eq!(lists.first_use(ID, "a", now() + 5 * minute, now() + 2 * minute), Ok(true));
 }
 
@@ -318,7 +322,8 @@ async fn greedy_clients_of_every_list_keep_no_other_client_out() {
     // As many as a namespace may have by default, spread over all lists.
     let greedy: Vec<_> = (0..100).map(|n| format!("tenant.{n}")).collect();
     for id in &greedy {
-        let used = (0..).take_while(|n: &u32| replica.lists().first_use(id, &n.to_string(), exp, now()).is_ok()).count();
+        let used =
+            (0..).take_while(|n: &u32| replica.lists().first_use(id, &n.to_string(), exp, now()).is_ok()).count();
         assert!(used > 0, "{id}");
     }
     for id in neighbours().skip(1000).take(100).chain([ID.to_owned()]) {
