@@ -1,7 +1,7 @@
 //! `make demo`: the operator before one's eyes, on a real API server, in two minutes.
 //!
 //! It starts a control plane, installs the chart with helm, runs controller and token service with the chart's own
-//! service accounts, and plays six scenes. Every scene says what it expects; what does not happen ends the demo with an
+//! service accounts, and plays seven scenes. Every scene says what it expects; what does not happen ends the demo with an
 //! error. It shows no credential: only claims, revisions, and whether a value is accepted.
 
 mod screen;
@@ -27,9 +27,20 @@ use harness::{ControlPlane, Operator, Running};
 use screen::{Screen, clock, now};
 
 const EXAMPLES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/examples");
+const POLICIES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/examples/policies");
 /// Where the demo's registrations are.
 const NAMESPACE: &str = "default";
-/// A client secret that lives for half a minute. The chart's own policy allows none so short.
+/// The default policy allows no client secret of less than a minute.
+const SHORT_LIVES: &str = "\
+apiVersion: appreg.dev/v1alpha1
+kind: RegistrationPolicy
+metadata: {name: short-lives}
+spec:
+  description: Client secrets that live for seconds, to watch them rotate
+  namespaceSelector: {matchLabels: {kubernetes.io/metadata.name: default}}
+  durations: {clientSecret: {min: 10s}}
+";
+/// A client secret that lives for half a minute.
 const ROTATING: &str = "\
 apiVersion: appreg.dev/v1alpha1
 kind: AppRegistration
@@ -39,7 +50,6 @@ spec:
   credentials:
     - {name: web, effectiveDuration: 30s, renewBefore: 12s, clientSecret: {}}
 ";
-const ALLOW_SHORT: &str = "policy.clientSecret.min=10s";
 /// Longer than anything here takes on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(90);
 
@@ -70,7 +80,7 @@ async fn demo(screen: &Screen, is_kept: &Cell<bool>) -> Result<()> {
     screen.progress("helm install appreg charts/appreg");
     let binary = std::env::current_exe()?.parent().and_then(|examples| examples.parent()).map(|d| d.join("appreg"));
     let binary = binary.filter(|path| path.exists()).context("the program is not built: run `make demo`")?;
-    let mut operator = Operator::install(&plane, &binary.to_string_lossy(), &[ALLOW_SHORT]).await?;
+    let mut operator = Operator::install(&plane, &binary.to_string_lossy(), &[]).await?;
     screen.progress("starting the controller and the token service with the chart's service accounts");
     let controller = operator.controller(&plane).await?;
     let token_service = operator.token_service(&plane).await?;
@@ -132,6 +142,7 @@ struct Published {
 
 impl Story<'_> {
     async fn tell(&self) -> Result<()> {
+        self.allows().await?;
         self.registers().await?;
         self.gets_a_token().await?;
         self.rotates().await?;
@@ -139,19 +150,38 @@ impl Story<'_> {
         self.deletes().await
     }
 
+    /// What a platform engineer does before the teams come.
+    async fn allows(&self) -> Result<()> {
+        self.screen.section("2  A platform engineer says what may be asked for");
+        self.screen
+            .say("The default policy allows no scope, no API and no customer. Policies allow what the examples need:");
+        self.kubectl("apply -f examples/policies/", &["apply", "-f", POLICIES]).await?;
+        self.wait_for_policies().await?;
+        self.kubectl("get registrationpolicies", &["get", "registrationpolicies"]).await?;
+        self.screen.holds("each is in force, and selects the namespace default");
+        Ok(())
+    }
+
+    async fn wait_for_policies(&self) -> Result<()> {
+        let wait = ["wait", "--for=condition=Ready", "registrationpolicies", "--all", "--timeout=60s"];
+        self.plane.kubectl(&wait).await?.ok().map(drop)
+    }
+
     async fn registers(&self) -> Result<()> {
-        self.screen.section("2  Five applications are registered");
+        self.screen.section("3  Teams register their applications");
         self.kubectl("apply -f examples/", &["apply", "-n", NAMESPACE, "-f", EXAMPLES]).await?;
         let wait = ["wait", "-n", NAMESPACE, "--for=condition=Ready", "appreg", "--all", "--timeout=60s"];
         self.kubectl("wait --for=condition=Ready appreg --all", &wait).await?;
+        let wait = ["wait", "-n", NAMESPACE, "--for=condition=Approved", "appreg", "--all", "--timeout=60s"];
+        self.plane.kubectl(&wait).await?.ok()?;
         self.kubectl("get appreg -A", &["get", "appreg", "-A"]).await?;
         self.kubectl("get secrets", &["get", "secrets", "-n", NAMESPACE]).await?;
-        self.screen.holds("each has its client ID and its credentials");
+        self.screen.holds("each has its client ID, its credentials, and what it asked for");
         Ok(())
     }
 
     async fn gets_a_token(&self) -> Result<()> {
-        self.screen.section("3  An application gets an access token");
+        self.screen.section("4  An application gets an access token");
         let published = self.published("newsletter").await?;
         self.screen.say("POST /token, grant_type=client_credentials, with the client secret of the Secret newsletter");
         let answer = published.ask().await?;
@@ -168,7 +198,13 @@ impl Story<'_> {
 
     /// Old and new are accepted together, the published one at every moment, the old one no longer at its end.
     async fn rotates(&self) -> Result<()> {
-        self.screen.section("4  A client secret rotates");
+        self.screen.section("5  A client secret rotates");
+        self.screen
+            .say("The default policy allows no client secret of less than 60 s. A platform engineer allows 10 s:");
+        self.screen.command("kubectl apply -f -");
+        self.screen.output(SHORT_LIVES);
+        self.plane.kubectl_apply(SHORT_LIVES).await?;
+        self.wait_for_policies().await?;
         self.screen.say("It lives for 30 s and is replaced 12 s before its end. All that was ever published is tried:");
         self.plane.kubectl_apply(ROTATING).await?;
         let mut values: BTreeMap<u64, String> = BTreeMap::new();
@@ -227,7 +263,7 @@ impl Story<'_> {
     }
 
     async fn revokes(&self) -> Result<()> {
-        self.screen.section("5  A client secret has leaked: it is revoked");
+        self.screen.section("6  A client secret has leaked: it is revoked");
         let old = self.published("newsletter").await?;
         let patch = format!(r#"{{"spec":{{"revokeMintedBefore":"{}"}}}}"#, now().strftime("%Y-%m-%dT%H:%M:%SZ"));
         let args = ["patch", "-n", NAMESPACE, "appreg", "newsletter", "--type=merge", "-p", &patch];
@@ -250,7 +286,7 @@ impl Story<'_> {
     }
 
     async fn deletes(&self) -> Result<()> {
-        self.screen.section("6  The registration is deleted");
+        self.screen.section("7  The registration is deleted");
         let last = self.published("newsletter").await?;
         let started = Instant::now();
         self.kubectl("delete appreg newsletter", &["delete", "-n", NAMESPACE, "appreg", "newsletter"]).await?;
