@@ -7,6 +7,7 @@
 //!
 //! Memory is bounded whatever is sent. Each replica counts by itself.
 
+use std::hash::Hash;
 use std::net::IpAddr;
 use std::time::Duration;
 
@@ -41,7 +42,8 @@ impl Default for Rates {
     }
 }
 
-/// The failed authentications of late. Addresses are those of [`super::peer::Networks::of`].
+/// The failed authentications of late. A client is its server's name and its identifier, whether there is such a client or
+/// not; addresses are those of [`super::peer::Networks::of`].
 pub struct Failures {
     clients: Buckets,
     addresses: Buckets,
@@ -63,9 +65,9 @@ impl Failures {
 
     /// Whether this client's failing attempt may have its ledger entry read live. Takes nothing unless it is refused;
     /// then the attempt has failed, and counts against its address.
-    pub fn permit_live_read(&self, client_id: &str, address: IpAddr, now: Timestamp) -> Result<(), Refusal> {
+    pub fn permit_live_read(&self, client: impl Hash, address: IpAddr, now: Timestamp) -> Result<(), Refusal> {
         self.has_room(address, now)?;
-        if self.clients.has_room(client_id, microseconds(now)) {
+        if self.clients.has_room(client, microseconds(now)) {
             return Ok(());
         }
         self.addresses.take(address, microseconds(now));
@@ -74,9 +76,9 @@ impl Failures {
 
     /// Counts a failed attempt. An error if it is one too many: then that is the answer, and not why it failed. What an
     /// address does beyond its own limit takes nothing from the client that it names.
-    pub fn record(&self, client_id: &str, address: IpAddr, now: Timestamp) -> Result<(), Refusal> {
+    pub fn record(&self, client: impl Hash, address: IpAddr, now: Timestamp) -> Result<(), Refusal> {
         self.record_unknown(address, now)?;
-        if self.clients.take(client_id, microseconds(now)) { Ok(()) } else { Err(self.limited(Limited::Client)) }
+        if self.clients.take(client, microseconds(now)) { Ok(()) } else { Err(self.limited(Limited::Client)) }
     }
 
     /// Counts an attempt of which it could not be found out whether it failed: against its address alone, because of what
@@ -144,7 +146,7 @@ mod tests {
     #[test]
     fn an_address_fails_a_hundred_times_at_once_and_then_ten_times_a_second_whomever_it_names() {
         let (failures, mut now) = (failures(), start());
-        let spray = |now| (0..500).filter(|n| failures.record(&format!("c{n}"), address(ALICE), now).is_ok()).count();
+        let spray = |now| (0..500).filter(|n| failures.record(format!("c{n}"), address(ALICE), now).is_ok()).count();
         assert_eq!(spray(now), 100);
         assert_eq!(failures.permit(address(ALICE), None, now), Err(Refusal::TooManyFailures));
         assert_eq!(failures.permit(address(BOB), None, now), Ok(()));
@@ -157,7 +159,7 @@ mod tests {
         let (failures, now) = (failures(), start());
         recorded(&failures, "a", ALICE, 200, now);
         for n in 0..100 {
-            let _ = failures.record(&format!("c{n}"), address(ALICE), now);
+            let _ = failures.record(format!("c{n}"), address(ALICE), now);
         }
         assert_eq!(failures.permit(address(ALICE), None, now), Err(Refusal::TooManyFailures));
         let credit = Credit::default();
@@ -179,7 +181,7 @@ mod tests {
     fn what_an_address_does_beyond_its_limit_takes_nothing_from_the_client_it_names() {
         let failures = failures();
         for n in 0..100 {
-            failures.record(&format!("c{n}"), address(ALICE), start()).unwrap();
+            failures.record(format!("c{n}"), address(ALICE), start()).unwrap();
         }
         assert_eq!(recorded(&failures, "victim", ALICE, 100, start()), 0);
         assert_eq!(recorded(&failures, "victim", BOB, 100, start()), 20);
@@ -220,7 +222,7 @@ mod tests {
         assert_eq!(bytes(&failures), 1 << 20, "1 MiB");
         for n in 0..100_000_u32 {
             let from = IpAddr::from((0x0a00_0000 + n).to_be_bytes());
-            let _ = failures.record(&format!("client-{n}"), from, start());
+            let _ = failures.record(format!("client-{n}"), from, start());
         }
         assert_eq!(bytes(&failures), 1 << 20);
         // A bucket that is shared empties sooner; that all were empty would be another matter.

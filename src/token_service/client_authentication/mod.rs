@@ -104,7 +104,9 @@ pub(super) async fn authenticate(
             return result;
         }
         Err(Refusal::NotFoundOut) => service.failures.record_unknown(address, now),
-        Err(refusal) if refusal.is_authentication_failure() => service.failures.record(&client_id, address, now),
+        Err(refusal) if refusal.is_authentication_failure() => {
+            service.failures.record((&*received.issuer.server.name, &*client_id), address, now)
+        }
         Err(refusal @ Refusal::TooManyFailures) => Err(*refusal),
         Err(_) => return result,
     };
@@ -135,7 +137,7 @@ impl Attempt<'_> {
         let authenticated = if let Ok(authenticated) = checked() {
             authenticated
         } else {
-            service.failures.permit_live_read(client_id, address, now)?;
+            service.failures.permit_live_read((server, client_id), address, now)?;
             // What few requests wait for takes no room in all others.
             let found = Box::pin(service.live.read((server, client_id), address, || checked().is_ok())).await;
             checked().map_err(|refusal| if found.is_certain() { refusal } else { Refusal::NotFoundOut })?
