@@ -151,8 +151,8 @@ impl Service {
             }
             Err(refusal) => {
                 let mut response = self.refuse(endpoint, refusal);
-                // A client that used the header is told the scheme (RFC 6749 §5.2).
-                if refusal.is_authentication_failure() && parts.headers.contains_key(header::AUTHORIZATION) {
+                // RFC 9110 §15.5.2, whether the client used the header (RFC 6749 §5.2) or not.
+                if refusal.is_authentication_failure() {
                     response.headers_mut().insert(header::WWW_AUTHENTICATE, CHALLENGE);
                 }
                 response
@@ -207,9 +207,11 @@ fn not_allowed(methods: HeaderValue) -> Response<Body> {
     response
 }
 
+/// What is not there may be there later: a cache would keep a 404 by its own rules (RFC 9110 §15.5.5).
 fn bare(status: StatusCode) -> Response<Body> {
     let mut response = Response::new(Body::default());
     *response.status_mut() = status;
+    response.headers_mut().insert(header::CACHE_CONTROL, NO_STORE);
     response
 }
 
