@@ -147,7 +147,7 @@ async fn one_address_cannot_take_all_connections() {
         stream.write_all(&body().as_bytes()[20..]).await.unwrap();
         assert!(read_some(stream).await.starts_with("HTTP/1.1 200"));
     }
-    assert!(service.try_connect("http/1.1").await.is_ok(), "the one that has been quiet longest gives way");
+    assert!(service.try_connect("http/1.1").await.is_ok(), "the oldest that is idle gives way");
     assert_eq!(read_all(&mut busy[0]).await, "");
     assert!(is_open(&mut busy[2]).await);
 }

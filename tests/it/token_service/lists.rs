@@ -289,7 +289,7 @@ fn neighbours() -> impl Iterator<Item = String> {
 async fn a_client_that_uses_more_assertions_than_its_share_waits_alone() {
     let api = api();
     let replica = Replica::start(&api);
-    let most = (0..).take_while(|n: &usize| replica.first_use(&n.to_string()) == Ok(true)).count();
+    let most = (0..MOST_USED).take_while(|n| replica.first_use(&n.to_string()) == Ok(true)).count();
     assert!((MOST_USED / 4..MOST_USED / 2).contains(&most), "{most}");
     assert_eq!(replica.first_use("one more"), Err(Refusal::TooManyAssertions));
     for n in [0, most / 2, most - 1] {
@@ -323,7 +323,7 @@ async fn greedy_clients_of_every_list_keep_no_other_client_out() {
     let greedy: Vec<_> = (0..100).map(|n| format!("tenant.{n}")).collect();
     for id in &greedy {
         let used =
-            (0..).take_while(|n: &u32| replica.lists().first_use(id, &n.to_string(), exp, now()).is_ok()).count();
+            (0..MOST_USED).take_while(|n| replica.lists().first_use(id, &n.to_string(), exp, now()).is_ok()).count();
         assert!(used > 0, "{id}");
     }
     for id in neighbours().skip(1000).take(100).chain([ID.to_owned()]) {
