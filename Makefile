@@ -1,6 +1,7 @@
 # Everything a developer does has a verb here. `make` alone lists them.
 #
-# They need Rust, Go and a C compiler; `conformance` also Python 3.11, Node 20, curl and openssl. Each says what is missing.
+# They need Rust, Go and a C compiler; `conformance` also Python 3.11, Node 20, a JDK 17, Maven, curl and openssl. Each says
+# what is missing.
 
 # The programs of a real control plane: KUBEBUILDER_ASSETS where it is set, else built once into a cache.
 CONTROL_PLANE := tests/control-plane/build
@@ -25,11 +26,11 @@ demo: ## see it all on a real API server; KEEP=1 leaves it running
 test: check ## check, then all tests, those on a real control plane included
 	$(WITH_CONTROL_PLANE) RUST_TEST_THREADS=$(RUST_TEST_THREADS) GOGC=$(GOGC) cargo test --locked --lib --bins --tests --examples
 
-# Python's, Node's and Go's packages, pinned; installed into a cache.
+# Python's, Node's, Go's and Java's packages, pinned; installed into a cache.
 CONFORMANCE := tests/conformance/build
 
 .PHONY: conformance
-conformance: ## curl, Python, Node, Go and Rust clients and APIs that nobody here wrote; about 3 minutes after the build
+conformance: ## curl, Python, Node, Go, Java and Rust clients and APIs that nobody here wrote; about 3 minutes after the build
 	@$(CONFORMANCE) >/dev/null
 	@$(CONTROL_PLANE) >/dev/null
 	cargo build --locked --bin appreg --example conformance

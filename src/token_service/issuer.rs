@@ -9,12 +9,11 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
-use bytes::Bytes;
 use http::uri::Authority;
 use http::{header, request};
 use jiff::Timestamp;
 
-use super::documents::{metadata_of, metadata_paths};
+use super::documents::{AUTHORIZE, Metadata, metadata_paths};
 use super::keys::{LoadedKeys, SigningKeys, Unusable};
 use super::metrics::Endpoint;
 use crate::config::{Server, published};
@@ -26,8 +25,8 @@ pub struct Issuer {
     pub(super) server: Server,
     /// Its signing keys.
     pub(super) keys: Arc<SigningKeys>,
-    /// Its metadata document.
-    pub(super) metadata: Bytes,
+    /// Its metadata documents.
+    pub(super) metadata: Metadata,
     paths: Vec<(String, Endpoint)>,
     is_configured: bool,
 }
@@ -63,7 +62,7 @@ impl Issuer {
     }
 
     fn new(server: Server, keys: Arc<SigningKeys>) -> Self {
-        let (metadata, paths) = (metadata_of(&server), paths_of(server.path()));
+        let (metadata, paths) = (Metadata::of(&server), paths_of(server.path()));
         Self { server, keys, metadata, paths, is_configured: false }
     }
 
@@ -145,7 +144,8 @@ fn paths_of(issuer_path: &str) -> Vec<(String, Endpoint)> {
         below("jwks", Endpoint::Jwks),
         below("revoke", Endpoint::Revocation),
     ];
-    paths.extend(metadata_paths(issuer_path).into_iter().map(|path| (path, Endpoint::Metadata)));
+    paths.extend(metadata_paths(issuer_path));
+    paths.push(below(AUTHORIZE, Endpoint::Authorization));
     paths
 }
 

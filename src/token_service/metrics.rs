@@ -31,8 +31,12 @@ pub enum Endpoint {
     Revocation,
     /// `/jwks`.
     Jwks,
-    /// The two metadata documents.
+    /// The metadata of RFC 8414.
     Metadata,
+    /// The metadata of `OpenID` Connect Discovery.
+    OpenIdMetadata,
+    /// `/authorize`.
+    Authorization,
 }
 
 /// How a request ended.
@@ -247,6 +251,8 @@ impl EncodeLabelValue for Endpoint {
             Self::Revocation => "revocation",
             Self::Jwks => "jwks",
             Self::Metadata => "metadata",
+            Self::OpenIdMetadata => "openid_metadata",
+            Self::Authorization => "authorization",
         }
         .encode(encoder)
     }

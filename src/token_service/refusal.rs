@@ -48,6 +48,8 @@ pub enum Refusal {
     NothingInCommon,
     /// The client may not use this grant type.
     UnauthorizedClient,
+    /// A person was sent to sign in, and there are no users.
+    NoUsers,
     /// The client assertion is no JWT, or lacks a claim that RFC 7523 §3 or we require.
     AssertionMalformed,
     /// The client assertion is signed by an algorithm that its key does not have; `none` and HMAC are never one.
@@ -111,6 +113,7 @@ impl Refusal {
             Self::Resource => "resource",
             Self::NothingInCommon => "nothing_in_common",
             Self::UnauthorizedClient => "unauthorized_client",
+            Self::NoUsers => "no_users",
             Self::AssertionMalformed => "assertion_malformed",
             Self::AssertionAlgorithm => "assertion_algorithm",
             Self::AssertionAudience => "assertion_audience",
@@ -132,8 +135,8 @@ impl Refusal {
         }
     }
 
-    /// The `error` of RFC 6749 §5.2; `invalid_target` is RFC 8707 §2's, the last two are RFC 6749 §4.1.2.1's words for
-    /// what HTTP says by its status.
+    /// The `error` of RFC 6749 §5.2; `invalid_target` is RFC 8707 §2's, `unsupported_response_type` RFC 6749 §4.1.2.1's,
+    /// and so are the last two: its words for what HTTP says by its status.
     #[must_use]
     pub const fn error(self) -> &'static str {
         match self {
@@ -165,6 +168,7 @@ impl Refusal {
             | Self::UnknownCertificate
             | Self::TooManyFailures => "invalid_client",
             Self::UnauthorizedClient => "unauthorized_client",
+            Self::NoUsers => "unsupported_response_type",
             Self::ForeignToken => "invalid_grant",
             Self::Scope => "invalid_scope",
             Self::Resource | Self::NothingInCommon => "invalid_target",
@@ -206,6 +210,10 @@ impl Refusal {
             | Self::NoCertificate
             | Self::UnknownCertificate => "client authentication failed",
             Self::UnauthorizedClient => "the client may not use this grant type",
+            Self::NoUsers => {
+                "this issuer has no users to sign in: applications get tokens from its token endpoint, with \
+                 grant_type=client_credentials"
+            }
             Self::NoToken => "token is missing",
             Self::ForeignToken => "the token was not issued to this client",
             Self::TooManyFailures => "too many failed attempts",
@@ -257,7 +265,7 @@ impl Refusal {
 mod tests {
     use super::*;
 
-    const ALL: [Refusal; 37] = [
+    const ALL: [Refusal; 38] = [
         Refusal::ContentType,
         Refusal::BodyTooLarge,
         Refusal::BodyTimeout,
@@ -277,6 +285,7 @@ mod tests {
         Refusal::Scope,
         Refusal::Resource,
         Refusal::UnauthorizedClient,
+        Refusal::NoUsers,
         Refusal::AssertionMalformed,
         Refusal::AssertionAlgorithm,
         Refusal::AssertionAudience,

@@ -10,7 +10,7 @@ use hyper::body::{Body as _, Incoming};
 
 use super::cluster_keys::ClusterKeys;
 use super::directory::Directory;
-use super::documents::{jwks, metadata};
+use super::documents::{authorization, jwks, metadata, openid_metadata};
 use super::failures::Failures;
 use super::follow::Served;
 use super::introspection::introspect;
@@ -113,6 +113,8 @@ impl Service {
                 Endpoint::Revocation => self.post(issuer, Endpoint::Revocation, (&parts, body), revoke).await,
                 Endpoint::Jwks => get(&parts, || jwks(&self, issuer, &parts.headers)),
                 Endpoint::Metadata => get(&parts, || metadata(&self, issuer)),
+                Endpoint::OpenIdMetadata => get(&parts, || openid_metadata(&self, issuer)),
+                Endpoint::Authorization => get(&parts, || authorization(&self)),
             }
         }
     }

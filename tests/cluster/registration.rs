@@ -77,7 +77,7 @@ async fn a_name_alone_yields_a_client_id_a_client_secret_and_an_access_token_tha
     assert!(registration.metadata.finalizers.is_none(), "nor finalizers");
 }
 
-/// The documents under both well-known addresses, which say the same.
+/// The documents under both well-known addresses, which agree.
 pub(crate) async fn discover(ca: &str, issuer: &str) -> Value {
     let http = https(ca).unwrap();
     let get = async |name: &str| -> Value {
@@ -90,6 +90,9 @@ pub(crate) async fn discover(ca: &str, issuer: &str) -> Value {
     for member in ["issuer", "token_endpoint", "jwks_uri"] {
         assert_eq!(openid[member], metadata[member]);
     }
+    // Only the one of OpenID Connect Discovery must have it.
+    assert_eq!(openid["authorization_endpoint"], format!("{issuer}/authorize"));
+    assert_eq!(metadata.get("authorization_endpoint"), None);
     metadata
 }
 

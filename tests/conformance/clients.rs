@@ -16,12 +16,12 @@ use super::tally::Tally;
 
 /// What a refused client is told by its library: the error of RFC 6749 section 5.2, or the status alone (curl, and
 /// openid-client where there is a challenge too).
-const REFUSED: [&str; 3] = ["invalid_client", "error: 401", "status: 401"];
+pub(crate) const REFUSED: [&str; 3] = ["invalid_client", "error: 401", "status: 401"];
 
 /// One registration for each way to authenticate.
 pub(crate) struct Registrations {
     pub(crate) basic: Registered,
-    post: Registered,
+    pub(crate) post: Registered,
     pub(crate) certificate: Registered,
     pub(crate) other_certificate: Registered,
     public_key: Registered,
@@ -188,7 +188,7 @@ impl Clients<'_> {
 }
 
 /// What the API saw is the token of this client.
-fn expect(seen: &Value, client_id: &str, is_bound: bool) -> Result<()> {
+pub(crate) fn expect(seen: &Value, client_id: &str, is_bound: bool) -> Result<()> {
     let scope = format!("{SCOPE} orders:write");
     let expected = json!({"client_id": client_id, "aud": AUDIENCE, "scope": scope, "bound": is_bound});
     ensure!(*seen == expected, "the API saw {seen} instead of {expected}");

@@ -1,7 +1,7 @@
 //! Programs in other languages, each a process with a deadline. What they need they read in files that we alone can
 //! read; arguments name directories and addresses.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -22,6 +22,7 @@ pub(crate) enum Language {
     Python,
     Node,
     Go,
+    Java,
 }
 
 /// What it takes to run them.
@@ -42,15 +43,11 @@ pub(crate) struct Ended {
 }
 
 impl Language {
+    /// Those with a program for each method. Java is apart: the start of a JVM takes longer than all the others' programs.
     pub(crate) const ALL: [Self; 4] = [Self::Curl, Self::Python, Self::Node, Self::Go];
 
     /// Its client, with the version that the lock file has.
     pub(crate) fn client(self) -> String {
-        let locked = |text: &str, name: &str| {
-            let after = text.split_once(name).map_or("", |(_, after)| after);
-            let version = after.trim_start_matches(|c: char| !c.is_ascii_digit() && c != '\n');
-            version.chars().take_while(|c| c.is_ascii_digit() || *c == '.').collect::<String>()
-        };
         match self {
             Self::Curl => "curl".to_owned(),
             Self::Python => format!("Python authlib {}", locked(include_str!("python/requirements.in"), "authlib==")),
@@ -58,8 +55,16 @@ impl Language {
                 format!("Node openid-client {}", locked(include_str!("node/package.json"), "\"openid-client\": \""))
             }
             Self::Go => format!("Go x/oauth2 {}", locked(include_str!("go/go.mod"), "golang.org/x/oauth2 v")),
+            Self::Java => "Java".to_owned(),
         }
     }
+}
+
+/// The version that follows this in a lock file.
+pub(crate) fn locked(text: &str, name: &str) -> String {
+    let after = text.split_once(name).map_or("", |(_, after)| after);
+    let version = after.trim_start_matches(|c: char| !c.is_ascii_digit() && c != '\n');
+    version.chars().take_while(|c| c.is_ascii_digit() || *c == '.').collect()
 }
 
 impl Foreign {
@@ -82,34 +87,83 @@ impl Foreign {
     pub(crate) fn start(&mut self, language: Language, name: &str, args: &[OsString]) -> Result<Process> {
         self.started += 1;
         let here = Path::new(HERE);
-        let (program, script) = match language {
-            Language::Curl => ("/bin/sh".into(), Some(here.join(format!("curl/{name}.sh")))),
-            Language::Python => (self.packages.join("python/bin/python"), Some(here.join(format!("python/{name}.py")))),
-            Language::Node => ("node".into(), Some(self.directory.join(format!("node/{name}.mjs")))),
-            Language::Go => (self.packages.join("go").join(name), None),
+        let script = |path: PathBuf| vec![path.into_os_string()];
+        let (program, before) = match language {
+            Language::Curl => ("/bin/sh".into(), script(here.join(format!("curl/{name}.sh")))),
+            Language::Python => {
+                // -B leaves nothing in the repository.
+                let before = ["-B".into(), here.join(format!("python/{name}.py")).into()];
+                (self.packages.join("python/bin/python"), before.into())
+            }
+            Language::Node => ("node".into(), script(self.directory.join(format!("node/{name}.mjs")))),
+            Language::Go => (self.packages.join("go").join(name), Vec::new()),
+            Language::Java => ("java".into(), self.jvm(name)),
         };
         let label = format!("{:03}-{language:?}-{name}", self.started);
         let mut started = Program::new(&label, program, &self.directory);
-        if language == Language::Python {
-            started = started.arg("-B"); // leaves nothing in the repository
-        }
         for variable in ["CURL_CA_BUNDLE", "REQUESTS_CA_BUNDLE", "NODE_EXTRA_CA_CERTS", "SSL_CERT_FILE"] {
             started = started.env(variable, self.api_ca.as_os_str());
         }
-        started.args(script).args(args.iter().cloned()).start()
+        started.args(before).args(args.iter().cloned()).start()
+    }
+
+    /// What a JVM is started with for the class `name` of a package: as little as it can do with, because it shares the
+    /// machine and ends soon.
+    fn jvm(&self, name: &str) -> Vec<OsString> {
+        let java = self.packages.join("java");
+        // Each directory has an application.yaml, so the package's own comes first.
+        let (own, other) = if name.starts_with("orders.") { ("api", "client") } else { ("client", "api") };
+        let class_path = [java.join(own), java.join(other), java.join("lib/*")].map(PathBuf::into_os_string);
+        let mut args: Vec<OsString> = ["-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-XX:-UsePerfData", "-Xmx256m"]
+            .into_iter()
+            .chain(["-Dspring.main.banner-mode=off", "-Dlogging.level.root=ERROR"])
+            // It would repeat every exception with its whole stack.
+            .chain(["-Dlogging.level.org.springframework.boot.SpringApplication=OFF"])
+            .map(Into::into)
+            .collect();
+        let mut temporary = OsString::from("-Djava.io.tmpdir=");
+        temporary.push(&self.directory);
+        args.extend([temporary, "-cp".into(), class_path.join(OsStr::new(":")), name.into()]);
+        args
     }
 
     /// Runs the program `name` to its end.
     pub(crate) async fn run(&mut self, language: Language, name: &str, args: &[OsString]) -> Result<Ended> {
         let process = self.start(language, name, args)?;
         let status = process.wait(DEADLINE).await?;
-        let output = process.log();
-        // Client secrets and tokens begin so. What they have printed is not repeated in the message.
-        for beginning in ["apr_", "eyJ", "PRIVATE KEY"] {
-            ensure!(!output.contains(beginning), "it has printed a credential ({beginning}…)");
-        }
-        Ok(Ended { has_succeeded: status.success(), output })
+        Ok(Ended { has_succeeded: status.success(), output: without_credentials(process.log())? })
     }
+
+    /// Runs Java programs one after the other in one JVM, each the name of its class and its arguments.
+    pub(crate) async fn run_java(&mut self, steps: &[Vec<OsString>]) -> Result<Vec<Ended>> {
+        let mut args = vec![self.api_ca.clone().into_os_string()];
+        args.extend(steps.iter().flat_map(|step| std::iter::once("--".into()).chain(step.iter().cloned())));
+        let process = self.start(Language::Java, "shop.Steps", &args)?;
+        let status = process.wait(DEADLINE * 2).await?;
+        let log = without_credentials(process.log())?;
+        let mut ended = Vec::new();
+        let mut output = String::new();
+        for line in log.lines() {
+            match line {
+                "step ended" | "step failed" => {
+                    let has_succeeded = line == "step ended";
+                    ended.push(Ended { has_succeeded, output: std::mem::take(&mut output) });
+                }
+                _ => output.extend([line, "\n"]),
+            }
+        }
+        ensure!(status.success() && ended.len() == steps.len(), "it ended in the middle:\n{log}");
+        Ok(ended)
+    }
+}
+
+/// The output, if it shows no credential. What was printed is not repeated in the message.
+fn without_credentials(output: String) -> Result<String> {
+    // Client secrets and tokens begin so.
+    for beginning in ["apr_", "eyJ", "PRIVATE KEY"] {
+        ensure!(!output.contains(beginning), "it has printed a credential ({beginning}…)");
+    }
+    Ok(output)
 }
 
 impl Ended {

@@ -11,6 +11,7 @@ mod clients;
 mod endpoints;
 mod foreign;
 mod forge;
+mod java;
 mod resource;
 mod rust;
 mod stage;
@@ -75,15 +76,18 @@ async fn with(tally: &mut Tally, stage: &Stage<'_>, foreign: &mut Foreign, algor
 
     tally.section(&format!("{algorithm}: clients get a token and call an API with it"));
     let metadata = foreign.run(Language::Python, "metadata", &[(&of.basic.volume).into()]).await?;
-    tally.record(&Language::Python.client(), "metadata of RFC 8414", metadata.document().map(drop));
+    let what = "metadata of RFC 8414 and of OpenID Connect Discovery";
+    tally.record(&Language::Python.client(), what, metadata.document().map(drop));
     let mut clients = Clients { tally, foreign, api: &servers[0] };
     if algorithm == "ES256" {
         clients.get_tokens(&of).await?;
         clients.use_every_type_of_key(stage).await?;
         clients.are_refused(stage, &of).await?;
+        clients.start_from_the_issuer(stage, &of).await?;
         tally.record("kubectl", "the pod of docs/applications.md is accepted", clients::pod(stage).await);
     } else {
         clients.every("client_secret_basic", &of.basic).await?;
+        clients.start_from_the_issuer_with_a_client_secret(&of.basic).await?;
     }
 
     if algorithm == "ES256" {

@@ -23,6 +23,8 @@ pub(crate) enum Validator {
     Joserfc,
     Oauth4webapi,
     Authlib,
+    Spring,
+    Nimbus,
 }
 
 /// A running API.
@@ -33,7 +35,8 @@ pub(crate) struct Server {
 }
 
 impl Validator {
-    pub(crate) const ALL: [Self; 4] = [Self::Jose, Self::Joserfc, Self::Oauth4webapi, Self::Authlib];
+    pub(crate) const ALL: [Self; 6] =
+        [Self::Jose, Self::Joserfc, Self::Oauth4webapi, Self::Authlib, Self::Spring, Self::Nimbus];
 
     pub(crate) const fn name(self) -> &'static str {
         match self {
@@ -41,17 +44,19 @@ impl Validator {
             Self::Joserfc => "API with Python joserfc",
             Self::Oauth4webapi => "API with Node oauth4webapi",
             Self::Authlib => "API with Python authlib",
+            Self::Spring => "API with Java Spring Boot",
+            Self::Nimbus => "API with Java Nimbus",
         }
     }
 
     /// Whether it knows tokens bound to a certificate (RFC 8705); one that does not must refuse them.
     pub(crate) const fn knows_certificates(self) -> bool {
-        matches!(self, Self::Jose | Self::Joserfc)
+        matches!(self, Self::Jose | Self::Joserfc | Self::Spring | Self::Nimbus)
     }
 
     /// Whether it knows this algorithm; one that does not must refuse it.
     pub(crate) fn knows(self, algorithm: Algorithm) -> bool {
-        self != Self::Authlib || algorithm != Algorithm::EdDSA
+        matches!(self, Self::Jose | Self::Joserfc | Self::Oauth4webapi) || algorithm != Algorithm::EdDSA
     }
 }
 
@@ -70,15 +75,17 @@ impl Server {
             write_private(&identity.join(file), &std::fs::read_to_string(stage.plane.directory().join(of))?)?;
         }
         write_private(&identity.join("issuer_ca.crt"), issuer_ca)?;
-        let (language, module) = match validator {
-            Validator::Jose => (Language::Node, "validate"),
-            Validator::Joserfc => (Language::Python, "validate"),
-            Validator::Oauth4webapi => (Language::Node, "validate_bearer"),
-            Validator::Authlib => (Language::Python, "validate_authlib"),
+        let (language, name, module) = match validator {
+            Validator::Jose => (Language::Node, "resource_server", Some("validate")),
+            Validator::Joserfc => (Language::Python, "resource_server", Some("validate")),
+            Validator::Oauth4webapi => (Language::Node, "resource_server", Some("validate_bearer")),
+            Validator::Authlib => (Language::Python, "resource_server", Some("validate_authlib")),
+            Validator::Spring => (Language::Java, "orders.SpringApi", None),
+            Validator::Nimbus => (Language::Java, "orders.NimbusApi", None),
         };
-        let args: [OsString; 5] =
-            [module.into(), identity.into(), stage.issuer.clone().into(), wanted.audience.into(), wanted.scope.into()];
-        let process = foreign.start(language, "resource_server", &args)?;
+        let mut args: Vec<OsString> = module.into_iter().map(Into::into).collect();
+        args.extend([identity.into(), stage.issuer.clone().into(), wanted.audience.into(), wanted.scope.into()]);
+        let process = foreign.start(language, name, &args)?;
         let line = process.wait_for_line("listening on ", READY_WITHIN).await?;
         let port = line.rsplit(' ').next().context("a port")?;
         Ok(Self { validator, url: format!("https://127.0.0.1:{port}/orders"), _process: process })

@@ -11,15 +11,19 @@ use expect_test::expect_file;
 
 const PAGES: [&str; 2] = ["docs/applications.md", "docs/resource-servers.md"];
 /// Where every program and manifest is shown on one of the pages.
-const SHOWN: [&str; 5] = ["curl", "python", "node", "go", "registrations"];
+const SHOWN: [&str; 6] = ["curl", "python", "node", "go", "java", "registrations"];
 /// What is not for readers: how the programs are run, and what only the runner tries.
-const NOT_SHOWN: [&str; 6] = [
+const NOT_SHOWN: [&str; 10] = [
     "python/resource_server.py",
     "python/metadata.py",
     "python/validate_authlib.py",
     "node/resource_server.mjs",
     "node/validate_bearer.mjs",
     "go/client_secret_detected/main.go",
+    "java/api/NimbusApi.java",
+    "java/api/SpringApi.java",
+    "java/client/Discovery.java",
+    "java/client/Steps.java",
 ];
 const CONFORMANCE: &str = "tests/conformance";
 
@@ -96,7 +100,7 @@ fn every_program_and_manifest_of_conformance_is_on_a_page() {
                 pending.push(path);
                 continue;
             }
-            let is_program = [".sh", ".py", ".mjs", ".go", ".yaml"].iter().any(|end| path.ends_with(end));
+            let is_program = [".sh", ".py", ".mjs", ".go", ".java", ".yaml"].iter().any(|end| path.ends_with(end));
             let is_shown = pages.contains(&format!("<!-- {path} -->")) || pages.contains(&format!("<!-- {path}: "));
             let is_hidden = NOT_SHOWN.iter().any(|hidden| path.ends_with(hidden));
             assert!(!is_program || is_shown != is_hidden, "{path}");

@@ -1,7 +1,7 @@
 //! The documents that anyone may read.
 
 use http::StatusCode;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::{FakeApi, Limits, TokenService};
 use crate::fake_api::{Fault, Nth};
@@ -10,48 +10,101 @@ const METHODS: [&str; 5] =
     ["client_secret_basic", "client_secret_post", "private_key_jwt", "tls_client_auth", "self_signed_tls_client_auth"];
 const ALGORITHMS: [&str; 5] = ["ES256", "ES384", "EdDSA", "RS256", "PS256"];
 
+/// The document of RFC 8414.
+fn oauth(issuer: &str) -> Value {
+    json!({
+        "issuer": issuer,
+        "token_endpoint": format!("{issuer}/token"),
+        "jwks_uri": format!("{issuer}/jwks"),
+        "response_types_supported": [],
+        "grant_types_supported": ["client_credentials"],
+        "token_endpoint_auth_methods_supported": METHODS,
+        "token_endpoint_auth_signing_alg_values_supported": ALGORITHMS,
+        "introspection_endpoint": format!("{issuer}/introspect"),
+        "introspection_endpoint_auth_methods_supported": METHODS,
+        "introspection_endpoint_auth_signing_alg_values_supported": ALGORITHMS,
+        "revocation_endpoint": format!("{issuer}/revoke"),
+        "revocation_endpoint_auth_methods_supported": METHODS,
+        "revocation_endpoint_auth_signing_alg_values_supported": ALGORITHMS,
+        "tls_client_certificate_bound_access_tokens": true,
+    })
+}
+
+/// The document of `OpenID` Connect Discovery.
+fn openid(issuer: &str) -> Value {
+    let mut document = oauth(issuer);
+    document["authorization_endpoint"] = json!(format!("{issuer}/authorize"));
+    document["response_types_supported"] = json!(["none"]);
+    document["subject_types_supported"] = json!(["public"]);
+    document["id_token_signing_alg_values_supported"] = json!(["ES256", "EdDSA", "RS256"]);
+    document
+}
+
 #[tokio::test]
 async fn the_metadata_states_exactly_what_is_on() {
     let service = TokenService::start_with("/tenant", Limits::default()).await;
-    for path in [
-        "/.well-known/oauth-authorization-server/tenant",
-        "/tenant/.well-known/oauth-authorization-server",
-        "/tenant/.well-known/openid-configuration",
-        "/.well-known/openid-configuration/tenant",
+    for (path, document) in [
+        ("/.well-known/oauth-authorization-server/tenant", oauth(&service.issuer)),
+        ("/tenant/.well-known/oauth-authorization-server", oauth(&service.issuer)),
+        ("/tenant/.well-known/openid-configuration", openid(&service.issuer)),
+        ("/.well-known/openid-configuration/tenant", openid(&service.issuer)),
     ] {
         let answer = service.send(service.http().get(service.url(path))).await;
         assert_eq!(answer.status, StatusCode::OK, "{path}");
         assert_eq!(answer.header("content-type"), Some("application/json"));
         assert_eq!(answer.header("cache-control"), Some("public, max-age=300"));
-        assert_eq!(
-            answer.json(),
-            json!({
-                "issuer": service.issuer,
-                "token_endpoint": format!("{}/token", service.issuer),
-                "jwks_uri": format!("{}/jwks", service.issuer),
-                "response_types_supported": [],
-                "grant_types_supported": ["client_credentials"],
-                "token_endpoint_auth_methods_supported": METHODS,
-                "token_endpoint_auth_signing_alg_values_supported": ALGORITHMS,
-                "introspection_endpoint": format!("{}/introspect", service.issuer),
-                "introspection_endpoint_auth_methods_supported": METHODS,
-                "introspection_endpoint_auth_signing_alg_values_supported": ALGORITHMS,
-                "revocation_endpoint": format!("{}/revoke", service.issuer),
-                "revocation_endpoint_auth_methods_supported": METHODS,
-                "revocation_endpoint_auth_signing_alg_values_supported": ALGORITHMS,
-                "tls_client_certificate_bound_access_tokens": true,
-            })
-        );
+        assert_eq!(answer.json(), document, "{path}");
         let head = service.send(service.http().head(service.url(path))).await;
         assert_eq!((head.status, head.body.as_str()), (StatusCode::OK, ""));
         assert_eq!(head.header("content-length"), Some(answer.body.len().to_string().as_str()));
     }
-    for path in ["/.well-known/oauth-authorization-server", "/token", "/jwks", "/"] {
+    for path in [
+        "/.well-known/oauth-authorization-server",
+        "/.well-known/openid-configuration",
+        "/token",
+        "/jwks",
+        "/authorize",
+        "/",
+    ] {
         let answer = service.send(service.http().get(service.url(path))).await;
         assert_eq!(answer.status, StatusCode::NOT_FOUND, "{path}: all lies below the issuer's path");
     }
     let answer = service.send(service.http().post(service.url("/tenant/jwks"))).await;
     assert_eq!((answer.status.as_u16(), answer.header("allow")), (405, Some("GET,HEAD")));
+    let metrics = service.metrics().await;
+    for endpoint in ["metadata", "openid_metadata"] {
+        // Two places, each by GET and by HEAD.
+        let line = format!(r#"token_service_requests_total{{endpoint="{endpoint}",outcome="ok"}} 4"#);
+        assert!(metrics.contains(&line), "{line} in\n{metrics}");
+    }
+}
+
+#[tokio::test]
+async fn a_login_that_was_sent_to_the_authorization_endpoint_is_told_that_there_are_no_users() {
+    for path in ["", "/tenant"] {
+        let service = TokenService::start_with(path, Limits::default()).await;
+        let document =
+            service.send(service.http().get(service.url(&format!("{path}/.well-known/openid-configuration"))));
+        let endpoint = document.await.json()["authorization_endpoint"].as_str().unwrap().to_owned();
+        let redirect = "redirect_uri=https://shop.example/callback&state=x";
+        for query in [
+            String::new(),
+            format!("?response_type=code&client_id=shop.storefront&scope=openid&{redirect}"),
+            format!("?response_type=none&client_id=shop.storefront&{redirect}"),
+            format!("?response_type=id_token&client_id=nobody&nonce=x&{redirect}"),
+        ] {
+            let answer = service.send(service.http().get(format!("{endpoint}{query}"))).await;
+            assert_eq!(answer.error(), (400, "unsupported_response_type".to_owned()), "{query}");
+            let description = answer.json()["error_description"].as_str().unwrap().to_owned();
+            assert!(description.contains("no users") && description.contains("token endpoint"), "{description}");
+            assert_eq!(answer.header("location"), None, "RFC 6749 §4.1.2.1: nobody is redirected to an unchecked URI");
+            assert_eq!(answer.header("cache-control"), Some("no-store"));
+        }
+        let answer = service.send(service.http().post(&endpoint)).await;
+        assert_eq!((answer.status.as_u16(), answer.header("allow")), (405, Some("GET,HEAD")));
+        let line = r#"token_service_requests_total{endpoint="authorization",outcome="no_users"} 4"#;
+        assert!(service.metrics().await.contains(line));
+    }
 }
 
 #[tokio::test]

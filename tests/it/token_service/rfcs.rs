@@ -60,6 +60,7 @@ impl Metadata {
     }
 }
 
+/// Rules for both documents.
 const METADATA: &[Rule<Metadata>] = &[
     ("RFC 8414 §3.2: 200", |m| m.answer.status == StatusCode::OK),
     ("RFC 8414 §3.2: application/json", |m| m.answer.header("content-type") == Some("application/json")),
@@ -69,12 +70,8 @@ const METADATA: &[Rule<Metadata>] = &[
     ("RFC 8414 §2: issuer is an https URL without query and fragment", |m| is_https(&m.json["issuer"])),
     ("RFC 8414 §2: token_endpoint is REQUIRED", |m| is_https(&m.json["token_endpoint"])),
     ("RFC 8414 §2: jwks_uri is an https URL", |m| is_https(&m.json["jwks_uri"])),
-    ("RFC 8414 §2: response_types_supported is REQUIRED", |m| m.json["response_types_supported"] == json!([])),
     ("RFC 8414 §2: without grant_types_supported there would be others", |m| {
         m.json["grant_types_supported"] == json!(["client_credentials"])
-    }),
-    ("RFC 8414 §2: no authorization_endpoint without a grant type that uses it", |m| {
-        m.json.get("authorization_endpoint").is_none()
     }),
     ("RFC 8414 §2: no code_challenge_methods_supported without an authorization endpoint", |m| {
         m.json.get("code_challenge_methods_supported").is_none()
@@ -87,9 +84,6 @@ const METADATA: &[Rule<Metadata>] = &[
     }),
     ("RFC 8414 §2: every list is one of texts", |m| {
         m.members().filter(|(name, _)| name.ends_with("_supported")).all(|(_, value)| is_list(value))
-    }),
-    ("RFC 8414 §3.2: a list without elements is omitted (§2 requires response_types_supported)", |m| {
-        m.members().all(|(name, value)| name == "response_types_supported" || *value != json!([]))
     }),
     ("RFC 8414 §2: no element twice", |m| {
         m.members().all(|(_, value)| {
@@ -127,21 +121,57 @@ const METADATA: &[Rule<Metadata>] = &[
     ("RFC 9111 §5.2.2.1: for five minutes", |m| m.answer.header("cache-control") == Some("public, max-age=300")),
 ];
 
+/// Rules for the document of RFC 8414 alone.
+const OAUTH_METADATA: &[Rule<Metadata>] = &[
+    ("RFC 8414 §2: response_types_supported is REQUIRED", |m| m.json["response_types_supported"] == json!([])),
+    ("RFC 8414 §2: no authorization_endpoint without a grant type that uses it", |m| {
+        m.json.get("authorization_endpoint").is_none()
+    }),
+    ("RFC 8414 §3.2: a list without elements is omitted (§2 requires response_types_supported)", |m| {
+        m.members().all(|(name, value)| name == "response_types_supported" || *value != json!([]))
+    }),
+];
+
+/// Rules for the document of `OpenID` Connect Discovery 1.0 alone.
+const OPENID_METADATA: &[Rule<Metadata>] = &[
+    ("Discovery §3: authorization_endpoint is REQUIRED, and https", |m| is_https(&m.json["authorization_endpoint"])),
+    ("Discovery §3: jwks_uri is REQUIRED", |m| m.json["jwks_uri"].is_string()),
+    ("Discovery §3: response_types_supported is REQUIRED; nothing that yields a code or a token", |m| {
+        items(&m.json["response_types_supported"]) == ["none"]
+    }),
+    ("Discovery §3: subject_types_supported is REQUIRED, pairwise or public", |m| {
+        items(&m.json["subject_types_supported"]) == ["public"]
+    }),
+    ("Discovery §3: id_token_signing_alg_values_supported is REQUIRED, and has RS256", |m| {
+        items(&m.json["id_token_signing_alg_values_supported"]).contains(&"RS256")
+    }),
+    ("Discovery §3: id_token_signing_alg_values_supported has what tokens are signed by", |m| {
+        let listed = items(&m.json["id_token_signing_alg_values_supported"]);
+        appreg::api::Algorithm::ALL.iter().all(|algorithm| listed.contains(&algorithm.as_str()))
+    }),
+    ("Discovery §3: no userinfo_endpoint without users", |m| m.json.get("userinfo_endpoint").is_none()),
+    ("Discovery §4.2: claims with zero elements MUST be omitted", |m| {
+        m.members().all(|(_, value)| *value != json!([]) && !value.is_null())
+    }),
+];
+
 #[tokio::test]
-async fn the_metadata_is_as_rfc_8414_wants_it() {
+async fn the_metadata_is_as_rfc_8414_and_openid_connect_discovery_want_it() {
     for path in ["", "/tenant", "/tenant/a"] {
         let service = TokenService::start_with(path, Limits::default()).await;
         // RFC 8414 §3.1: the well-known part stands between the host and the path, and §5: as OpenID Connect has it.
-        for url in [
-            format!("/.well-known/oauth-authorization-server{path}"),
-            format!("/.well-known/openid-configuration{path}"),
-            format!("{path}/.well-known/openid-configuration"),
+        for (url, rules) in [
+            (format!("/.well-known/oauth-authorization-server{path}"), OAUTH_METADATA),
+            (format!("{path}/.well-known/oauth-authorization-server"), OAUTH_METADATA),
+            (format!("/.well-known/openid-configuration{path}"), OPENID_METADATA),
+            (format!("{path}/.well-known/openid-configuration"), OPENID_METADATA),
         ] {
             let answer = service.send(service.http().get(service.url(&url))).await;
             let metadata = Metadata { json: answer.json(), issuer: service.issuer.clone(), answer };
             hold(METADATA, &metadata, &metadata.answer);
+            hold(rules, &metadata, &metadata.answer);
         }
-        for name in ["token_endpoint", "jwks_uri"] {
+        for name in ["token_endpoint", "jwks_uri", "authorization_endpoint"] {
             let metadata =
                 service.send(service.http().get(service.url(&format!("{path}/.well-known/openid-configuration"))));
             let url = metadata.await.json()[name].as_str().unwrap().to_owned();

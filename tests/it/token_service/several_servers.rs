@@ -268,7 +268,11 @@ async fn every_server_has_its_own_documents_and_a_token_verifies_against_its_own
             assert_eq!(metadata["issuer"], json!(issuer), "{path}");
             assert_eq!(metadata["token_endpoint"], json!(format!("{issuer}/token")), "{path}");
             assert_eq!(metadata["jwks_uri"], json!(format!("{issuer}/jwks")), "{path}");
+            let authorize = path.contains("openid").then(|| format!("{issuer}/authorize"));
+            assert_eq!(metadata.get("authorization_endpoint"), authorize.map(|url| json!(url)).as_ref(), "{path}");
         }
+        let answer = stage.read(&format!("{server}/authorize?response_type=code")).await;
+        assert_eq!(answer.error(), (400, "unsupported_response_type".to_owned()));
     }
     let sets = [key_set(&stage.read("/jwks").await), key_set(&stage.read("/partners/jwks").await)];
     for (index, token) in stage.tokens().await.iter().enumerate() {
