@@ -20,6 +20,7 @@ mod conflict;
 mod credential;
 mod customer_scope;
 mod duration;
+mod message;
 mod private_key;
 mod reason;
 mod registration_approval;
@@ -42,6 +43,7 @@ pub use credential::{
 };
 pub use customer_scope::{CustomerScope, CustomerScopeType};
 pub use duration::{InvalidDuration, LongDuration};
+pub use message::Message;
 pub use private_key::{InvalidKeySize, KeyType, PrivateKey, PrivateKeyAlgorithm};
 pub use reason::{Reason, Sighting};
 pub use registration_approval::{ApprovedApi, RegistrationApproval, RegistrationApprovalSpec, RegistrationRef};
