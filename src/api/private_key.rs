@@ -13,12 +13,12 @@ use super::schema;
 #[serde(rename_all = "camelCase")]
 #[schemars(extend("x-kubernetes-validations" = rules()))]
 pub struct PrivateKey {
-    /// The algorithm; by default ECDSA.
+    /// The algorithm: ECDSA (the default), RSA or Ed25519.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub algorithm: Option<PrivateKeyAlgorithm>,
 
-    /// The size in bits: 256 (the default) or 384 for ECDSA, 2048 (the default), 3072 or 4096 for RSA. Ed25519
-    /// has one size, and none is set.
+    /// The size in bits: 256 (the default) or 384 for ECDSA; 2048 (the default), 3072 or 4096 for RSA. Not to be set
+    /// for Ed25519, which has one size.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 256, max = 4096), extend("format" = "int32"))]
     pub size: Option<u32>,

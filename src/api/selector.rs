@@ -83,15 +83,15 @@ pub(super) fn schema(_: &mut SchemaGenerator) -> Schema {
             },
             "matchExpressions": {
                 "type": "array", "maxItems": MOST_REQUIREMENTS, "x-kubernetes-list-type": "atomic",
-                "description": "What a namespace's labels must meet, all of it.",
+                "description": "Expressions that the labels of a namespace must meet, all of them.",
                 "items": {
                     "type": "object", "required": ["key", "operator"],
                     "properties": {
-                        "key": with(name, "The label."),
+                        "key": with(name, "The name of the label."),
                         "operator": {"type": "string", "enum": ["In", "NotIn", "Exists", "DoesNotExist"],
-                            "description": "In and NotIn compare with values; Exists and DoesNotExist have none."},
+                            "description": "In and NotIn compare the label with values. Exists and DoesNotExist ask whether it is there."},
                         "values": {"type": "array", "maxItems": 64, "x-kubernetes-list-type": "atomic",
-                            "items": value(), "description": "The values to compare with."},
+                            "items": value(), "description": "The values that In and NotIn compare with."},
                     },
                     "x-kubernetes-validations": [super::schema::rule_at(
                         ".values",
