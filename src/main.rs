@@ -14,18 +14,19 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 use appreg::admin::Admin;
-use appreg::cli::lint;
+use appreg::cli::{self, lint};
 use appreg::clock::{Clock as _, SystemClock};
 use appreg::config::Config;
 use appreg::kubernetes::client::Clients;
 use appreg::{controller, metrics, telemetry, token_service};
-use args::{Cli, Command, Controller, Crds, Lint, LintOutput, LogFormat, Observation, TokenService};
+use args::{Cli, Command, Controller, Crds, Lint, LintOutput, LogFormat, Observation, Reference, TokenService};
 
 fn main() -> ExitCode {
     let (outcome, failure) = match Cli::parse().command {
         Command::Controller(args) => (run(controller(args)).map(|()| ExitCode::SUCCESS), 1),
         Command::TokenService(args) => (run(token_service(args)).map(|()| ExitCode::SUCCESS), 1),
         Command::Crds(args) => (crds(args).map(|()| ExitCode::SUCCESS), 1),
+        Command::Reference(args) => (reference(args).map(|()| ExitCode::SUCCESS), 1),
         // 1 says that something was found.
         Command::Lint(args) => (lint(args), 2),
     };
@@ -115,6 +116,11 @@ fn lint(args: Lint) -> anyhow::Result<ExitCode> {
 fn crds(args: Crds) -> anyhow::Result<()> {
     let Crds { output } = args;
     appreg::api::crds::write(&output).with_context(|| format!("Cannot write to {}", output.display()))
+}
+
+fn reference(args: Reference) -> anyhow::Result<()> {
+    let Reference { output } = args;
+    cli::reference::write(&output).with_context(|| format!("Cannot write to {}", output.display()))
 }
 
 /// Runs a subcommand on tokio, with the one crypto provider.

@@ -99,17 +99,17 @@ reasons! {
     Issued {
         meaning: "Every credential of the registration is in its Secret, or known to the server, and is accepted now.",
         seen: [Ready],
-        remedy: "Nothing is to be done.",
+        remedy: "Nothing.",
     }
     Granted {
         meaning: "Everything that the registration asks for is granted. The message names durations that a policy shortened or lengthened.",
         seen: [Approved],
-        remedy: "Nothing is to be done. Write the duration that the message names into the spec if you want the two to agree.",
+        remedy: "Nothing. Write the duration that the message names into the spec if you want the two to agree.",
     }
     InForce {
         meaning: "The policy applies, or the authorization server is served.",
         seen: [PolicyReady, ServerReady],
-        remedy: "Nothing is to be done.",
+        remedy: "Nothing.",
     }
     Progressing {
         meaning: "The controller is issuing credentials, or an uploaded certificate is not valid yet.",
@@ -149,7 +149,7 @@ reasons! {
     NamespaceTerminating {
         meaning: "The namespace is being deleted or is gone, so no Secret can be created in it.",
         seen: [Ready, Reconciling, Event],
-        remedy: "Nothing is to be done if the deletion is intended. Otherwise create the registration in another namespace.",
+        remedy: "Nothing, if the deletion is intended. Otherwise create the registration in another namespace.",
     }
     QuotaExceeded {
         meaning: "A ResourceQuota of the namespace, a limit of its policies, or the limit of 32 authorization servers leaves no room.",
@@ -201,17 +201,17 @@ reasons! {
     FirstMint {
         meaning: "The credential was issued for the first time.",
         seen: [Plan],
-        remedy: "Nothing is to be done.",
+        remedy: "Nothing.",
     }
     TakenUp {
         meaning: "A public key or a ServiceAccount from the spec is now accepted.",
         seen: [Plan],
-        remedy: "Nothing is to be done.",
+        remedy: "Nothing.",
     }
     RenewalDue {
         meaning: "The renewal time of the credential has come.",
         seen: [Event, Plan],
-        remedy: "Nothing is to be done. An application that reads the Secret only at its start must be restarted before the old revision ends.",
+        remedy: "Nothing. An application that reads the Secret only at its start must be restarted before the old revision ends.",
     }
     RotationRequested {
         meaning: "Someone requested a rotation by rotateMintedBefore.",
@@ -241,27 +241,27 @@ reasons! {
     DurationShortened {
         meaning: "The effective duration was shortened, so the credential was replaced earlier.",
         seen: [Event, Plan],
-        remedy: "Nothing is to be done. The old revision is accepted for the overlap.",
+        remedy: "Nothing. The old revision is accepted for the overlap.",
     }
     SpecChanged {
         meaning: "The spec was changed in a way that the credential or the Secret must follow.",
         seen: [Event, Plan],
-        remedy: "Nothing is to be done for a rotation. An uploaded key that was replaced is rejected at once.",
+        remedy: "Nothing for an issued credential. An uploaded key that was replaced is rejected at once.",
     }
     GrantChanged {
         meaning: "The scopes, APIs or customers that are granted have changed, and an access token or the ledger entry follows.",
         seen: [Plan],
-        remedy: "Nothing is to be done.",
+        remedy: "Nothing.",
     }
     EntryRemoved {
         meaning: "A credential was removed from the spec, so it is no longer accepted.",
         seen: [Event, Plan],
-        remedy: "Nothing is to be done. To get the credential back, add it again: a new revision is issued.",
+        remedy: "Nothing. To get the credential back, add it again: a new revision is issued.",
     }
     OverlapEnded {
         meaning: "The time in which the old revision was accepted beside the new one is over.",
         seen: [Plan],
-        remedy: "Nothing is to be done.",
+        remedy: "Nothing.",
     }
     Expired {
         meaning: "The credential has expired: an issued one was replaced too late, or an uploaded key or certificate has ended.",
@@ -276,7 +276,7 @@ reasons! {
     Adopted {
         meaning: "A restored registration continues with its former ledger entry: same client ID, same credentials.",
         seen: [Event, Plan],
-        remedy: "Nothing is to be done.",
+        remedy: "Nothing.",
     }
     TakenOver {
         meaning: "A new registration has the client ID of a deleted one of the same namespace and name, and none of its credentials.",
@@ -291,7 +291,7 @@ reasons! {
     TokenDue {
         meaning: "The access token in the Secret was due for a refresh.",
         seen: [Plan],
-        remedy: "Nothing is to be done.",
+        remedy: "Nothing.",
     }
     KeyUnpublished {
         meaning: "The access token was signed with a key that is no longer published, so it was signed again.",
