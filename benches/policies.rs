@@ -35,7 +35,7 @@ use kube::core::PartialObjectMeta;
 use serde_json::json;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
-use harness::{ControlPlane, Operator, Running};
+use harness::{ControlPlane, Operator, Running, permissive};
 use rig::Arguments;
 
 const BINARY: &str = env!("CARGO_BIN_EXE_appreg");
@@ -67,7 +67,7 @@ async fn measure(arguments: &Arguments) -> Result<()> {
     let plane = ControlPlane::start().await?;
     let version = rig::version_of(&plane.program("kube-apiserver"), "--version");
     rig::print_environment(&format!("make bench-policies ARGS='n={n}'"), &[version])?;
-    let mut operator = Operator::install(&plane, BINARY, &["policy.enabled=false"]).await?;
+    let mut operator = Operator::install(&plane, BINARY, &permissive(&["policy.enabled=false"])).await?;
     operator.log("warn");
     prepare(&plane, n).await?;
     let mut before = Vec::new();
@@ -116,7 +116,7 @@ impl Layout {
         let name = format!("{prefix}-{number:04}");
         let policy = json!({
             "apiVersion": "appreg.dev/v1alpha1", "kind": "RegistrationPolicy", "metadata": {"name": name},
-            "spec": {"namespaceSelector": selector, "scopes": scopes, "audiences": ["https://*.example"]},
+            "spec": {"namespaceSelector": selector, "apis": [{"audiences": ["https://*.example"], "scopes": scopes}]},
         });
         (name, policy)
     }
@@ -160,7 +160,7 @@ fn policy_api(plane: &ControlPlane) -> Api<RegistrationPolicy> {
     Api::all(plane.client("admin"))
 }
 
-/// Namespaces with a label for each layout, and registrations that ask for four scopes and an audience.
+/// Namespaces with a label for each layout, and registrations that ask for an API with four scopes.
 async fn prepare(plane: &ControlPlane, n: usize) -> Result<()> {
     let namespaces: Api<Namespace> = Api::all(plane.client("admin"));
     let create = |number: usize| {
@@ -183,8 +183,10 @@ async fn prepare(plane: &ControlPlane, n: usize) -> Result<()> {
                 "metadata": {"name": format!("load-{number:06}"), "namespace": namespace},
                 "spec": {
                     "displayName": format!("Load {number}"), "credentials": [{"name": "web", "clientSecret": {}}],
-                    "scopes": ["orders:read", "orders:write", "stock:read", "stock:write"],
-                    "audiences": ["https://orders.example"],
+                    "apis": [{
+                        "audience": "https://orders.example",
+                        "scopes": ["orders:read", "orders:write", "stock:read", "stock:write"],
+                    }],
                 },
             });
             api.create(&PostParams::default(), &serde_json::from_value(registration)?).await?;

@@ -44,7 +44,7 @@ use tokio::task::JoinSet;
 
 use harness::operator::{LEDGER, NAMESPACE};
 use harness::process::Program;
-use harness::{Audit, ControlPlane, Operator, Options, Process, Running, audit};
+use harness::{Audit, ControlPlane, Operator, Options, Process, Running, audit, permissive};
 use rig::{Arguments, Figures, Machine};
 
 const BINARY: &str = env!("CARGO_BIN_EXE_appreg");
@@ -146,7 +146,8 @@ async fn operator_round(plane: &ControlPlane, n: usize, concurrency: usize, figu
 }
 
 async fn install(plane: &ControlPlane, concurrency: usize) -> Result<Operator<'_>> {
-    let mut operator = Operator::install(plane, BINARY, &[&format!("controller.concurrency={concurrency}")]).await?;
+    let concurrency = format!("controller.concurrency={concurrency}");
+    let mut operator = Operator::install(plane, BINARY, &permissive(&[&concurrency])).await?;
     operator.log("warn");
     let namespaces: Api<Namespace> = Api::all(plane.client("admin"));
     let mut namespace = Namespace::default();

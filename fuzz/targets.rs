@@ -8,7 +8,7 @@ use std::sync::LazyLock;
 use appreg::api;
 use appreg::config::forwarded::{CertificateHeader, ForwardedCertificates};
 use appreg::credential::public_key;
-use appreg::ledger::{self, Digest, Entry};
+use appreg::ledger::{self, Digest, Entry, Grant};
 use appreg::rotation::{CLOCK_TOLERANCE, add};
 use appreg::shared_lists::{LARGEST_FIELD_BYTES, List};
 use appreg::signer::ca::CaIndex;
@@ -253,10 +253,29 @@ fn ledger_entry(data: &[u8]) {
     assert_eq!(entry.name(), name, "an entry under another's name");
     let again = Entry::parse(&name, Some(&entry.to_json()));
     assert_eq!(again.as_ref(), Ok(&entry), "an entry is read otherwise when it is written again");
+    let grant = entry.grant.clone();
     let client = Client::of(entry, &Texts::default());
+    has_the_scopes_of(&client, &grant);
     assert!(client.scope.split(' ').all(|scope| scope.is_ascii() && !scope.contains(['"', '\\'])), "RFC 6749 §3.3");
     if let Match::Accepted(accepted) = client.match_client_secret(Digest::of(b"x"), NOW) {
         assert!(accepted.not_after > NOW, "accepted after its end");
+    }
+}
+
+/// What the token endpoint makes of a grant is what the grant says, at each API.
+fn has_the_scopes_of(client: &Client, grant: &Grant) {
+    const SERVER: &str = "https://server";
+    let is_token =
+        |scope: &str| !scope.is_empty() && scope.bytes().all(|b| matches!(b, 0x21 | 0x23..=0x5b | 0x5d..=0x7e));
+    if !grant.scopes.keys().all(|scope| is_token(scope)) {
+        return;
+    }
+    for audience in grant.apis.keys().map(String::as_str).chain([SERVER, "https://nobody"]) {
+        let granted = grant.scopes_at(audience, SERVER);
+        let granted = granted.map(|scopes| scopes.into_iter().filter(|scope| is_token(scope)).collect::<Vec<_>>());
+        let scope = client.scope_at(audience, SERVER);
+        let served = scope.as_deref().map(|scope| scope.split(' ').filter(|scope| !scope.is_empty()).collect::<Vec<_>>());
+        assert_eq!(served, granted, "other scopes at {audience}");
     }
 }
 

@@ -7,6 +7,8 @@
 pub mod forwarded;
 pub mod published;
 
+mod renamed;
+
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 use serde::{Deserialize, Serialize};
 
@@ -161,7 +163,8 @@ pub struct Fault {
 impl Config {
     /// Reads and checks a configuration.
     pub fn parse(yaml: &str) -> Result<Self, Error> {
-        let config: Self = serde_yaml::from_str(yaml).map_err(|error| Error::Malformed(error.to_string()))?;
+        let config: Self = serde_yaml::from_str(yaml)
+            .map_err(|error| renamed::find(yaml).unwrap_or_else(|| Error::Malformed(error.to_string())))?;
         config.check()?;
         Ok(config)
     }

@@ -23,8 +23,9 @@ pub const FIELD: &str = "ledger.json";
 /// The most live revisions of one credential entry.
 pub const MOST_LIVE_REVISIONS: usize = 8;
 
-/// The largest entry that is read, in bytes. The API server's own limit for a Secret is 1 MiB.
-pub const LARGEST_ENTRY_BYTES: usize = 256 * 1024;
+/// The largest entry that is read and written, in bytes: more than the schema's maxima add up to, which a test computes.
+/// The API server's own limit for a Secret is 1 MiB.
+pub const LARGEST_ENTRY_BYTES: usize = 448 * 1024;
 
 /// What is accepted for one client of one authorization server.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -225,6 +226,15 @@ pub struct Credential {
     /// `ServiceAccount` tokens.
     #[serde(default)]
     pub revoked_before: Option<Timestamp>,
+    /// Access tokens of this entry that were issued before this time are not accepted, whatever [`revoked_before`] says
+    /// of the credential: of what has no revision that a token could name.
+    ///
+    /// [`revoked_before`]: Self::revoked_before
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tokens_revoked_before: Option<Timestamp>,
+    /// Access tokens that were had with this revision or an earlier one are not accepted; 0 for none.
+    #[serde(default, skip_serializing_if = "is_none_revoked")]
+    pub revoked_through: u64,
     /// Of a `ServiceAccount`: the `sub` of its tokens, `system:serviceaccount:<namespace>:<name>`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub subject: Option<String>,
@@ -376,7 +386,31 @@ impl Credential {
     /// An entry without revisions.
     #[must_use]
     pub fn new(kind: Kind) -> Self {
-        Self { kind, next_revision: first_revision(), revoked_before: None, subject: None, revisions: Vec::new() }
+        Self {
+            kind,
+            next_revision: first_revision(),
+            revoked_before: None,
+            tokens_revoked_before: None,
+            revoked_through: 0,
+            subject: None,
+            revisions: Vec::new(),
+        }
+    }
+
+    /// From when on a revision is not accepted (rule R1): its own end, or at once where a watermark revokes it.
+    /// `of_client` is the client's watermark.
+    #[must_use]
+    pub fn end_of(&self, revision: &Revision, of_client: Option<Timestamp>) -> Timestamp {
+        let mark = self.revoked_before.max(of_client);
+        if mark.is_some_and(|mark| revision.minted_at < mark) { Timestamp::MIN } else { revision.not_after }
+    }
+
+    /// Takes up a watermark: what was minted before it is not accepted any more, nor are tokens that were had with it.
+    pub fn revoke(&mut self, mark: Timestamp, now: Timestamp) {
+        let is_meant = |revision: &&Revision| rotation::is_before_watermark(revision.minted_at, mark, now);
+        let through = self.revisions.iter().filter(is_meant).map(|revision| revision.revision).max();
+        self.revoked_through = self.revoked_through.max(through.unwrap_or(0));
+        self.revoked_before = self.revoked_before.max(Some(mark));
     }
 
     /// The revision with this number.
@@ -468,6 +502,11 @@ mod kind_name {
         let named = Kind::ALL.into_iter().find(|kind| kind.as_str() == name);
         named.ok_or_else(|| D::Error::custom("expected a kind of credential"))
     }
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "the signature serde asks for")]
+const fn is_none_revoked(revision: &u64) -> bool {
+    *revision == 0
 }
 
 const fn first_revision() -> u64 {
@@ -568,6 +607,59 @@ mod tests {
             (None, "a"),
             "nothing takes the place of an API"
         );
+    }
+
+    #[test]
+    fn an_entry_with_everything_that_the_schema_allows_is_read_again() {
+        let text = |length: usize, number: usize| format!("{number:0>length$}");
+        let by = format!("approval/{}", text(127, 0));
+        let items = |count: usize, length: usize| {
+            (0..count).map(|number| (text(length, number), by.clone())).collect::<BTreeMap<_, _>>()
+        };
+        let api = |number: usize| (text(256, number), ApiGrant { by: by.clone(), scopes: items(8, 128) });
+        let jwk = serde_json::json!({"kty": "RSA", "use": "sig", "alg": "PS256", "e": "AQAB", "kid": text(43, 0), "n": text(683, 0)});
+        let revision = |revision: u64| Revision {
+            revision: 1_000_000 + revision,
+            minted_at: "2026-01-01T00:00:00Z".parse().unwrap(),
+            not_after: "2026-01-01T00:00:00Z".parse().unwrap(),
+            hint: None,
+            verifier: Verifier::Certificate(CertificateVerifier {
+                spki_sha256: Digest::of(b"x"),
+                cert_sha256: Digest::of(b"x"),
+                jwk: jwk.clone(),
+            }),
+        };
+        let credential = Credential {
+            revisions: (0..MOST_LIVE_REVISIONS as u64).map(revision).collect(),
+            revoked_before: Some("2026-01-01T00:00:00Z".parse().unwrap()),
+            tokens_revoked_before: Some("2026-01-01T00:00:00Z".parse().unwrap()),
+            revoked_through: 1_000_000,
+            ..Credential::new(Kind::Certificate)
+        };
+        let mut entry: Entry = serde_json::from_str(&example()).unwrap();
+        entry.grant = Grant {
+            scopes: items(64, 128),
+            apis: (0..16).map(api).collect(),
+            default_audience: Some(text(256, 0)),
+            redirect_uris: items(32, 2048),
+            customer_scope: Some(CustomerScopeType::Customers),
+            customers: items(64, 128),
+            customer_groups: BTreeMap::new(),
+            served_audiences: items(16, 256),
+            dns_names: items(64, 253),
+            auth_methods: TokenEndpointAuthMethod::ALL.to_vec(),
+            grant_types: Some(GrantType::ALL.to_vec()),
+        };
+        entry.credentials = (0..16).map(|number| (text(40, number), credential.clone())).collect();
+        let bytes = entry.to_json();
+        let most = LARGEST_ENTRY_BYTES - 32 * 1024;
+        assert!(bytes.len() < most, "{} bytes: with room for what a later version adds", bytes.len());
+        assert!(
+            bytes.len() > LARGEST_ENTRY_BYTES / 2,
+            "{} bytes: the limit is no larger than it needs to be",
+            bytes.len()
+        );
+        assert_eq!(Entry::parse(&entry.name(), Some(&bytes)), Ok(entry));
     }
 
     #[test]

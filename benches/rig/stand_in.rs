@@ -178,7 +178,7 @@ impl StandIn {
             "version": ledger::VERSION, "server": "default", "clientID": id, "createdAt": self.now,
             "owner": {"namespace": "shop", "name": format!("client-{number}"), "uid": id},
             "grant": {"scopes": {"orders:read": "policy/default", "orders:write": "policy/default"},
-                      "resourceAudiences": serves, "authMethods": methods},
+                      "servedAudiences": serves, "authMethods": methods},
             "credentials": {"web": {"kind": kind, "nextRevision": 2, "revisions": [
                 {"revision": 1, "mintedAt": self.now, "notAfter": end, "verifier": verifier}]}},
         });

@@ -177,6 +177,7 @@ fn sign(snapshot: &Snapshot, plan: &Plan, mint: &Mint, order: &plan::TokenOrder)
             expires_at: mint.not_after,
             not_before: None,
             entry: Some(&mint.entry),
+            revision: None,
             customers: order.customers.as_deref(),
             customer_groups: order.customer_groups.as_deref(),
             certificate: None,
@@ -252,6 +253,16 @@ impl Writer<'_> {
 
     async fn write_entry(&mut self, entry: Entry, version: Option<String>) -> Result<(), Refused> {
         let name = entry.name();
+        let json = entry.to_json();
+        if json.len() > ledger::LARGEST_ENTRY_BYTES {
+            // Nobody could read it again: what it revokes would stay accepted. What only removes is smaller than before.
+            let message = format!(
+                "The ledger entry would have {} bytes, and at most {} are read: ask for fewer items, or for fewer credentials",
+                json.len(),
+                ledger::LARGEST_ENTRY_BYTES
+            );
+            return Err(Refused::Failed(Failure { reason: Some(Reason::QuotaExceeded), message }));
+        }
         let object = ObjectName::new(&self.ctx.ledger_namespace, &name);
         let secret = Secret {
             metadata: ObjectMeta {
@@ -262,7 +273,7 @@ impl Writer<'_> {
                 ..ObjectMeta::default()
             },
             type_: Some(names::LEDGER_SECRET_TYPE.to_owned()),
-            data: Some(BTreeMap::from([(ledger::FIELD.to_owned(), ByteString(entry.to_json()))])),
+            data: Some(BTreeMap::from([(ledger::FIELD.to_owned(), ByteString(json))])),
             ..Secret::default()
         };
         let written = match requests::write(self.ctx, &object, &secret).await {

@@ -33,6 +33,8 @@ pub struct Claims<'a> {
     pub not_before: Option<Timestamp>,
     /// The credential entry it is minted for: `jti` is then `<entry>~<random>`.
     pub entry: Option<&'a str>,
+    /// The revision of the entry that it was had with: `jti` is then `<entry>.<revision>~<random>`.
+    pub revision: Option<u64>,
     /// `customers`: those the client may act for, `*` for all.
     pub customers: Option<&'a [String]>,
     /// `customer_groups`: the groups of customers the client may act for.
@@ -95,7 +97,7 @@ fn push_payload(claims: &Claims<'_>, out: &mut Vec<u8>) -> Result<(), Error> {
     if !claims.scope.is_empty() {
         push_text_claim(",\"scope\":", claims.scope, out);
     }
-    push_identifier(claims.entry, out)?;
+    push_identifier(claims, out)?;
     push_time_claim(",\"iat\":", claims.issued_at, out)?;
     if let Some(not_before) = claims.not_before {
         push_time_claim(",\"nbf\":", not_before, out)?;
@@ -120,11 +122,14 @@ fn push_payload(claims: &Claims<'_>, out: &mut Vec<u8>) -> Result<(), Error> {
     Ok(())
 }
 
-/// `jti`: 128 random bits, after the entry's name where there is one.
-fn push_identifier(entry: Option<&str>, out: &mut Vec<u8>) -> Result<(), Error> {
+/// `jti`: 128 random bits, after the entry's name and the revision where there are any.
+fn push_identifier(claims: &Claims<'_>, out: &mut Vec<u8>) -> Result<(), Error> {
     out.extend_from_slice(b",\"jti\":\"");
-    if let Some(entry) = entry {
+    if let Some(entry) = claims.entry {
         push_escaped(entry, out);
+        if let Some(revision) = claims.revision {
+            write!(out, ".{revision}").map_err(|_| Error::NotSigned)?;
+        }
         out.push(b'~');
     }
     let tail = out.len();
@@ -239,6 +244,7 @@ mod tests {
             expires_at: at("2026-11-22T08:00:00Z"),
             not_before: None,
             entry: Some("api"),
+            revision: None,
             customers: None,
             customer_groups: None,
             certificate: None,
@@ -306,6 +312,19 @@ mod tests {
         let random = jti.as_str().unwrap().strip_prefix("api~").unwrap();
         assert_eq!(URL_SAFE_NO_PAD.decode(random).unwrap().len(), 16);
         assert!(token.as_bytes().starts_with(KEY.header()));
+    }
+
+    #[test]
+    fn a_token_says_with_which_revision_of_an_entry_it_was_had() {
+        let read = |claims: Claims<'_>| {
+            let read = jwt::verify(signed(&claims).as_bytes(), &[public(&KEY)]).unwrap();
+            (read.entry().map(str::to_owned), read.revision())
+        };
+        let web = || Some("web".to_owned());
+        assert_eq!(read(Claims { entry: Some("web"), revision: Some(12), ..claims() }), (web(), Some(12)));
+        assert_eq!(read(Claims { entry: Some("web"), ..claims() }), (web(), None));
+        let dotted = Claims { entry: Some("a.b"), ..claims() };
+        assert_eq!(read(dotted), (Some("a.b".to_owned()), None), "a name of another schema stays a name");
     }
 
     #[test]

@@ -2198,3 +2198,39 @@ fn a_public_client_has_no_credentials_and_one_that_becomes_confidential_gets_the
     assert_eq!(case.world.entry().unwrap().client_id, id);
     assert_eq!(case.world.secrets.keys().collect::<Vec<_>>(), ["billing", "billing-token"]);
 }
+
+#[test]
+fn a_revocation_names_in_its_first_write_the_revisions_whose_tokens_are_refused() {
+    let case = issued("billing", "2026-01-01").later("2026-03-25");
+    let case = case.edited(|spec| spec.revoke_minted_before = Some("2026-03-26T00:00:00Z".into()));
+    let plan = case.decided(at("2026-03-26T00:00:01Z"));
+    let Some(super::Step::Accept(accept)) = plan.steps.first() else { panic!("{plan}") };
+    let web = &accept.entry.credentials["web"];
+    assert_eq!((web.revoked_through, web.revoked_before), (2, Some(at("2026-03-26"))));
+    let ends: Vec<_> = web.revisions.iter().map(|r| web.end_of(r, accept.entry.revoked_before)).collect();
+    assert!(ends.iter().all(|end| *end == Timestamp::MIN), "refused before they leave the ledger: {ends:?}");
+}
+
+#[test]
+fn a_revocation_of_a_service_account_covers_every_token_that_is_out_at_the_write() {
+    let workload = || Entry {
+        name: "workload".into(),
+        service_account: Some(crate::api::ServiceAccount { name: "storefront".into() }),
+        ..Entry::default()
+    };
+    let case = issued_with("billing", "2026-01-01", vec![client_secret("web"), workload()]).settled();
+    let case = case.edited(|spec| spec.revoke_minted_before = Some("2026-01-02T00:00:00Z".into()));
+    let case = case.later("2026-01-02T00:00:07Z");
+    let credential = &case.world.entry().unwrap().credentials["workload"];
+    assert_eq!(credential.revoked_before, Some(at("2026-01-02")), "its own tokens, from before the leak");
+    assert_eq!(credential.tokens_revoked_before, Some(at("2026-01-02T00:01:07Z")));
+    let case = case.edited(|spec| {
+        spec.revoke_minted_before = None;
+        entries(spec).remove(1);
+    });
+    let case = case.later("2026-01-03");
+    let case = case.edited(|spec| entries(spec).push(workload())).later("2026-01-04");
+    let credential = &case.world.entry().unwrap().credentials["workload"];
+    assert_eq!(credential.tokens_revoked_before, Some(at("2026-01-04")), "a new entry of the name revives nothing");
+    assert_eq!(credential.revoked_before, None);
+}

@@ -125,6 +125,12 @@ fn service_account(given: &Given, subject: &str, seen: Seen<'_>) -> Verdict {
     }
     let mut credential = before.cloned().unwrap_or_else(|| Credential::new(Kind::ServiceAccount));
     credential.subject = Some(subject.to_owned());
+    if given.revoke_before > credential.revoked_before {
+        // A token does not say with which of its ServiceAccount's tokens it was had. So all that are out now count as had
+        // with the old ones, also those of a token service whose clock is ahead.
+        let all_that_are_out = rotation::add(seen.now, CLOCK_SKEW);
+        credential.tokens_revoked_before = credential.tokens_revoked_before.max(Some(all_that_are_out));
+    }
     credential.revoked_before = credential.revoked_before.max(given.revoke_before);
     credential.revisions.clear();
     let is_served = before.is_some_and(|before| before.subject == credential.subject);
@@ -196,7 +202,7 @@ fn public_key(given: &Given, key: Result<&public_key::Given, Unusable>, seen: Se
 /// Ends what a watermark applies to. It stays in the ledger, so that the same key is not taken up again.
 fn revoke(given: &Given, credential: &mut Credential, now: Timestamp) -> Vec<Change> {
     let Some(mark) = given.revoke_before else { return Vec::new() };
-    credential.revoked_before = credential.revoked_before.max(Some(mark));
+    credential.revoke(mark, now);
     let mut changes = Vec::new();
     for revision in &mut credential.revisions {
         if rotation::is_before_watermark(revision.minted_at, mark, now) && revision.not_after > mark {

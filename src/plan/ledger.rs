@@ -168,7 +168,9 @@ pub(super) fn accept(facts: &Facts, client: &Client, draft: &Draft, now: Timesta
         }
         let Some(credential) = entry.credentials.get_mut(&desired.name) else { continue };
         // Tokens that were had with a revoked client secret or certificate are as revoked as it is.
-        credential.revoked_before = credential.revoked_before.max(desired.revoke_before);
+        if let Some(mark) = desired.revoke_before {
+            credential.revoke(mark, now);
+        }
         if let Some(mint) = verdict.mint.as_ref().filter(|mint| mint.revision > 0) {
             credential.next_revision = mint.revision.saturating_add(1);
             credential.revisions.retain(|r| !r.is_expired(now) && Some(r.revision) != verdict.evict);
@@ -179,9 +181,12 @@ pub(super) fn accept(facts: &Facts, client: &Client, draft: &Draft, now: Timesta
         let Some(credential) = &verdict.credential else { continue };
         let mut credential = credential.clone();
         let exists = entry.credentials.get(&wanted.name).is_some_and(|before| before.kind == credential.kind);
-        // A pod's token may be older than the entry that lets it in.
-        if !exists && client.entry().is_some() && credential.kind != Kind::ServiceAccount {
-            credential.revoked_before = credential.revoked_before.max(Some(now));
+        if !exists && client.entry().is_some() {
+            // A pod's own token may be older than the entry that lets it in; access tokens of a former entry may not.
+            let is_service_account = credential.kind == Kind::ServiceAccount;
+            let mark =
+                if is_service_account { &mut credential.tokens_revoked_before } else { &mut credential.revoked_before };
+            *mark = (*mark).max(Some(now));
         }
         entry.credentials.insert(wanted.name.clone(), credential);
         given.extend(verdict.changes.iter().cloned());

@@ -637,6 +637,8 @@ fn facts() -> impl Strategy<Value = (Facts, Timestamp)> {
     let credential =
         (0_usize..Kind::ALL.len(), number(), prop::option::of(time()), prop::collection::vec(revision, 0..8)).prop_map(
             |(kind, next_revision, revoked_before, revisions)| Credential {
+                revoked_through: revisions.len() as u64 / 2,
+                tokens_revoked_before: revoked_before,
                 kind: Kind::ALL[kind],
                 next_revision,
                 revoked_before,

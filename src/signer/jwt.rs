@@ -72,11 +72,24 @@ impl PublicKey {
 }
 
 impl VerifiedToken {
-    /// The credential entry that the token was minted for: what stands before `~` in `jti`. None for a token from the
-    /// token endpoint.
+    /// The credential entry that the token was minted for, or had with: what stands before `~` in `jti`, without the
+    /// revision.
     #[must_use]
     pub fn entry(&self) -> Option<&str> {
-        self.jti.split_once('~').map(|(entry, _)| entry)
+        self.origin().map(|(entry, _)| entry)
+    }
+
+    /// The revision of the entry that the token was had with. Tokens that are delivered in Secrets, those of a
+    /// `ServiceAccount`, and those from before revisions were named have none.
+    #[must_use]
+    pub fn revision(&self) -> Option<u64> {
+        self.origin().and_then(|(_, revision)| revision)
+    }
+
+    fn origin(&self) -> Option<(&str, Option<u64>)> {
+        let (origin, _) = self.jti.split_once('~')?;
+        let named = origin.rsplit_once('.').and_then(|(entry, revision)| Some((entry, Some(revision.parse().ok()?))));
+        Some(named.unwrap_or((origin, None)))
     }
 
     /// The scopes one by one.

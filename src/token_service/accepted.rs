@@ -2,7 +2,6 @@
 //!
 //! Parsed once, when the ledger's entry is read. Most clients have none of it and pay one pointer.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use jiff::Timestamp;
@@ -11,7 +10,7 @@ use subtle::ConstantTimeEq as _;
 use super::texts::Texts;
 use crate::api::{Kind, TokenEndpointAuthMethod};
 use crate::jws::key::VerifyingKey;
-use crate::ledger::{Credential, Digest, Verifier};
+use crate::ledger::{Digest, Entry, Verifier};
 use crate::rotation;
 
 /// Keys, certificates and `ServiceAccounts` of one client: all revisions in the ledger, valid now or not.
@@ -27,6 +26,8 @@ pub struct Proofs {
 pub struct Term {
     /// The credential entry that it belongs to.
     pub entry: Arc<str>,
+    /// Its number.
+    pub revision: u64,
     /// From when on it is not accepted.
     pub not_after: Timestamp,
     minted_at: Timestamp,
@@ -71,16 +72,17 @@ impl Term {
 }
 
 impl Proofs {
-    /// Reads them from the credential entries; `None` if there is none.
+    /// Reads them from a ledger entry; `None` if there is none.
     ///
     /// A key that cannot be parsed is left out: its certificate still counts for TLS, and the other keys for assertions.
     #[must_use]
-    pub fn of(credentials: &BTreeMap<String, Credential>, texts: &Texts) -> Option<Box<Self>> {
+    pub fn of(entry: &Entry, texts: &Texts) -> Option<Box<Self>> {
         let (mut keys, mut certificates, mut subjects) = (Vec::new(), Vec::new(), Vec::new());
-        for (name, credential) in credentials {
+        for (name, credential) in &entry.credentials {
             if credential.subject.is_none() && credential.revisions.iter().all(|r| r.verifier.jwk().is_none()) {
                 continue;
             }
+            let of_client = entry.revoked_before;
             let entry = texts.shared(name);
             subjects.extend(credential.subject.as_ref().map(|subject| AcceptedSubject {
                 entry: entry.clone(),
@@ -88,7 +90,12 @@ impl Proofs {
                 revoked_before: credential.revoked_before,
             }));
             for revision in &credential.revisions {
-                let term = Term { entry: entry.clone(), not_after: revision.not_after, minted_at: revision.minted_at };
+                let term = Term {
+                    entry: entry.clone(),
+                    revision: revision.revision,
+                    not_after: credential.end_of(revision, of_client),
+                    minted_at: revision.minted_at,
+                };
                 let key = revision.verifier.jwk().and_then(VerifyingKey::from_jwk);
                 keys.extend(key.map(|key| AcceptedKey { term: term.clone(), key }));
                 if let Verifier::Certificate(verifier) = &revision.verifier {
@@ -137,7 +144,11 @@ mod tests {
     use serde_json::{Value, json};
 
     fn proofs(credentials: &Value) -> Option<Box<Proofs>> {
-        Proofs::of(&serde_json::from_value(credentials.clone()).unwrap(), &Texts::default())
+        let entry = json!({
+            "version": 1, "server": "default", "clientID": "shop.a", "createdAt": "2026-01-01T00:00:00Z",
+            "owner": {"namespace": "shop", "name": "a", "uid": "u"}, "credentials": credentials,
+        });
+        Proofs::of(&serde_json::from_value(entry).unwrap(), &Texts::default())
     }
 
     fn revision(verifier: &Value) -> Value {

@@ -48,8 +48,8 @@ pub struct Client {
     /// What it may prove itself with besides client secrets.
     pub proofs: Option<Box<Proofs>>,
     granted: Option<Box<Granted>>,
-    /// Its credential entries by name, in their order, each with the first `iat` that its tokens may have.
-    tokens_from: Box<[(Arc<str>, i64)]>,
+    /// Its credential entries, in the order of their names.
+    entries: Box<[TokensOf]>,
     accepted: Box<[AcceptedClientSecret]>,
 }
 
@@ -77,6 +77,16 @@ pub struct GrantedApi {
     pub scope: Arc<str>,
 }
 
+/// Which tokens of a credential entry are good.
+#[derive(Debug)]
+struct TokensOf {
+    entry: Arc<str>,
+    /// The first `iat` that they may have.
+    from: i64,
+    /// Those had with this revision or an earlier one are not.
+    revoked_through: u64,
+}
+
 /// A set of ways to authenticate.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Methods(u8);
@@ -86,6 +96,8 @@ pub struct Methods(u8);
 pub struct AcceptedClientSecret {
     /// The credential entry that it belongs to: [`Client::entry`] has its name.
     entry: usize,
+    /// Its number.
+    pub revision: u64,
     /// From when on it is not accepted.
     pub not_after: Timestamp,
     minted_at: Timestamp,
@@ -218,18 +230,24 @@ impl Client {
             let scopes: Vec<&str> = granted.keys().map(String::as_str).filter(|scope| is_scope_token(scope)).collect();
             texts.shared(&scopes.join(" "))
         };
+        let proofs = Proofs::of(&entry, texts);
         let grant = entry.grant;
         let mut accepted = Vec::new();
-        let mut tokens_from = Vec::with_capacity(entry.credentials.len());
+        let mut entries = Vec::with_capacity(entry.credentials.len());
         let of_client = Some(entry.created_at).max(entry.revoked_before);
         for (name, credential) in &entry.credentials {
-            let from = of_client.max(credential.revoked_before).map(rotation::whole_seconds_up);
-            tokens_from.push((texts.shared(name), from.map_or(i64::MIN, Timestamp::as_second)));
+            let from = of_client.max(credential.revoked_before).max(credential.tokens_revoked_before);
+            entries.push(TokensOf {
+                entry: texts.shared(name),
+                from: from.map(rotation::whole_seconds_up).map_or(i64::MIN, Timestamp::as_second),
+                revoked_through: credential.revoked_through,
+            });
             for revision in &credential.revisions {
                 let Verifier::ClientSecret(verifier) = &revision.verifier else { continue };
                 accepted.push(AcceptedClientSecret {
-                    entry: tokens_from.len() - 1,
-                    not_after: revision.not_after,
+                    entry: entries.len() - 1,
+                    revision: revision.revision,
+                    not_after: credential.end_of(revision, entry.revoked_before),
                     minted_at: revision.minted_at,
                     sha256: verifier.sha256,
                 });
@@ -252,8 +270,8 @@ impl Client {
             granted: (granted != Granted::default()).then(|| Box::new(granted)),
             methods: grant.auth_methods.into_iter().collect(),
             has_client_credentials: grant.grant_types.is_none_or(|types| types.contains(&GrantType::ClientCredentials)),
-            proofs: Proofs::of(&entry.credentials, texts),
-            tokens_from: tokens_from.into(),
+            proofs,
+            entries: entries.into(),
             accepted: accepted.into(),
         }
     }
@@ -286,15 +304,16 @@ impl Client {
     /// The name of the credential entry that a client secret of this client belongs to.
     #[must_use]
     pub fn entry(&self, client_secret: &AcceptedClientSecret) -> Arc<str> {
-        self.tokens_from[client_secret.entry].0.clone()
+        self.entries[client_secret.entry].entry.clone()
     }
 
-    /// Whether a token of a credential entry that was issued at this time is still good: the entry is in the ledger, and
-    /// neither it nor the client was made or revoked later.
+    /// Whether a token is still good that was issued at this time and had with this revision of a credential entry: the
+    /// entry is in the ledger, neither it nor the client was made or revoked later, and the revision was not revoked.
     #[must_use]
-    pub fn is_good(&self, entry: &str, issued_at: Timestamp) -> bool {
-        let found = self.tokens_from.binary_search_by(|(name, _)| (**name).cmp(entry));
-        found.is_ok_and(|found| issued_at.as_second() >= self.tokens_from[found].1)
+    pub fn is_good(&self, entry: &str, revision: Option<u64>, issued_at: Timestamp) -> bool {
+        let Ok(found) = self.entries.binary_search_by(|of| (*of.entry).cmp(entry)) else { return false };
+        let of = &self.entries[found];
+        issued_at.as_second() >= of.from && revision.is_none_or(|revision| revision > of.revoked_through)
     }
 
     /// What this SHA-256 of a client secret is worth now (rule R1). All revisions are compared, each in constant time;
@@ -439,17 +458,48 @@ mod tests {
         let at = |text: &str| text.parse::<Timestamp>().unwrap();
         entry.credentials.get_mut("web").unwrap().revoked_before = Some(at("2026-01-03T00:00:00.5Z"));
         let client = Client::of(entry.clone(), &Texts::default());
-        assert!(client.is_good("api", at("2026-01-01T00:00:00Z")), "createdAt");
-        assert!(!client.is_good("api", at("2025-12-31T23:59:59Z")));
-        assert!(client.is_good("web", at("2026-01-03T00:00:01Z")), "revokedBefore of the entry");
-        assert!(!client.is_good("web", at("2026-01-03T00:00:00Z")), "tokens have whole seconds");
+        assert!(client.is_good("api", None, at("2026-01-01T00:00:00Z")), "createdAt");
+        assert!(!client.is_good("api", None, at("2025-12-31T23:59:59Z")));
+        assert!(client.is_good("web", None, at("2026-01-03T00:00:01Z")), "revokedBefore of the entry");
+        assert!(!client.is_good("web", None, at("2026-01-03T00:00:00Z")), "tokens have whole seconds");
         entry.revoked_before = Some(at("2026-01-04T00:00:00Z"));
         let client = Client::of(entry, &Texts::default());
         for name in ["api", "web"] {
-            assert!(client.is_good(name, at("2026-01-04T00:00:00Z")), "revokedBefore of the client");
-            assert!(!client.is_good(name, at("2026-01-03T23:59:59Z")));
+            assert!(client.is_good(name, None, at("2026-01-04T00:00:00Z")), "revokedBefore of the client");
+            assert!(!client.is_good(name, None, at("2026-01-03T23:59:59Z")));
         }
-        assert!(!client.is_good("removed", at("2026-01-04T00:00:00Z")));
+        assert!(!client.is_good("removed", None, at("2026-01-04T00:00:00Z")));
+    }
+
+    #[test]
+    fn a_revocation_counts_from_the_write_that_carries_it_for_client_secrets_and_for_tokens_that_were_had_with_them() {
+        let mut entry = entry(&[
+            ("web", "old", "2026-01-01T00:00:00Z", "2026-02-01T00:00:00Z"),
+            ("web", "new", "2026-01-20T00:00:00Z", "2026-03-01T00:00:00Z"),
+        ]);
+        let now = "2026-01-25T00:00:05Z";
+        let at = |text: &str| text.parse::<Timestamp>().unwrap();
+        let web = entry.credentials.get_mut("web").unwrap();
+        web.revisions[1].revision = 2;
+        // The leaked client secret asks for tokens until the very last moment: after the watermark, before the write.
+        web.revoke(at("2026-01-25T00:00:00Z"), at(now));
+        web.revisions.push(ledger::Revision {
+            revision: 3,
+            minted_at: at(now),
+            verifier: Verifier::ClientSecret(ledger::ClientSecretVerifier { sha256: Digest::of(b"newest") }),
+            ..web.revisions[1].clone()
+        });
+        let client = Client::of(entry, &Texts::default());
+        assert!(matches!(worth(&client, "old", now), Match::NotValidNow));
+        assert!(matches!(worth(&client, "new", now), Match::NotValidNow));
+        assert!(matches!(worth(&client, "newest", now), Match::Accepted(_)));
+        for (revision, is_good) in [(Some(1), false), (Some(2), false), (Some(3), true), (None, true)] {
+            assert_eq!(client.is_good("web", revision, at("2026-01-25T00:00:04Z")), is_good, "{revision:?}");
+        }
+        assert!(
+            !client.is_good("web", None, at("2026-01-24T23:59:59Z")),
+            "one that names no revision has the time alone"
+        );
     }
 
     #[test]

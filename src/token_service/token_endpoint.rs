@@ -56,7 +56,7 @@ fn answer(
     form: &Form<'_>,
     now: Timestamp,
 ) -> Result<Vec<u8>, Refusal> {
-    let Authenticated { client, entry, not_after, certificate } = authenticated;
+    let Authenticated { client, entry, revision, not_after, certificate } = authenticated;
     let target = Target::of(server, client, &form.resources)?;
     let scope = narrowed_scope(&target.scope, form.scope.as_deref())?;
     let expires_at = rotation::add(now, server.access_token_lifetime.signed()).min(*not_after);
@@ -69,6 +69,7 @@ fn answer(
         expires_at,
         not_before: None,
         entry: Some(entry),
+        revision: *revision,
         customers: client.granted().customers.as_deref(),
         customer_groups: client.granted().customer_groups.as_deref(),
         certificate: *certificate,

@@ -35,6 +35,7 @@ pub(super) struct Token {
     /// What stands for it in the list of revoked ones.
     pub(super) mark: Mark,
     entry: String,
+    revision: Option<u64>,
     issued_at: Timestamp,
     not_before: Option<Timestamp>,
     /// Its end.
@@ -125,6 +126,7 @@ impl Token {
         Some(Self {
             // Every token of ours is minted for an entry.
             entry: verified.entry()?.to_owned(),
+            revision: verified.revision(),
             mark: Mark::of(&issuer.listed(&verified.client_id), &verified.jti),
             issuer: verified.issuer,
             kid: verified.kid,
@@ -147,7 +149,7 @@ impl Token {
             return Err(Inactive::NotYet);
         }
         let client = client.ok_or(Inactive::Client)?;
-        if client.is_good(&self.entry, self.issued_at) { Ok(()) } else { Err(Inactive::Entry) }
+        if client.is_good(&self.entry, self.revision, self.issued_at) { Ok(()) } else { Err(Inactive::Entry) }
     }
 
     /// Whether it is current, and was not revoked.
@@ -278,6 +280,7 @@ mod tests {
             client_id: String::new(),
             mark: Mark::of("a", "b"),
             entry: String::new(),
+            revision: None,
             issued_at: at,
             not_before: None,
             expires_at: at,

@@ -98,8 +98,9 @@ async fn the_configuration_that_the_chart_writes_is_one_that_the_program_reads()
             "authorizationServer.accessTokenLifetime=10m",
             "authorizationServer.servingNames={auth.internal,10.1.2.3}",
             "policy.scopes={orders:*}",
-            "policy.certificate.max=30d",
-            "policy.certificate.default=30d",
+            "policy.apis[0].audiences={https://api.example}",
+            "policy.durations.certificate.max=30d",
+            "policy.durations.certificate.default=30d",
             "authorizationServer.forwardedCertificates.header=ssl-client-cert",
             "authorizationServer.forwardedCertificates.proxies={10.1.2.0/24,fd00::1}",
         ])
@@ -111,7 +112,9 @@ async fn the_configuration_that_the_chart_writes_is_one_that_the_program_reads()
     assert_eq!(config.server.serving_names[2..], ["auth.internal", "10.1.2.3"]);
     assert!(config.server.forwarded_certificates.unwrap().is_proxy("10.1.2.3".parse().unwrap()));
     assert_eq!(config.policy.scopes, ["orders:*"]);
-    assert_eq!(config.policy.certificate.max.to_string(), "30d");
+    assert_eq!(config.policy.apis.len(), 1);
+    assert_eq!(config.policy.apis[0].audiences, ["https://api.example"]);
+    assert_eq!(config.policy.durations.certificate.max.to_string(), "30d");
 }
 
 #[tokio::test]

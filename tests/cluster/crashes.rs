@@ -20,6 +20,7 @@ use crate::harness::{
     eventually::holds,
     eventually_within,
     operator::LEDGER,
+    permissive,
     registrations::{self, change, create, settle, settled},
 };
 
@@ -97,7 +98,7 @@ impl Workload {
         json!({"displayName": "Storefront", "scopes": ["orders:read"], "credentials": [
             web,
             {"name": "mtls", "effectiveDuration": "24h", "secretName": "storefront-mtls",
-             "certificate": {"keyType": "ECDSAP256"}},
+             "certificate": {"privateKey": {"algorithm": "ECDSA", "size": 256}}},
             {"name": "api", "effectiveDuration": "1h", "accessToken": {"scopes": ["orders:read"]}},
         ]})
     }
@@ -147,7 +148,7 @@ struct Bench<'a> {
 impl<'a> Bench<'a> {
     async fn start(plane: &'a ControlPlane) -> Self {
         let started = Instant::now();
-        let sets = ["policy.clientSecret.min=5s", "policy.certificate.min=5s"];
+        let sets = permissive(&["policy.durations.clientSecret.min=5s", "policy.durations.certificate.min=5s"]);
         let mut operator = Operator::install(plane, BINARY, &sets).await.unwrap();
         let proxy = Proxy::start(plane).await.unwrap();
         let controller = Some(operator.controller(&proxy).await.unwrap());
@@ -284,11 +285,14 @@ impl<'a> Bench<'a> {
         let ledger = registrations::ledger(&self.client, namespace).await?;
         ensure!(ledger.len() == 1, "{} ledger entries", ledger.len());
         let revisions = |entry: &str| ledger[0]["credentials"][entry]["revisions"].as_array().cloned();
-        let minted = |revision: &Value| revision["mintedAt"].as_str().and_then(|at| at.parse::<Timestamp>().ok());
+        let time = |text: &Value| text.as_str().and_then(|at| at.parse::<Timestamp>().ok());
+        // A revision in the ledger, and in the status.
+        let minted = |revision: &Value| time(&revision["mintedAt"]);
+        let reported = |revision: &Value| time(&revision["mintedTime"]);
         match workload {
             Workload::FirstMint => {}
             Workload::Rotation => {
-                let is_new = |c: &&Value| c["kind"] == "accessToken" || minted(&c["current"]) >= Some(since);
+                let is_new = |c: &&Value| c["kind"] == "AccessToken" || reported(&c["current"]) >= Some(since);
                 ensure!(credentials.iter().filter(is_new).count() == 3, "not all are rotated");
             }
             Workload::Revocation => {
@@ -367,7 +371,7 @@ async fn objects(client: &kube::Client, namespace: &str) -> Result<Value> {
     for secret in status["secrets"].as_array_mut().into_iter().flatten() {
         secret["resourceVersion"].take();
     }
-    status["nextTransitionTime"] = is_there(&status["nextTransitionTime"]);
+    status["nextRotationTime"] = is_there(&status["nextRotationTime"]);
     let mut secrets = BTreeMap::new();
     for secret in registrations::secrets(client, namespace).await? {
         secrets.insert(secret.metadata.name.clone().unwrap_or_default(), secret_without_values(&secret)?);

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, fs, path::PathBuf};
 
-use appreg::api::{AppRegistration, ConditionType};
+use appreg::api::{AppRegistration, AppRegistrationSpec, ConditionType};
 use base64::{Engine as _, prelude::BASE64_URL_SAFE_NO_PAD};
 use k8s_openapi::api::core::v1::Secret;
 use kube::{Api, Client, ResourceExt, api::ListParams};
@@ -21,7 +21,10 @@ pub(crate) struct Expectation {
     pub(crate) secrets: &'static [(&'static str, &'static str, &'static [&'static str])],
     /// The credentials in the status: name, kind, effective duration.
     pub(crate) credentials: &'static [(&'static str, &'static str, &'static str)],
+    /// The scopes at the server's default audience.
     pub(crate) scopes: &'static [&'static str],
+    /// The APIs, by audience, each with the scopes there; the first is the one that is meant where none is named.
+    pub(crate) apis: &'static [(&'static str, &'static [&'static str])],
     pub(crate) redirect_uris: &'static [&'static str],
     pub(crate) customer_groups: &'static [&'static str],
 }
@@ -32,9 +35,20 @@ const CONNECTION: [&str; 5] = ["client_id", "issuer", "issuer_ca.crt", "jwks_uri
 const CLIENT_SECRET: &[&str] = &["client_secret", "token_endpoint_auth_method"];
 const CERTIFICATE: &[&str] = &["ca.crt", "tls.crt", "tls.key", "token_endpoint_auth_method"];
 const ACCESS_TOKEN: &[&str] = &["access_token", "expires_at", "scope", "token_type"];
+const OTHER_NAMES: &[&str] = &[
+    "CLIENT_ID",
+    "CLIENT_SECRET",
+    "client-id",
+    "client-secret",
+    "client_secret",
+    "spring.security.oauth2.client.registration.shop.client-id",
+    "spring.security.oauth2.client.registration.shop.client-secret",
+    "token_endpoint_auth_method",
+];
 
-/// One for each precedent of the product's first table, and what none of them has, with the default policy.
-pub(crate) const EXPECTATIONS: [Expectation; 7] = [
+/// One for each precedent of the product's first table, and what none of them has, with the default policy and the one in
+/// `examples/policies/` that has the example's name.
+pub(crate) const EXPECTATIONS: [Expectation; 10] = [
     // ePages: a name is enough.
     Expectation {
         file: "name-only.yaml",
@@ -42,6 +56,7 @@ pub(crate) const EXPECTATIONS: [Expectation; 7] = [
         secrets: &[("newsletter", "Opaque", CLIENT_SECRET), ("newsletter-token", "Opaque", ACCESS_TOKEN)],
         credentials: &[("default", "clientSecret", "90d"), ("token", "accessToken", "1h")],
         scopes: &[],
+        apis: &[],
         redirect_uris: &[],
         customer_groups: &[],
     },
@@ -52,6 +67,7 @@ pub(crate) const EXPECTATIONS: [Expectation; 7] = [
         secrets: &[("photo-album", "Opaque", CLIENT_SECRET), ("photo-album-token", "Opaque", ACCESS_TOKEN)],
         credentials: &[("web", "clientSecret", "90d"), ("reader", "accessToken", "1h")],
         scopes: &["photos:read", "photos:write"],
+        apis: &[],
         redirect_uris: &[
             "http://localhost:8000",
             "https://photos.example/callback",
@@ -66,6 +82,7 @@ pub(crate) const EXPECTATIONS: [Expectation; 7] = [
         secrets: &[("product-import", "Opaque", CLIENT_SECRET), ("product-import-token", "Opaque", ACCESS_TOKEN)],
         credentials: &[("default", "clientSecret", "90d"), ("token", "accessToken", "1h")],
         scopes: &["products:read", "products:write"],
+        apis: &[],
         redirect_uris: &["https://import.example/callback"],
         customer_groups: &[],
     },
@@ -76,6 +93,7 @@ pub(crate) const EXPECTATIONS: [Expectation; 7] = [
         secrets: &[("booking-engine", "Opaque", CLIENT_SECRET), ("booking-engine-export", "Opaque", CLIENT_SECRET)],
         credentials: &[("website", "clientSecret", "365d"), ("nightly-export", "clientSecret", "90d")],
         scopes: &["reservations:manage", "reservations:read"],
+        apis: &[],
         redirect_uris: &["https://booking.example/callback"],
         customer_groups: &[],
     },
@@ -96,6 +114,7 @@ pub(crate) const EXPECTATIONS: [Expectation; 7] = [
             ("three-years", "clientSecret", "1095d"),
         ],
         scopes: &["backups:read", "backups:restore"],
+        apis: &[],
         redirect_uris: &[],
         customer_groups: &["emea-retail", "emea-wholesale"],
     },
@@ -106,6 +125,7 @@ pub(crate) const EXPECTATIONS: [Expectation; 7] = [
         secrets: &[],
         credentials: &[("tape-robot-2026", "publicKey", "")],
         scopes: &["backups:read"],
+        apis: &[],
         redirect_uris: &[],
         customer_groups: &["emea-retail"],
     },
@@ -116,10 +136,61 @@ pub(crate) const EXPECTATIONS: [Expectation; 7] = [
         secrets: &[],
         credentials: &[("workload", "serviceAccount", "")],
         scopes: &["prices:read"],
+        apis: &[],
         redirect_uris: &[],
         customer_groups: &[],
     },
+    // A token for each API, with the scopes that are granted there.
+    Expectation {
+        file: "several-apis.yaml",
+        client_id: None,
+        secrets: &[
+            ("order-desk", "Opaque", CLIENT_SECRET),
+            ("order-desk-orders-token", "Opaque", ACCESS_TOKEN),
+            ("order-desk-token", "Opaque", ACCESS_TOKEN),
+        ],
+        credentials: &[
+            ("web", "clientSecret", "90d"),
+            ("stock", "accessToken", "1h"),
+            ("orders-report", "accessToken", "1h"),
+        ],
+        scopes: &[],
+        apis: &[
+            ("https://orders.example", &["orders:read", "orders:write"]),
+            ("https://stock.example", &["stock:read"]),
+        ],
+        redirect_uris: &[],
+        customer_groups: &[],
+    },
+    // No credential that its users could read.
+    Expectation {
+        file: "public-client.yaml",
+        client_id: None,
+        secrets: &[],
+        credentials: &[],
+        scopes: &[],
+        apis: &[],
+        redirect_uris: &["http://127.0.0.1/callback", "https://app.example/callback"],
+        customer_groups: &[],
+    },
+    // The names that a gateway, a framework and a shell want.
+    Expectation {
+        file: "other-field-names.yaml",
+        client_id: None,
+        secrets: &[("gateway", "Opaque", OTHER_NAMES)],
+        credentials: &[("web", "clientSecret", "90d")],
+        scopes: &[],
+        apis: &[],
+        redirect_uris: &["https://shop.example/oauth2/callback"],
+        customer_groups: &[],
+    },
 ];
+
+impl Expectation {
+    fn registration(&self) -> AppRegistrationSpec {
+        registration(self.file).spec
+    }
+}
 
 fn directory() -> PathBuf {
     PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/examples"))
@@ -129,7 +200,12 @@ fn registration(file: &str) -> AppRegistration {
     serde_yaml::from_str(&fs::read_to_string(directory().join(file)).unwrap()).unwrap()
 }
 
-/// Every example as a user applies it, in the namespace `default`, with the chart's default policy.
+/// The policy that a platform team applies for an example, if it asks for more than the default policy allows.
+fn policy(file: &str) -> Option<PathBuf> {
+    Some(directory().join("policies").join(file)).filter(|path| path.exists())
+}
+
+/// Every example as a user applies it, in the namespace `default`, with the chart's default policy and the example's own.
 #[tokio::test(flavor = "multi_thread")]
 async fn each_example_gives_what_it_promises_and_its_credentials_get_a_token() {
     let plane = ControlPlane::start().await.unwrap();
@@ -137,8 +213,9 @@ async fn each_example_gives_what_it_promises_and_its_credentials_get_a_token() {
     let _controller = operator.controller(&plane).await.unwrap();
     let _token_service = operator.token_service(&plane).await.unwrap();
     for expectation in &EXPECTATIONS {
-        let path = directory().join(expectation.file);
-        plane.kubectl(&["apply", "-n", "default", "-f", &path.to_string_lossy()]).await.unwrap().ok().unwrap();
+        for path in policy(expectation.file).into_iter().chain([directory().join(expectation.file)]) {
+            plane.kubectl(&["apply", "-n", "default", "-f", &path.to_string_lossy()]).await.unwrap().ok().unwrap();
+        }
     }
     for expectation in &EXPECTATIONS {
         check(plane.client("admin"), "default", expectation).await;
@@ -158,7 +235,15 @@ async fn use_what_is_delivered(plane: &ControlPlane, expected: &Expectation) {
             let answer = tokens.basic(&fields["client_id"], &fields["client_secret"]).await.unwrap();
             assert!(answer.is_token(), "{what}: {answer:?}");
             let scope = answer.scope.unwrap_or_default();
-            assert_eq!(sorted(&scope), expected.scopes, "{what}: with nothing asked for, all that is granted");
+            let of_target = expected.apis.first().map_or(expected.scopes, |(_, scopes)| *scopes);
+            assert_eq!(sorted(&scope), of_target, "{what}: with nothing asked for, all that is granted there");
+            for (audience, scopes) in expected.apis {
+                let resource = [("resource", *audience)];
+                let answer = tokens.basic_for(&fields["client_id"], &fields["client_secret"], &resource).await.unwrap();
+                let token = claims(answer.access_token.as_deref().unwrap_or_default());
+                assert_eq!(token["aud"], *audience, "{what}");
+                assert_eq!(sorted(token["scope"].as_str().unwrap_or_default()), *scopes, "{what}: {audience}");
+            }
             let wrong = fields["client_secret"].replace("apr_", "apr-");
             assert!(tokens.basic(&fields["client_id"], &wrong).await.unwrap().is_refusal(), "{what}");
         }
@@ -169,6 +254,13 @@ async fn use_what_is_delivered(plane: &ControlPlane, expected: &Expectation) {
             assert_eq!(claims["exp"].to_string(), fields["expires_at"], "{what}");
             assert_eq!(claims["scope"].as_str().unwrap_or_default(), fields["scope"], "{what}");
             assert_eq!(fields["token_type"], "Bearer", "{what}");
+            let of_api = expected.apis.iter().find(|(audience, _)| claims["aud"] == *audience);
+            let granted = of_api.map_or(expected.scopes, |(_, scopes)| *scopes);
+            assert_eq!(of_api.is_none(), expected.apis.is_empty(), "{what}: {claims}");
+            assert!(sorted(&fields["scope"]).iter().all(|scope| granted.contains(scope)), "{what}: {claims}");
+        }
+        for (name, source) in expected.registration().secret_template.iter().flat_map(|template| &template.fields) {
+            assert!(fields.get(name) == fields.get(source.as_str()), "{what}: {name} is not {source}");
         }
         if delivered.contains(&"tls.crt") {
             // What the key and the chain are worth is the certificates' own tests' business: here they are a pair.
@@ -220,6 +312,10 @@ pub(crate) async fn check(client: Client, namespace: &str, expected: &Expectatio
 
     let granted = status.granted.unwrap_or_default();
     assert_eq!(granted.scopes, expected.scopes, "{file}");
+    let apis: Vec<_> = granted.apis.iter().map(|api| (api.audience.as_str(), api.scopes.clone())).collect();
+    let expected_apis: Vec<_> =
+        expected.apis.iter().map(|(audience, scopes)| (*audience, scopes.iter().map(ToString::to_string).collect())).collect();
+    assert_eq!(apis, expected_apis, "{file}");
     assert_eq!(granted.redirect_uris, expected.redirect_uris, "{file}");
     assert_eq!(granted.customer_groups, expected.customer_groups, "{file}");
 
@@ -279,16 +375,14 @@ async fn a_real_api_server_accepts_every_example_as_it_stands() {
     let plane = ControlPlane::start().await.unwrap();
     let crds = concat!(env!("CARGO_MANIFEST_DIR"), "/crds");
     plane.kubectl(&["apply", "--server-side", "-f", crds]).await.unwrap().ok().unwrap();
-    plane
-        .kubectl(&["wait", "--for=condition=Established", "crd/appregistrations.appreg.dev"])
-        .await
-        .unwrap()
-        .ok()
-        .unwrap();
+    for definition in ["appregistrations", "registrationpolicies"] {
+        let wait = ["wait", "--for=condition=Established", &format!("crd/{definition}.appreg.dev")];
+        plane.kubectl(&wait).await.unwrap().ok().unwrap();
+    }
+    let all = EXPECTATIONS.iter().flat_map(|e| policy(e.file).into_iter().chain([directory().join(e.file)]));
     // A definition is served a moment after it is established. A warning is as good as a refusal here.
-    for expectation in &EXPECTATIONS {
-        let file = directory().join(expectation.file);
-        eventually(expectation.file, async || {
+    for file in all {
+        eventually(&file.to_string_lossy(), async || {
             let args =
                 ["create", "--dry-run=server", "--validate=strict", "-n", "default", "-f", &file.to_string_lossy()];
             let output = plane.kubectl(&args).await?;

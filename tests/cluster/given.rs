@@ -76,7 +76,7 @@ async fn what_is_given_is_taken_up_without_a_secret_counts_to_its_own_end_and_is
     let current = credential(&registration).current.unwrap();
     assert_eq!(current.not_after.map(StatusTime::timestamp), Some(end));
     assert_eq!(current.thumbprint, Some(Digest::of(&der).to_base64url()));
-    let next = registration.status.as_ref().unwrap().next_transition_time.as_ref().unwrap().timestamp();
+    let next = registration.status.as_ref().unwrap().next_rotation_time.as_ref().unwrap().timestamp();
     assert_eq!(next, end, "what changes next is the end of the certificate");
     let recorded = entry(&plane, &registration).await.credentials["partner"].revisions[0].clone();
     assert_eq!(recorded.not_after, end);

@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 use crate::applied::{self, BINARY, condition, create, fields, in_order, is_in_order, registrations, secrets, until};
 use crate::harness::operator::{LEDGER, NAMESPACE};
 use crate::harness::{
-    ControlPlane, Operator, Running, TokenClient, eventually, eventually::holds, eventually_within, oauth,
+    ControlPlane, Operator, Running, TokenClient, eventually, eventually::holds, eventually_within, oauth, permissive,
 };
 
 /// How many specs are generated.
@@ -26,7 +26,7 @@ const SECONDS: Duration = Duration::from_secs(15);
 #[tokio::test(flavor = "multi_thread")]
 async fn two_hundred_hostile_specs_are_refused_or_reported_and_hold_nobody_up() {
     let plane = ControlPlane::start().await.unwrap();
-    let mut operator = Operator::install(&plane, BINARY, &[]).await.unwrap();
+    let mut operator = Operator::install(&plane, BINARY, &permissive(&[])).await.unwrap();
     operator.log("info,appreg=debug");
     let controller = operator.controller(&plane).await.unwrap();
     let shop = plane.namespace("shop").await.unwrap();
@@ -118,9 +118,9 @@ async fn edit_status(plane: &ControlPlane, hostile: &Value) {
     let lie = json!({"status": {
         "clientID": "shop.somebody-else",
         "observedGeneration": 99,
-        "nextTransitionTime": "9999-12-31T23:59:59Z",
+        "nextRotationTime": "9999-12-31T23:59:59Z",
         "secrets": [{"name": "victim", "resourceVersion": "1"}, {"name": name, "resourceVersion": "not a number"}],
-        "credentials": [{"name": "web", "secretName": "victim", "kind": "clientSecret", "current": {"revision": 77}}],
+        "credentials": [{"name": "web", "secretName": "victim", "kind": "ClientSecret", "current": {"revision": 77}}],
         "conditions": [{"type": "Ready", "status": "True", "reason": "Lies", "message": "",
             "lastTransitionTime": "1970-01-01T00:00:00Z"}],
     }});
@@ -465,10 +465,22 @@ const CLIENT_IDS: Odd<'_> = (
     &["chosen", "a.b", "x..y", "0", "default", "ns.chosen"],
     &["Upper", "00000000-0000-0000-0000-000000000000", "-", "ſ", "{namespace}.*", ""],
 );
-const SCOPES: Odd<'_> = (&["orders:read", "*", "{namespace}", "'", "[]"], &["a b", "\"", "x\\y", "ü", ""]);
+const SCOPES: Odd<'_> = (&["orders:read", "{namespace}", "'", "[]"], &["a b", "\"", "x\\y", "ü", "", "*"]);
+const AUDIENCES: Odd<'_> = (
+    &["https://orders.example", "urn:a", "*", "{namespace}", "]", "https://127.0.0.1", "."],
+    &["a b", "\"", "x\\y", "ü", ""],
+);
+const FIELDS: Odd<'_> = (
+    &["CLIENT_ID", "a", ".dot", "-", "tls.CRT", "__proto__", "x.y.z"],
+    &["client_id", "tls.key", "a b", "a/b", "..", "ü", ""],
+);
+const SOURCES: Odd<'_> = (
+    &["client_id", "client_secret", "previous_client_secret", "tls.key", "access_token", "issuer_ca.crt"],
+    &["password", "CLIENT_ID", ""],
+);
 const DNS_NAMES: Odd<'_> =
     (&["*.default.svc", "google.com", "web.kube-system.svc", "localhost"], &["*", "a..b", "*.*.svc", "ü.svc"]);
-const KEY_TYPES: Odd<'_> = (&["ECDSAP256", "ECDSAP384", "Ed25519", "ECDSAP256", "RSA2048"], &["RSA512", "rsa2048"]);
+const ALGORITHMS: Odd<'_> = (&["ECDSA", "ECDSA", "Ed25519", "ECDSA", "RSA"], &["DSA", "rsa", "ECDSAP256"]);
 const SERVERS: Odd<'_> = (&["default", "keycloak", "appreg"], &["DEFAULT", ""]);
 const TEMPLATE_NAMES: Odd<'_> = (
     &["team.example/owner", "plain", "a..b/name", "xappreg.dev/x", "0.0.0/0"],
@@ -527,6 +539,17 @@ fn spec(random: &mut Random, namespace: &str) -> Value {
             _ => json!([random.odd(SCOPES)]),
         };
     }
+    if random.once_in(4) {
+        spec["apis"] = match random.below(4) {
+            0 => (0..16).map(|n| json!({"audience": format!("{n:02}{}", "a".repeat(254)), "scopes": ["s"]})).collect(),
+            1 if random.refusable => (0..17).map(|n| json!({"audience": n.to_string()})).collect(),
+            2 if random.refusable => json!([{"audience": "twice"}, {"audience": "twice", "scopes": ["a"]}]),
+            _ => json!([{"audience": random.odd(AUDIENCES), "scopes": [random.odd(SCOPES)]}, {"audience": "bare"}]),
+        };
+    }
+    if random.refused_once_in(8) {
+        spec["clientType"] = random.pick(&[json!("Public"), json!("public"), json!(true)]).clone();
+    }
     if random.once_in(5) {
         let customers: Vec<_> = (0..64).map(|n| format!("{n:03}{}", "c".repeat(125))).collect();
         spec["customerScope"] = json!({"type": "Customers", "customers": customers});
@@ -564,9 +587,10 @@ fn spec(random: &mut Random, namespace: &str) -> Value {
 fn template(random: &mut Random) -> Value {
     let key = random.odd(TEMPLATE_NAMES);
     let annotations: serde_json::Map<_, _> = (0..16).map(|n| (format!("note-{n}"), json!("z".repeat(4096)))).collect();
-    match random.below(3) {
+    match random.below(4) {
         0 => json!({"labels": {key: random.odd((&["ok", ""], &["not ok", "-"]))}}),
         1 => json!({"annotations": {key: random.pick(&TEXTS)}}),
+        2 => json!({"fields": {random.odd(FIELDS): random.odd(SOURCES)}}),
         _ => json!({"annotations": annotations}),
     }
 }
@@ -585,10 +609,18 @@ fn credential(random: &mut Random, number: usize) -> Value {
             entry["clientSecret"] = json!({});
             durations.0 = &["1096d", "26304h", "1s", "1w2d3h4m5s"];
         }
-        4..=5 => entry["certificate"] = json!({"keyType": random.odd(KEY_TYPES), "dnsNames": [random.odd(DNS_NAMES)]}),
+        4..=5 => {
+            let mut key = json!({"algorithm": random.odd(ALGORITHMS)});
+            if random.refused_once_in(3) {
+                key["size"] = random.pick(&[json!(512), json!(2048), json!(-1), json!("256")]).clone();
+            }
+            entry["certificate"] = json!({"privateKey": key, "dnsNames": [random.odd(DNS_NAMES)]});
+        }
         6 if random.refusable => entry["publicKey"] = json!({"pem": "-----BEGIN CERTIFICATE-----"}),
         _ => {
-            entry["accessToken"] = json!({"scopes": random.pick(&[json!([]), json!(["admin"])])});
+            entry["accessToken"] = random
+                .pick(&[json!({}), json!({"scopes": ["admin"]}), json!({"audience": "bare"}), json!({"audience": "nobody"})])
+                .clone();
             durations.0 = &["1h", "60s", "1s", "24h", "23h59m60s"];
         }
     }

@@ -23,7 +23,7 @@ const SOON: Duration = Duration::from_secs(30);
 async fn the_observer_tells_every_kind_of_violation_and_shows_no_value() {
     let plane = ControlPlane::start().await.unwrap();
     let client = plane.client("admin");
-    let mut operator = Operator::install(&plane, BINARY, &["policy.clientSecret.min=5s"]).await.unwrap();
+    let mut operator = Operator::install(&plane, BINARY, &["policy.durations.clientSecret.min=5s"]).await.unwrap();
     let controller = operator.controller(&plane).await.unwrap();
     let _token_service = operator.token_service(&plane).await.unwrap();
     let observer = Observer::start(&plane).await.unwrap();

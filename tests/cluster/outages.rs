@@ -265,7 +265,7 @@ impl Site {
         for name in &self.names {
             eventually_within(SOON, &format!("{name} is rotated"), async || {
                 let registration = settled(&self.client, &self.namespace, name).await?;
-                let minted = &registration["status"]["credentials"][0]["current"]["mintedAt"];
+                let minted = &registration["status"]["credentials"][0]["current"]["mintedTime"];
                 let minted: Timestamp = minted.as_str().unwrap_or_default().parse()?;
                 ensure!(mark <= minted, "minted at {minted}");
                 Ok(())

@@ -22,7 +22,7 @@ use crate::stage::{BINARY, Room, SOON, Stage, condition, conditions, text};
 async fn stage() -> &'static Stage {
     static RUNTIME: LazyLock<Runtime> = LazyLock::new(|| Runtime::new().expect("a runtime"));
     static STAGE: OnceCell<Stage> = OnceCell::const_new();
-    let sets = ["policy.enabled=false", "policy.clientSecret.min=5s", "policy.accessToken.min=5s"];
+    let sets = ["policy.enabled=false", "policy.durations.clientSecret.min=5s", "policy.durations.accessToken.min=5s"];
     STAGE.get_or_init(|| async { RUNTIME.spawn(Stage::start(sets.into())).await.expect("the stage is set") }).await
 }
 
@@ -51,7 +51,7 @@ async fn policy(room: &Room, name: &str, more: Value) -> String {
 }
 
 async fn approve(room: &Room, name: &str, registration: &str, more: Value) -> String {
-    let mut spec = json!({"registration": {"namespace": room.namespace, "name": registration}});
+    let mut spec = json!({"registrationRef": {"namespace": room.namespace, "name": registration}});
     spec.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
     let name = format!("{}-{name}", room.namespace);
     let object = json!({"apiVersion": "appreg.dev/v1alpha1", "kind": "RegistrationApproval", "metadata": {"name": name}, "spec": spec});
@@ -109,7 +109,7 @@ async fn no_policy_grants_nothing_new_and_what_exists_goes_on() {
     let room = room().await;
     room.apply("app", json!({"displayName": "App", "scopes": ["read"]})).await;
     let why = room.says("app", ConditionType::Stalled, Reason::NoPolicy).await;
-    assert!(why.contains(&format!("no RegistrationPolicy selects the namespace {}", room.namespace)), "{why}");
+    assert!(why.contains(&format!("No RegistrationPolicy selects the namespace {}", room.namespace)), "{why}");
     assert!(room.secrets().get_opt("app").await.unwrap().is_none(), "something was minted");
 
     let all = policy(&room, "all", json!({"scopes": ["*"]})).await;
@@ -135,14 +135,12 @@ async fn adding_a_policy_only_adds_and_the_ledger_says_by_what_each_item_was_gra
     let one = policy(&room, "one", json!({"scopes": ["read"]})).await;
     room.apply("app", json!({"displayName": "App", "scopes": ["read", "write"]})).await;
     let why = room.says("app", ConditionType::Stalled, Reason::PolicyDenied).await;
-    assert!(
-        why.starts_with(&format!("spec.scopes write is not allowed: policy/{one} comes closest and allows read")),
-        "{why}"
-    );
+    assert!(why.starts_with("Field spec.scopes: write is not allowed: add it to scopes of a RegistrationPolicy"), "{why}");
+    assert!(why.contains(&format!("The closest one, policy/{one}, allows read there")), "{why}");
     until_granted(&room, "app", &[("read", &format!("policy/{one}"))]).await;
     assert_eq!(room.event("app", Reason::PolicyDenied).await, why);
     let shown = room.stage.plane.kubectl(&["-n", &room.namespace, "get", "appreg", "app"]).await.unwrap().stdout;
-    assert!(shown.contains("spec.scopes write is not allowed"), "kubectl get says why not: {shown}");
+    assert!(shown.contains("Field spec.scopes: write is not allowed"), "kubectl get says why not: {shown}");
 
     let two = policy(&room, "two", json!({"scopes": ["write"]})).await;
     room.ready("app").await;
@@ -160,15 +158,16 @@ async fn a_policy_never_stops_a_rotation_and_a_duration_beyond_it_is_clamped_and
     assert_eq!(app.status.as_ref().unwrap().credentials[0].effective_duration.as_deref(), Some("1h"));
     let said = &condition(&app, ConditionType::Approved).unwrap().message;
     let policy_name = format!("policy/{}-short", room.namespace);
-    assert_eq!(*said, format!("spec.credentials[web].effectiveDuration is bounded to 1h by {policy_name}"));
+    assert_eq!(*said, format!("Field spec.credentials[web].effectiveDuration is bounded to 1h by {policy_name}"));
 
     let first = room.application("app").await;
-    policy(&room, "short", json!({"kinds": ["certificate"], "durations": {"clientSecret": {"max": "1h"}}})).await;
+    policy(&room, "short", json!({"credentialKinds": ["Certificate"], "durations": {"clientSecret": {"max": "1h"}}})).await;
     let mut both = credentials.clone();
     both.as_array_mut().unwrap().push(json!({"name": "batch", "secretName": "batch", "clientSecret": {}}));
     room.apply("app", json!({"displayName": "App", "credentials": both})).await;
     let why = room.says("app", ConditionType::Stalled, Reason::PolicyDenied).await;
-    assert_eq!(why, format!("spec.credentials[batch]: the kind clientSecret is not allowed by {policy_name}"));
+    let said = format!("Field spec.credentials[batch]: the kind ClientSecret is not allowed by {policy_name}. Use another kind");
+    assert!(why.starts_with(&said), "{why}");
     room.annotate(
         "app",
         json!({names::ROTATE_MINTED_BEFORE_ANNOTATION: crate::stage::pass_of_a_second().await.to_string()}),
@@ -192,7 +191,7 @@ async fn what_is_still_asked_for_survives_an_edit_of_its_policy_unless_that_says
     policy(&room, "p", json!({"scopes": ["read"]})).await;
     let why = room.says("app", ConditionType::Approved, Reason::PolicyDenied).await;
     assert!(
-        why.starts_with(&format!("spec.scopes write is kept though nothing allows it any more, by policy/{name}")),
+        why.starts_with(&format!("Field spec.scopes: write was granted by policy/{name}, and no policy allows it any more")),
         "{why}"
     );
     let app = room.registrations().get("app").await.unwrap();
@@ -210,13 +209,73 @@ async fn what_is_still_asked_for_survives_an_edit_of_its_policy_unless_that_says
     status_of(&room, &name, "none violates it any more", |status| status.violations == Some(0)).await;
 }
 
+/// `aud` and `scope` of the ready access token in a Secret.
+async fn until_target(room: &Room, name: &str, what: &str, expected: (&str, &[&str])) {
+    claims(room, name, what, |claims| {
+        let mut scopes: Vec<&str> = claims["scope"].as_str().unwrap_or_default().split_whitespace().collect();
+        scopes.sort_unstable();
+        (claims["aud"].as_str(), &*scopes) == (Some(expected.0), expected.1)
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_delivered_token_never_carries_another_apis_scope_through_edits_of_policies_and_refreshes() {
+    const ORDERS: &str = "https://orders.example";
+    const INVOICES: &str = "https://invoices.example";
+    let room = room().await;
+    let allow = async |orders: &[&str], invoices: &[&str]| {
+        let apis = json!([
+            {"audiences": [ORDERS], "scopes": orders},
+            {"audiences": [INVOICES], "scopes": invoices},
+        ]);
+        let more = json!({"scopes": invoices, "apis": apis, "onViolation": "Withdraw"});
+        policy(&room, "p", more).await;
+    };
+    allow(&["read", "write"], &["read", "write", "audit"]).await;
+    let asked = ["read", "write", "audit"];
+    let credentials = json!([
+        {"name": "web", "clientSecret": {}},
+        // Refreshed again and again while this test runs.
+        {"name": "api", "effectiveDuration": "6s", "accessToken": {"audience": ORDERS}},
+    ]);
+    let spec = json!({
+        "displayName": "App", "scopes": asked, "credentials": credentials,
+        "apis": [{"audience": INVOICES, "scopes": asked}, {"audience": ORDERS, "scopes": ["read", "write"]}],
+    });
+    room.apply("app", spec).await;
+    room.ready("app").await;
+    let steps: [(&[&str], &[&str]); 4] = [
+        (&["read", "write"], &["read", "write", "audit"]),
+        (&["read"], &["audit", "write"]),
+        (&[], &["audit", "read", "write"]),
+        (&["write"], &["read"]),
+    ];
+    for (orders, invoices) in steps {
+        allow(orders, invoices).await;
+        until_target(&room, "app", &format!("a token with {orders:?} alone"), (ORDERS, orders)).await;
+        let signed = text(&room.secret("app-token").await, "access_token");
+        room.secret_until("app-token", "refreshed", |secret| {
+            if text(secret, "access_token") == signed { Err("the same token") } else { Ok(()) }
+        })
+        .await;
+        until_target(&room, "app", "the same after a refresh", (ORDERS, orders)).await;
+        // What the client secret is worth at the token endpoint is the same.
+        let client = room.application("app").await;
+        let elsewhere = [("resource", ORDERS), ("scope", "audit")];
+        let answer = client.tokens.basic_for(&client.client_id, &client.client_secret, &elsewhere).await.unwrap();
+        assert_eq!((answer.status, answer.error.as_deref()), (400, Some("invalid_scope")), "{answer:?}");
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn what_needs_an_approval_waits_for_it_and_ends_with_it_and_what_is_not_asked_for_goes_at_once() {
     let room = room().await;
     let name = policy(&room, "p", json!({"scopes": ["*"], "approvalRequired": {"scopes": ["admin"]}})).await;
     room.apply("app", json!({"displayName": "App", "scopes": ["read", "admin"]})).await;
     let why = room.says("app", ConditionType::Reconciling, Reason::ApprovalRequired).await;
-    assert!(why.starts_with(&format!("spec.scopes admin waits for approval: policy/{name} allows it once")), "{why}");
+    let said = format!("Field spec.scopes: admin waits for an approval: policy/{name} allows it when a RegistrationApproval");
+    assert!(why.starts_with(&said), "{why}");
     claims(&room, "app", "a token with what is granted meanwhile", |claims| claims["scope"] == "read").await;
 
     // Nobody approves themselves: the administrator of a namespace has no right to.
@@ -231,8 +290,8 @@ async fn what_needs_an_approval_waits_for_it_and_ends_with_it_and_what_is_not_as
     until_granted(&room, "app", &[("admin", &by_approval), ("read", &by_policy)]).await;
 
     // More waits, and what was approved stays in force.
-    room.apply("app", json!({"displayName": "App", "scopes": ["read", "admin"], "audiences": ["https://api.example"]}))
-        .await;
+    let more = json!([{"audience": "https://api.example"}]);
+    room.apply("app", json!({"displayName": "App", "scopes": ["read", "admin"], "apis": more})).await;
     room.says("app", ConditionType::Stalled, Reason::PolicyDenied).await;
     until_granted(&room, "app", &[("admin", &by_approval), ("read", &by_policy)]).await;
     // Less takes effect at once.
@@ -249,12 +308,14 @@ async fn an_approval_that_expires_ends_by_itself() {
     let room = room().await;
     policy(&room, "p", json!({"scopes": ["*"], "approvalRequired": {"scopes": ["*"]}})).await;
     let end = jiff::Timestamp::now() + jiff::SignedDuration::from_secs(8);
-    let approval = approve(&room, "week", "app", json!({"scopes": ["admin"], "expires": end.to_string()})).await;
+    let approval = approve(&room, "week", "app", json!({"scopes": ["admin"], "expirationTime": end.to_string()})).await;
     room.apply("app", json!({"displayName": "App", "scopes": ["admin"]})).await;
     until_granted(&room, "app", &[("admin", &format!("approval/{approval}"))]).await;
     let why = room.says("app", ConditionType::Reconciling, Reason::ApprovalRequired).await;
     assert!(
-        why.starts_with(&format!("spec.scopes admin is not approved any more: approval/{approval} has ended")),
+        why.starts_with(&format!(
+            "Field spec.scopes: admin is not approved any more, because approval/{approval} has ended"
+        )),
         "{why}"
     );
     assert!(jiff::Timestamp::now() >= end);
@@ -270,13 +331,13 @@ async fn chosen_client_ids_and_dns_names_are_the_namespaces_own_unless_a_policy_
     room.ready("mine").await;
     room.apply("theirs", json!({"displayName": "Theirs", "clientID": "bank.theirs"})).await;
     let why = room.stalled("theirs", Reason::PolicyDenied).await;
-    assert!(why.starts_with("spec.clientID: bank.theirs is not allowed by policy/"), "{why}");
+    assert!(why.starts_with("Field spec.clientID: bank.theirs is not allowed; policy/"), "{why}");
 
     let names = [format!("app.{namespace}.svc"), "bank.example".to_owned()];
     let credentials = json!([{"name": "mtls", "secretName": "mtls", "certificate": {"dnsNames": names}}]);
     room.apply("mtls", json!({"displayName": "mTLS", "credentials": credentials})).await;
     let why = room.stalled("mtls", Reason::PolicyDenied).await;
-    assert!(why.starts_with("spec.credentials.certificate.dnsNames bank.example is not allowed"), "{why}");
+    assert!(why.starts_with("Field spec.credentials.certificate.dnsNames: bank.example is not allowed"), "{why}");
     let mtls = room.registrations().get("mtls").await.unwrap();
     let entry = room.ledger_entry(&client_id_of(&mtls).unwrap()).await.unwrap();
     assert_eq!(entry["grant"]["dnsNames"].as_object().unwrap().keys().collect::<Vec<_>>(), [&names[0]]);
@@ -302,7 +363,7 @@ async fn akeneo_who_may_register_what_is_said_by_rbac_and_by_policies() {
     }))
     .await;
     room.apply("connector", json!({
-        "displayName": "Connector", "grantTypes": ["authorization_code"], "scopes": ["read_products"], "credentials": [],
+        "displayName": "Connector", "grantTypes": ["authorization_code"], "scopes": ["read_products"], "clientType": "Public",
         "initiateLoginURI": "https://app.shop.example/activate", "redirectURIs": ["https://app.shop.example/callback"],
     }))
     .await;
@@ -310,13 +371,13 @@ async fn akeneo_who_may_register_what_is_said_by_rbac_and_by_policies() {
     room.apply(
         "other",
         json!({
-            "displayName": "Other", "grantTypes": ["authorization_code"], "credentials": [],
+            "displayName": "Other", "grantTypes": ["authorization_code"], "clientType": "Public",
             "redirectURIs": ["https://app.evil.example/callback"],
         }),
     )
     .await;
     let why = room.stalled("other", Reason::PolicyDenied).await;
-    assert!(why.starts_with("spec.redirectURIs https://app.evil.example/callback is not allowed"), "{why}");
+    assert!(why.starts_with("Field spec.redirectURIs: https://app.evil.example/callback is not allowed"), "{why}");
     let attempt = ["auth", "can-i", "create", "appregistrations", "-n", &room.namespace, "--as=nobody"];
     assert!(!room.stage.plane.kubectl(&attempt).await.unwrap().success(), "who may create is RBAC's to say");
 }
@@ -359,7 +420,7 @@ async fn elements_permissions_and_each_customer_scope_that_a_policy_allows_are_c
     policy(&room, "msp", json!({"scopes": ["backup"], "customers": ["acme-*"], "customerGroups": ["emea"]})).await;
     ready("customers", json!({"type": "Customers", "customers": ["acme-1", "acme-2", "bolt"]})).await;
     let why = room.stalled("customers", Reason::PolicyDenied).await;
-    assert!(why.starts_with("spec.customerScope.customers bolt is not allowed"), "{why}");
+    assert!(why.starts_with("Field spec.customerScope.customers: bolt is not allowed"), "{why}");
     let of = claims(&room, "customers", "the customers that are allowed", |claims| claims["scope"] == "backup").await;
     assert_eq!(of["customers"], json!(["acme-1", "acme-2"]));
     ready("groups", json!({"type": "Groups", "groups": ["emea"]})).await;
@@ -368,7 +429,7 @@ async fn elements_permissions_and_each_customer_scope_that_a_policy_allows_are_c
     assert_eq!((of["customer_groups"].clone(), of["customers"].clone()), (json!(["emea"]), Value::Null));
     ready("all", json!({"type": "All"})).await;
     let why = room.stalled("all", Reason::PolicyDenied).await;
-    assert!(why.starts_with("spec.customerScope.customers * is not allowed"), "{why}");
+    assert!(why.starts_with("Field spec.customerScope.type: All is not allowed"), "{why}");
     policy(&room, "all", json!({"customers": ["*"], "approvalRequired": {"customers": ["*"]}})).await;
     room.says("all", ConditionType::Reconciling, Reason::ApprovalRequired).await;
     approve(&room, "all", "all", json!({"customers": ["*"]})).await;
@@ -388,15 +449,15 @@ async fn a_misspelt_restriction_of_a_policy_is_refused_and_an_approval_stays_wit
     let output = room.stage.plane.kubectl_apply_as("admin", &misspelt.to_string()).await.unwrap();
     assert!(!output.success() && output.stderr.contains("unknown field \"spec.scope\""), "{}", output.stderr);
     let name = approve(&room, "mine", "app", json!({"scopes": ["a"]})).await;
-    let moved = json!({"spec": {"registration": {"name": "other"}}});
+    let moved = json!({"spec": {"registrationRef": {"name": "other"}}});
     let refused = approvals(&room).patch(&name, &PatchParams::default(), &Patch::Merge(&moved)).await.unwrap_err();
     assert!(refused.to_string().contains("create a second approval"), "{refused}");
-    assert_eq!(approvals(&room).get(&name).await.unwrap().spec.registration.name, "app");
+    assert_eq!(approvals(&room).get(&name).await.unwrap().spec.registration_ref.name, "app");
 }
 
 /// docs/teams.md, with the files of `examples/teams/`.
 #[tokio::test(flavor = "multi_thread")]
-async fn the_five_steps_of_the_page_lead_from_the_permissive_default_to_fail_closed_without_an_interruption() {
+async fn the_steps_of_the_page_lead_from_the_closed_default_to_policies_of_teams_without_an_interruption() {
     let plane = ControlPlane::start().await.unwrap();
     let mut operator = Operator::install(&plane, BINARY, &[]).await.unwrap();
     let controller = operator.controller(&plane).await.unwrap();
@@ -422,38 +483,45 @@ async fn the_five_steps_of_the_page_lead_from_the_permissive_default_to_fail_clo
         let api: Api<k8s_openapi::api::core::v1::Secret> = Api::namespaced(client.clone(), LEDGER);
         let secret = api.get(&appreg::ledger::name("default", client_id)).await.unwrap();
         let entry: Value = serde_json::from_slice(&secret.data.unwrap()["ledger.json"].0).unwrap();
-        entry["grant"]["scopes"].clone()
+        entry["grant"].clone()
     };
+    let orders = |grant: &Value| grant["apis"]["https://orders.example"]["scopes"].clone();
 
-    // 1 and 2: everything is granted by the default policy, and others beside it change nothing.
+    // The default policy grants what stays within the namespace, and nothing at other APIs.
     apply("namespace").await;
     apply("storefront").await;
     let legacy = json!({
         "apiVersion": "appreg.dev/v1alpha1", "kind": "AppRegistration", "metadata": {"name": "legacy", "namespace": "shop"},
-        "spec": {"displayName": "Legacy", "clientID": "shop.legacy", "scopes": ["admin"]},
+        "spec": {"displayName": "Legacy", "clientID": "shop.legacy", "redirectURIs": ["https://legacy.example/callback"]},
     });
     plane.kubectl_apply(&legacy.to_string()).await.unwrap();
-    for name in ["storefront", "legacy"] {
-        until(name, "is ready", &|r| is(r, ConditionType::Approved, "True", Reason::Granted)).await;
-    }
+    let storefront = until("storefront", "is denied", &|r| is(r, ConditionType::Approved, "False", Reason::PolicyDenied));
+    let said = condition(&storefront.await, ConditionType::Approved).unwrap().message.clone();
+    assert!(said.starts_with("Field spec.apis: https://orders.example is not allowed: add it to apis of a"), "{said}");
+    until("legacy", "is ready", &|r| is(r, ConditionType::Approved, "True", Reason::Granted)).await;
+    let by_default = json!({"https://legacy.example/callback": "policy/default"});
+    assert_eq!(grant("shop.legacy").await["redirectURIs"], by_default);
+
+    // Policies beside it only add; what needs an approval waits for it.
     apply("baseline").await;
     apply("shop").await;
-    let by_default = json!({"orders:read": "policy/default", "orders:write": "policy/default"});
-    assert_eq!(grant("shop.storefront").await, by_default);
+    until("storefront", "waits", &|r| is(r, ConditionType::Approved, "False", Reason::ApprovalRequired)).await;
+    assert_eq!(orders(&grant("shop.storefront").await), json!({"orders:read": "policy/shop"}));
+    apply("approval").await;
+    until("storefront", "is approved", &|r| is(r, ConditionType::Approved, "True", Reason::Granted)).await;
+    let both = json!({"orders:read": "policy/shop", "orders:write": "approval/shop-storefront"});
+    assert_eq!(orders(&grant("shop.storefront").await), both);
+    assert_eq!(grant("shop.storefront").await["customers"], json!({"shop-retail": "approval/shop-storefront"}));
 
-    // 4: without it, what a policy allows is its, and what none allows stays and is said.
+    // Without it, what no policy allows any more stays and is said.
     controller.process.terminate(std::time::Duration::from_secs(15)).await.unwrap();
     operator.helm("upgrade", &["policy.enabled=false"]).await.unwrap();
     let _controller = operator.controller(&plane).await.unwrap();
     let legacy = until("legacy", "is kept", &|r| is(r, ConditionType::Approved, "False", Reason::PolicyDenied)).await;
-    assert!(condition(&legacy, ConditionType::Approved).unwrap().message.starts_with("spec.scopes admin is kept"));
+    let said = &condition(&legacy, ConditionType::Approved).unwrap().message;
+    assert!(said.starts_with("Field spec.redirectURIs: https://legacy.example/callback was granted by policy/default"), "{said}");
     assert!(is(&legacy, ConditionType::Ready, "True", Reason::Issued), "{}", conditions(&legacy));
-    until("storefront", "is kept", &|r| is(r, ConditionType::Approved, "False", Reason::PolicyDenied)).await;
-    assert_eq!(grant("shop.storefront").await, json!({"orders:read": "policy/shop", "orders:write": "policy/default"}));
-
-    // 5: what needs an approval is the approval's from now on.
-    apply("approval").await;
+    assert_eq!(grant("shop.legacy").await["redirectURIs"], by_default);
     until("storefront", "is approved", &|r| is(r, ConditionType::Approved, "True", Reason::Granted)).await;
-    let scopes = grant("shop.storefront").await;
-    assert_eq!(scopes, json!({"orders:read": "policy/shop", "orders:write": "approval/shop-storefront"}));
+    assert_eq!(orders(&grant("shop.storefront").await), both);
 }

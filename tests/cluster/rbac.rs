@@ -101,7 +101,7 @@ async fn govern(plane: &ControlPlane, namespace: &str) {
     });
     let approval = json!({
         "apiVersion": "appreg.dev/v1alpha1", "kind": "RegistrationApproval", "metadata": {"name": "once"},
-        "spec": {"registration": {"namespace": namespace, "name": "approved"}, "scopes": ["admin"]},
+        "spec": {"registrationRef": {"namespace": namespace, "name": "approved"}, "scopes": ["admin"]},
     });
     plane.kubectl_apply(&policy.to_string()).await.unwrap();
     plane.kubectl_apply(&approval.to_string()).await.unwrap();

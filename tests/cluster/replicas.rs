@@ -11,7 +11,7 @@ use serde_json::json;
 use crate::applied::{BINARY, change, create, fields, in_order, secrets};
 use crate::harness::operator::LEDGER;
 use crate::harness::process::free_port;
-use crate::harness::{ControlPlane, Operator, Running, eventually, eventually::holds};
+use crate::harness::{ControlPlane, Operator, Running, eventually, eventually::holds, permissive};
 use crate::stage::Application;
 
 /// One replica: where it listens, and its process.
@@ -58,7 +58,7 @@ impl Replica {
 #[tokio::test(flavor = "multi_thread")]
 async fn what_was_published_a_millisecond_ago_is_accepted_by_both_and_a_revocation_holds_at_both_and_after_restarts() {
     let plane = ControlPlane::start().await.unwrap();
-    let mut operator = Operator::install(&plane, BINARY, &[]).await.unwrap();
+    let mut operator = Operator::install(&plane, BINARY, &permissive(&[])).await.unwrap();
     let _controller = operator.controller(&plane).await.unwrap();
     let mut replicas = Vec::new();
     for _ in 0..2 {
@@ -68,8 +68,8 @@ async fn what_was_published_a_millisecond_ago_is_accepted_by_both_and_a_revocati
     let applications = published_a_moment_ago(&plane, &shop, &replicas).await;
     let [storefront, api, ..] = &*applications else { panic!("too few") };
 
-    // A registration without audiences has tokens for the issuer itself.
-    let serves = json!({"spec": {"resourceAudiences": [operator.issuer()]}});
+    // A registration without APIs has tokens for the issuer itself.
+    let serves = json!({"spec": {"servedAudiences": [operator.issuer()]}});
     change(&plane, &shop, "app-1", serves).await;
     in_order(&plane, &shop, "app-1").await;
 

@@ -33,7 +33,7 @@ async fn what_lives_for_a_minute_is_rotated_with_overlap_and_what_is_published_i
         ("mtls", json!([{"name": "mtls", "effectiveDuration": "60s", "secretName": "mtls", "certificate": {}}])),
         ("api", json!([minute("api", "accessToken")])),
         ("both", json!([minute("web", "clientSecret"), minute("mtls", "certificate")])),
-        ("rsa", json!([{"name": "mtls", "effectiveDuration": "60s", "certificate": {"keyType": "RSA2048"}}])),
+        ("rsa", json!([{"name": "mtls", "effectiveDuration": "60s", "certificate": {"privateKey": {"algorithm": "RSA"}}}])),
         // Many rotations in the same time.
         ("fast", json!([{"name": "web", "effectiveDuration": "12s", "clientSecret": {}}])),
         ("fast-mtls", json!([{"name": "mtls", "effectiveDuration": "12s", "certificate": {}}])),
@@ -109,7 +109,7 @@ async fn a_rotation_that_is_asked_for_overlaps_for_a_finite_time_and_happens_onc
         .until("web", "what ends when", |registration| {
             let credentials = registration.status.iter().flat_map(|status| &status.credentials);
             let web = credentials.into_iter().find(|credential| credential.name == "web");
-            web.and_then(|web| web.previous.as_ref()?.accepted_until).ok_or("no previous")
+            web.and_then(|web| web.previous.as_ref()?.accepted_until_time).ok_or("no previous")
         })
         .await;
     let ends = ends.timestamp();

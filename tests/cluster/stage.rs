@@ -19,7 +19,9 @@ use serde_json::{Value, json};
 use tokio::runtime::Runtime;
 use tokio::sync::OnceCell;
 
-use crate::harness::{Answer, Audit, ControlPlane, Operator, Options, Running, TokenClient, eventually_within};
+use crate::harness::{
+    Answer, Audit, ControlPlane, Operator, Options, Running, TokenClient, eventually_within, permissive,
+};
 
 /// Long enough for two busy cores, where nothing is waited for but work.
 pub(crate) const SOON: Duration = Duration::from_mins(1);
@@ -38,19 +40,19 @@ pub(crate) struct Stage {
     issuer: String,
 }
 
-/// The stage that tests share which neither stop it nor change its configuration. Its policy lets client secrets,
-/// certificates and tokens live for seconds, and namespaces want each other's client IDs.
+/// The stage that tests share which neither stop it nor change its configuration. Its policy allows every scope, API and
+/// customer, lets client secrets, certificates and tokens live for seconds, and namespaces want each other's client IDs.
 pub(crate) async fn stage() -> &'static Stage {
     static RUNTIME: LazyLock<Runtime> = LazyLock::new(|| Runtime::new().expect("a runtime"));
     static STAGE: OnceCell<Stage> = OnceCell::const_new();
     // Not on the caller's runtime, which ends with its test.
-    let sets = [
-        "policy.clientSecret.min=5s",
-        "policy.certificate.min=5s",
-        "policy.accessToken.min=5s",
+    let sets = permissive(&[
+        "policy.durations.clientSecret.min=5s",
+        "policy.durations.certificate.min=5s",
+        "policy.durations.accessToken.min=5s",
         "policy.clientIDs={*}",
-    ];
-    STAGE.get_or_init(|| async { RUNTIME.spawn(Stage::start(sets.into())).await.expect("the stage is set") }).await
+    ]);
+    STAGE.get_or_init(|| async { RUNTIME.spawn(Stage::start(sets)).await.expect("the stage is set") }).await
 }
 
 /// A namespace of a test's own.

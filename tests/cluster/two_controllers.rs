@@ -89,10 +89,10 @@ async fn all_settled(client: &kube::Client, namespace: &str, names: &[String], s
             let registration = settled(client, namespace, name).await?;
             let credentials = registration["status"]["credentials"].as_array().cloned().unwrap_or_default();
             let minted = |credential: &serde_json::Value| {
-                let text = credential["current"]["mintedAt"].as_str()?;
+                let text = credential["current"]["mintedTime"].as_str()?;
                 text.parse::<Timestamp>().ok()
             };
-            let is_new = credentials.iter().all(|c| c["kind"] == "accessToken" || minted(c) >= Some(since));
+            let is_new = credentials.iter().all(|c| c["kind"] == "AccessToken" || minted(c) >= Some(since));
             anyhow::ensure!(is_new, "{name} is not rotated");
             left.remove(name);
         }

@@ -56,7 +56,7 @@ pub use control_plane::{Audit, ControlPlane, Controllers, Options, Output};
 pub use eventually::{eventually, eventually_within};
 pub use oauth::{Answer, TokenClient};
 pub use observer::Observer;
-pub use operator::{Operator, Running};
+pub use operator::{Operator, Running, permissive};
 pub use process::{Process, Program, Usage};
 pub use proxy::{Fault, Injected, Proxy, Request, Rule, Side};
 

@@ -49,8 +49,14 @@ impl TokenClient {
 
     /// `client_credentials` by `client_secret_basic`.
     pub async fn basic(&self, client_id: &str, client_secret: &str) -> Result<Answer> {
+        self.basic_for(client_id, client_secret, &[]).await
+    }
+
+    /// The same with more parameters, such as `resource` and `scope`.
+    pub async fn basic_for(&self, client_id: &str, client_secret: &str, more: &[(&str, &str)]) -> Result<Answer> {
         let request = self.http.post(&self.endpoint).basic_auth(client_id, Some(client_secret));
-        self.send(request.form(&[("grant_type", "client_credentials")])).await
+        let form: Vec<_> = [("grant_type", "client_credentials")].into_iter().chain(more.iter().copied()).collect();
+        self.send(request.form(&form)).await
     }
 
     /// `client_credentials` by `client_secret_post`.

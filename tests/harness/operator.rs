@@ -20,6 +20,23 @@ const CHART: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/charts/appreg");
 pub const NAMESPACE: &str = "appreg-system";
 /// The ledger's namespace.
 pub const LEDGER: &str = "appreg-ledger";
+/// Values of a default policy that allows every scope, API, served audience and customer, and any number of
+/// registrations: for what is not about the policy that the chart has by default.
+const PERMISSIVE: [&str; 7] = [
+    "policy.scopes={*}",
+    "policy.apis[0].audiences={*}",
+    "policy.apis[0].scopes={*}",
+    "policy.servedAudiences={*}",
+    "policy.customers={*}",
+    "policy.customerGroups={*}",
+    "policy.limits.registrationsPerNamespace=100000",
+];
+
+/// These `--set` values after those of a permissive default policy.
+pub fn permissive<'a>(sets: &[&'a str]) -> Vec<&'a str> {
+    [&PERMISSIVE[..], sets].concat()
+}
+
 /// How long a program may take to be ready.
 const READY_WITHIN: Duration = Duration::from_secs(30);
 

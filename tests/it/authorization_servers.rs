@@ -223,7 +223,8 @@ async fn an_unknown_server_is_named_and_its_registrations_begin_when_it_comes() 
     let _controller = stage.controller().await;
     apply(&stage, "storefront", Some("partners"), &web());
     let message = until_reason(&stage, "storefront", "Stalled", "InvalidSpec").await;
-    assert_eq!(message, "spec.authorizationServerRef.name: there is no authorization server partners");
+    let said = "Field spec.authorizationServerRef.name: there is no authorization server partners: create it, or name another one";
+    assert_eq!(message, said);
     server(&stage, "partners", ISSUER, &json!({}));
     stage.until_ready("storefront").await;
 }

@@ -152,7 +152,7 @@ fn kubectl_shows_and_selects_what_people_look_for() {
         ("Ready", 0),
         ("Client ID", 0),
         ("Approved", 0),
-        ("Next", 0),
+        ("Next Rotation", 0),
         ("Age", 0),
         ("Problem", 0),
         ("Server", 1),

@@ -4,7 +4,7 @@
 
 use std::fs;
 
-use appreg::api::AppRegistration;
+use appreg::api::{AppRegistration, RegistrationPolicy};
 use serde_json::Value;
 
 /// Name and text of every example.
@@ -42,6 +42,18 @@ fn each_example_explains_itself_and_has_its_line_in_the_table() {
     }
     let rows = table.lines().filter(|line| line.starts_with("| [")).count();
     assert_eq!(rows, examples().len(), "the table names a file that is not there");
+}
+
+#[test]
+fn each_policy_is_for_an_example_that_says_so_and_allows_what_that_asks_for() {
+    for file in fs::read_dir("examples/policies").unwrap() {
+        let name = file.unwrap().file_name().into_string().unwrap();
+        let example = fs::read_to_string(format!("examples/{name}")).unwrap_or_else(|e| panic!("{name}: {e}"));
+        assert!(example.contains(&format!("policies/{name}")), "{name} does not name its policy");
+        let written: Value = serde_yaml::from_str(&fs::read_to_string(format!("examples/policies/{name}")).unwrap()).unwrap();
+        let policy: RegistrationPolicy = serde_json::from_value(written.clone()).unwrap();
+        assert_eq!(serde_json::to_value(&policy).unwrap()["spec"], written["spec"], "{name}");
+    }
 }
 
 #[test]

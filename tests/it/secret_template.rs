@@ -39,19 +39,17 @@ fn smaller_template() -> Value {
     })
 }
 
-/// Somebody else's label, annotation and field.
+/// Somebody else's label and annotation.
 fn add_foreign(stage: &Stage) {
     assert!(stage.server.person_edits("secrets", "shop", SECRET, |secret| {
         secret["metadata"]["labels"]["theirs"] = json!("x");
         secret["metadata"]["annotations"]["theirs.example/a"] = json!("y");
-        secret["data"]["theirs"] = json!("eg==");
     }));
 }
 
 fn has_foreign(stage: &Stage) -> bool {
     labels(stage).get("theirs").is_some_and(|value| value == "x")
         && annotations(stage).get("theirs.example/a").is_some_and(|value| value == "y")
-        && stage.fields(SECRET).get("theirs").is_some_and(|value| value == "z")
 }
 
 /// Whether the Secret has of the templates above what the smaller one has, and no more.

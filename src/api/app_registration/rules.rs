@@ -9,7 +9,7 @@ const IS_PUBLIC: &str = "(has(self.clientType) && self.clientType == 'Public')";
 
 /// The rules about more than one field of a spec.
 pub(super) fn of_spec() -> Value {
-    Value::Array([of_credentials(), of_methods(), of_grants()].concat())
+    Value::Array([of_credentials(), of_sizes(), of_methods(), of_grants()].concat())
 }
 
 /// What must stay as it was, and what goes with the type of the client.
@@ -47,6 +47,22 @@ fn of_credentials() -> Vec<Value> {
             ".redirectURIs",
             &format!("!({IS_PUBLIC}) || (has(self.redirectURIs) && self.redirectURIs.size() > 0)"),
             "redirectURIs must have an item for clientType Public: add one, or set clientType: Confidential",
+        ),
+    ]
+}
+
+/// What a list of each may have would add up to more than a ledger entry can hold.
+fn of_sizes() -> Vec<Value> {
+    vec![
+        schema::rule_at(
+            ".apis",
+            "!has(self.apis) || self.apis.map(api, has(api.scopes) ? api.scopes.size() : 0).sum() <= 128",
+            "apis must have at most 128 scopes in all: remove some, or make another registration for them",
+        ),
+        schema::rule_at(
+            ".credentials",
+            "!has(self.credentials) || self.credentials.map(e, has(e.certificate) && has(e.certificate.dnsNames) ? e.certificate.dnsNames.size() : 0).sum() <= 64",
+            "credentials must have at most 64 dnsNames in all: remove some, or make another registration for them",
         ),
     ]
 }

@@ -158,7 +158,7 @@ impl<'a> Assertion<'a> {
         };
         let term = &accepted.term;
         let (method, entry) = (TokenEndpointAuthMethod::PrivateKeyJwt, term.entry.clone());
-        Ok(Proved { method, entry, not_after: term.not_after, certificate: None })
+        Ok(Proved { method, entry, revision: Some(term.revision), not_after: term.not_after, certificate: None })
     }
 }
 

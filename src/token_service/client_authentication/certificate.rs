@@ -22,6 +22,7 @@ pub(super) fn check(client: &Client, sha256: Digest, now: Timestamp) -> Result<P
         Some(AcceptedCertificate { term, method, .. }) => Ok(Proved {
             method: *method,
             entry: term.entry.clone(),
+            revision: Some(term.revision),
             not_after: term.not_after,
             certificate: Some(sha256),
         }),

@@ -49,9 +49,13 @@ pub(super) fn check(
     now: Timestamp,
 ) -> Result<Proved, Refusal> {
     match client.match_client_secret(sha256, now) {
-        Match::Accepted(revision) => {
-            Ok(Proved { method, entry: client.entry(revision), not_after: revision.not_after, certificate: None })
-        }
+        Match::Accepted(revision) => Ok(Proved {
+            method,
+            entry: client.entry(revision),
+            revision: Some(revision.revision),
+            not_after: revision.not_after,
+            certificate: None,
+        }),
         Match::NotValidNow => Err(Refusal::NotValidNow),
         Match::Unknown => Err(Refusal::WrongClientSecret),
     }

@@ -41,6 +41,8 @@ pub(super) struct Authenticated {
     pub(super) client: Arc<Client>,
     /// The credential entry that proved it.
     pub(super) entry: Arc<str>,
+    /// The revision of it, of what has revisions.
+    pub(super) revision: Option<u64>,
     /// The end of what proved it: no token outlives it.
     pub(super) not_after: Timestamp,
     /// The client certificate that proved it: tokens are bound to it (RFC 8705 §3).
@@ -75,6 +77,7 @@ enum Claim<'a> {
 struct Proved {
     method: TokenEndpointAuthMethod,
     entry: Arc<str>,
+    revision: Option<u64>,
     not_after: Timestamp,
     certificate: Option<Digest>,
 }
@@ -178,11 +181,11 @@ fn check(
         Claim::ServiceAccount(verified) => verified.check(&client, now),
         Claim::Certificate(sha256) => certificate::check(&client, *sha256, now),
     };
-    let Proved { method, entry, not_after, certificate } = proved?;
+    let Proved { method, entry, revision, not_after, certificate } = proved?;
     if !client.methods.contains(method) {
         return Err(Refusal::UnregisteredMethod);
     }
-    Ok(Authenticated { client, entry, not_after, certificate })
+    Ok(Authenticated { client, entry, revision, not_after, certificate })
 }
 
 /// Reads what the client presents. More than one way is refused (RFC 6749 §2.3). A certificate of the connection is one

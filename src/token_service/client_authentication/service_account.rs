@@ -63,6 +63,6 @@ impl Verified {
             return Err(if known().next().is_some() { Refusal::NotValidNow } else { Refusal::AssertionIssuer });
         };
         let (method, entry) = (TokenEndpointAuthMethod::PrivateKeyJwt, accepted.entry.clone());
-        Ok(Proved { method, entry, not_after: self.expires_at, certificate: None })
+        Ok(Proved { method, entry, revision: None, not_after: self.expires_at, certificate: None })
     }
 }

@@ -116,6 +116,21 @@ impl FakeApi {
         applied.expect("applied")
     }
 
+    /// Puts objects there exactly as they are, with the uid and the resourceVersion that they had.
+    pub(crate) fn person_restores(&self, objects: &[Value]) {
+        let mut world = self.lock();
+        for object in objects {
+            let version = object["metadata"]["resourceVersion"].as_str().expect("a version").parse().expect("a number");
+            world.version = world.version.max(version);
+            let resource = plural(object["kind"].as_str().expect("kind"));
+            world.objects.entry(resource).or_default().insert(place_of(object), object.clone());
+        }
+        // New ones get other uids than those.
+        world.uids += 1000;
+        drop(world);
+        self.compact();
+    }
+
     /// Changes the object in place, for example strips a label. False if it does not exist.
     pub(crate) fn person_edits(
         &self,

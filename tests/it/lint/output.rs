@@ -52,7 +52,7 @@ fn people_read_what_is_wrong_where_it_is_and_what_to_do() {
           --> app.yaml:11:5
            = AppRegistration shop/storefront
 
-        error[validation-rule]: Invalid value: metadata.name: use at most 63 characters
+        error[validation-rule]: Invalid value: metadata.name must have at most 63 characters: shorten it
           --> long.yaml:1:1
            = AppRegistration default/aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa
 
@@ -65,7 +65,7 @@ fn people_read_what_is_wrong_where_it_is_and_what_to_do() {
           --> helm.yaml:2:1
 
         note: AppRegistration: rules about changes were not evaluated, because they compare with what a cluster has stored: those of spec.authorizationServerRef, spec.clientID, spec.credentials, spec.credentials[].name, spec.credentials[].secretName
-        note: the default policy was taken to be the chart's, which allows every scope: --config reads yours
+        note: the default policy was taken to be the chart's, which allows no scope, API or customer: --config reads yours
         2 AppRegistration, 1 Registration checked, 1 of other kinds skipped: 4 errors, 0 warnings, 1 not evaluated
     "#]]
     .assert_eq(&written(&report, Output::Human));

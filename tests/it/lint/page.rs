@@ -32,17 +32,19 @@ fn the_page_shows_what_is_said_of_its_files() {
     expect_file![page()].assert_eq(&text.replace(block(&text, command), &answer));
 }
 
-/// Every example, those for teams under no other policy than their own.
+/// Every example with its policy, those for teams under no other policy than their own.
 #[test]
 fn nothing_is_found_in_the_examples() {
     let closed = "{authorizationServer: {issuer: https://login.example.com}, policy: {enabled: false}}";
-    for (directory, config) in [("examples", None), ("examples/teams", Some(Config::parse(closed).unwrap()))] {
-        let all = fs::read_dir(directory).unwrap().map(|file| file.unwrap().path());
+    let with_policies = (&["examples", "examples/policies"][..], None);
+    for (directories, config) in [with_policies, (&["examples/teams"][..], Some(Config::parse(closed).unwrap()))] {
+        let all = directories.iter().flat_map(|directory| fs::read_dir(directory).unwrap());
+        let all = all.map(|file| file.unwrap().path());
         let texts = all.filter(|path| path.extension().is_some_and(|extension| extension == "yaml"));
         let files: Vec<_> =
             texts.map(|path| file(&path.display().to_string(), &fs::read_to_string(&path).unwrap())).collect();
         assert!(!files.is_empty());
         let report = lint(&files, &Options { config, ..options() }).unwrap();
-        assert_eq!((report.findings, report.obstacles), (Vec::new(), Vec::new()), "{directory}");
+        assert_eq!((report.findings, report.obstacles), (Vec::new(), Vec::new()), "{directories:?}");
     }
 }

@@ -200,6 +200,30 @@ async fn customers_and_the_registered_method_come_from_the_grant() {
 }
 
 #[tokio::test]
+async fn a_public_client_gets_no_token_however_it_asks() {
+    let service = TokenService::start().await;
+    let mut public = Entry::new("shop.mobile").methods(&["none"]).grant_types(&["authorization_code", "refresh_token"]);
+    let with_a_secret_of_before = public.clone();
+    public.0["credentials"] = json!({});
+    for entry in [public, with_a_secret_of_before] {
+        service.api.person_applies(&entry.secret());
+        service.until("known", async || service.metrics().await.contains("token_service_clients 2")).await;
+        for (what, request) in [
+            ("its client_id alone", format!("{GRANT}&client_id=shop.mobile")),
+            ("an empty client secret", format!("{GRANT}&client_id=shop.mobile&client_secret=")),
+            ("a client secret", format!("{GRANT}&client_id=shop.mobile&client_secret={CLIENT_SECRET}")),
+            ("a code", "grant_type=authorization_code&code=a&client_id=shop.mobile".to_owned()),
+        ] {
+            let answer = service.send(form(service.http().post(service.url("/token")), request)).await;
+            let expected = if what == "a code" { (400, "unsupported_grant_type") } else { (401, "invalid_client") };
+            assert_eq!(answer.error(), (expected.0, expected.1.to_owned()), "{what}");
+        }
+        let answer = service.token("shop.mobile", CLIENT_SECRET).await;
+        assert_eq!(answer.error(), (401, "invalid_client".to_owned()), "in the Authorization header");
+    }
+}
+
+#[tokio::test]
 async fn every_live_revision_is_accepted_while_it_is_valid_and_no_token_outlives_it() {
     let service = TokenService::start().await;
     let entry = Entry::new("shop.rotated")
