@@ -58,7 +58,7 @@ fn expectation(path: &str, error: &str) -> (String, String) {
         return (format!("{path}.{name}"), "must be set: add it".to_owned());
     }
     if error.starts_with("unknown field") {
-        let problem = "has a field that this version of appreg does not know: remove it, or upgrade appreg";
+        let problem = "must be a field that this version of appreg knows: remove it, or upgrade appreg";
         return (path.to_owned(), problem.to_owned());
     }
     let expected = match error.rsplit_once(", expected ").map(|(_, expected)| expected) {
