@@ -86,7 +86,7 @@ pub enum KeyType {
 
 /// An algorithm that has no keys of this size.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("no {algorithm} key has {size} bits: {}", sizes(*algorithm))]
+#[error("must not have {size} bits for {algorithm}: {}", sizes(*algorithm))]
 pub struct InvalidKeySize {
     algorithm: PrivateKeyAlgorithm,
     size: u32,
@@ -94,8 +94,8 @@ pub struct InvalidKeySize {
 
 const fn sizes(algorithm: PrivateKeyAlgorithm) -> &'static str {
     match algorithm {
-        PrivateKeyAlgorithm::ECDSA => "use 256 or 384",
-        PrivateKeyAlgorithm::RSA => "use 2048, 3072 or 4096",
+        PrivateKeyAlgorithm::ECDSA => "set size to 256 or 384",
+        PrivateKeyAlgorithm::RSA => "set size to 2048, 3072 or 4096",
         PrivateKeyAlgorithm::Ed25519 => "leave size out",
     }
 }
@@ -212,9 +212,15 @@ mod tests {
         let problem = |algorithm, size| {
             PrivateKey { algorithm: Some(algorithm), size: Some(size) }.key_type().unwrap_err().to_string()
         };
-        assert_eq!(problem(PrivateKeyAlgorithm::ECDSA, 2048), "no ECDSA key has 2048 bits: use 256 or 384");
-        assert_eq!(problem(PrivateKeyAlgorithm::RSA, 1024), "no RSA key has 1024 bits: use 2048, 3072 or 4096");
-        assert_eq!(problem(PrivateKeyAlgorithm::Ed25519, 256), "no Ed25519 key has 256 bits: leave size out");
+        assert_eq!(
+            problem(PrivateKeyAlgorithm::ECDSA, 2048),
+            "must not have 2048 bits for ECDSA: set size to 256 or 384"
+        );
+        assert_eq!(
+            problem(PrivateKeyAlgorithm::RSA, 1024),
+            "must not have 1024 bits for RSA: set size to 2048, 3072 or 4096"
+        );
+        assert_eq!(problem(PrivateKeyAlgorithm::Ed25519, 256), "must not have 256 bits for Ed25519: leave size out");
     }
 
     #[test]

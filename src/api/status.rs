@@ -274,135 +274,8 @@ impl fmt::Display for ConditionType {
     }
 }
 
-/// Declares [`Reason`] so that a reason is written down once.
-macro_rules! reasons {
-    ($($(#[doc = $doc:literal])+ $name:ident,)+) => {
-        /// Why: the one list of reasons, for conditions, plan steps, Events and metric labels.
-        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-        pub enum Reason {
-            $($(#[doc = $doc])+ $name,)+
-        }
-
-        impl Reason {
-            /// Every reason.
-            pub const ALL: &[Self] = &[$(Self::$name),+];
-
-            /// The reason in CamelCase, as it stands in conditions, Events and metric labels.
-            #[must_use]
-            pub const fn as_str(self) -> &'static str {
-                match self {
-                    $(Self::$name => stringify!($name),)+
-                }
-            }
-
-            /// What the reason means, in one sentence: the text of the reference documentation.
-            #[must_use]
-            pub const fn description(self) -> &'static str {
-                match self {
-                    $(Self::$name => concat!($($doc),+).trim_ascii(),)+
-                }
-            }
-        }
-    };
-}
-
-reasons! {
-    // Of conditions.
-    /// Every published credential is accepted now.
-    Issued,
-    /// All that is asked for is granted.
-    Granted,
-    /// The policy or the authorization server is understood and in force.
-    InForce,
-    /// Work is under way and needs nobody.
-    Progressing,
-    /// A credential is due for replacement and the last attempt failed; it is tried again.
-    RotationFailing,
-    /// Something asked for waits for an approval.
-    ApprovalRequired,
-    /// The authorization server does not answer, or its keys are not there; it is tried again.
-    ServerUnavailable,
-    /// The authorization server does not take registrations of this namespace, or was deleted.
-    ServerDenied,
-    /// Another authorization server has the issuer, or this one's clients know another one.
-    IssuerConflict,
-    /// An entry has as many live revisions as it may have; the next one waits for one of them to end.
-    MintLimited,
-    /// The namespace is being deleted, so that no Secret can be created in it.
-    NamespaceTerminating,
-    /// A quota of the namespace, or a limit of its policies, leaves no room.
-    QuotaExceeded,
-    /// A policy does not allow what is asked for.
-    PolicyDenied,
-    /// No policy selects the namespace.
-    NoPolicy,
-    /// The Secret's name is taken by an object that is not this registration's.
-    SecretConflict,
-    /// The Secret is marked immutable and cannot be kept up to date.
-    SecretImmutable,
-    /// The client ID belongs to another registration.
-    ClientIDTaken,
-    /// The spec says something that cannot be fulfilled as it is written.
-    InvalidSpec,
-    /// The ledger entry cannot be read, so that nothing is minted or dropped.
-    LedgerUnreadable,
-    /// The clock is behind the newest time in the ledger, so that nothing is minted.
-    ClockBehind,
-    // Of plan steps and Events.
-    /// The credential is minted for the first time.
-    FirstMint,
-    /// A public key or a ServiceAccount of the spec is accepted from now on.
-    TakenUp,
-    /// The credential's renewal time has come.
-    RenewalDue,
-    /// A rotation was asked for by rotateMintedBefore.
-    RotationRequested,
-    /// A revocation was asked for by revokeMintedBefore.
-    RevocationRequested,
-    /// The Secret was deleted.
-    SecretDeleted,
-    /// The Secret holds a value that was not minted here.
-    SecretChanged,
-    /// The Secret lacks a field or a mark.
-    FieldMissing,
-    /// The effective duration was shortened.
-    DurationShortened,
-    /// The spec was changed.
-    SpecChanged,
-    /// What is granted has changed.
-    GrantChanged,
-    /// The entry was removed from the spec.
-    EntryRemoved,
-    /// The overlap with the newer revision has ended.
-    OverlapEnded,
-    /// The revision's validity has ended.
-    Expired,
-    /// The revision was revoked.
-    Revoked,
-    /// Room is made for a new revision.
-    LimitReached,
-    /// A restored registration takes up its ledger entry again.
-    Adopted,
-    /// The client ID of a deleted registration of the same name is taken over, with nothing it had.
-    TakenOver,
-    /// The custom resource definition was replaced: no ledger entry is removed until a person says so.
-    SweepSuspended,
-    /// The access token is due for a refresh.
-    TokenDue,
-    /// The access token was signed with a key that is no longer published.
-    KeyUnpublished,
-}
-
-impl fmt::Display for Reason {
-    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        out.pad(self.as_str())
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeSet;
-
     use serde_json::json;
 
     use super::*;
@@ -428,16 +301,7 @@ mod tests {
     }
 
     #[test]
-    fn reasons_and_condition_types_are_distinct_camel_case_and_what_serde_says() {
-        let mut seen = BTreeSet::new();
-        for reason in Reason::ALL {
-            let text = reason.to_string();
-            assert!(text.len() <= 64 && text.bytes().all(|byte| byte.is_ascii_alphanumeric()), "{text}");
-            assert!(text.starts_with(|first: char| first.is_ascii_uppercase()), "{text}");
-            assert!(reason.description().ends_with('.'), "{text}");
-            assert_eq!(serde_json::to_value(reason).unwrap(), text);
-            assert!(seen.insert(text));
-        }
+    fn condition_types_are_what_serde_says() {
         for condition in ConditionType::ALL {
             assert_eq!(serde_json::to_value(condition).unwrap(), condition.to_string());
         }

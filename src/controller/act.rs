@@ -93,7 +93,7 @@ pub(crate) async fn apply(ctx: &Context, snapshot: &Snapshot, plan: &Plan, slot:
     let minted = match mint_all(snapshot, plan, slot).await {
         Ok(minted) => minted,
         Err(error) => {
-            let message = format!("a credential could not be made: {error}");
+            let message = format!("A credential could not be made, because {error}. The controller retries");
             outcome.failure = Some(Failure { reason: None, message });
             BTreeMap::new()
         }
@@ -281,7 +281,7 @@ impl Writer<'_> {
             Err(error) if error.already_exists() || error.conflict() || error.is_absent(&object.name) => {
                 return Err(Refused::Stale(Stale::Entry(object)));
             }
-            Err(error) => return Err(Refused::Failed(failed("the ledger entry", &error, None))),
+            Err(error) => return Err(Refused::Failed(failed("The ledger entry", &error, None))),
         };
         let version = version_of(&written);
         self.ctx.state().world.ledger_wrote(Item {
@@ -355,7 +355,7 @@ impl Writer<'_> {
                 } else {
                     None
                 };
-                Err(Refused::Failed(failed(&format!("the Secret {}", publish.name), &error, reason)))
+                Err(Refused::Failed(failed(&format!("The Secret {}", publish.name), &error, reason)))
             }
         }
     }
@@ -373,7 +373,7 @@ impl Writer<'_> {
             Ok(_) => {}
             Err(error) if error.is_absent(&remove.name) || error.conflict() => {}
             Err(error) => {
-                return Err(Refused::Failed(failed(&format!("the Secret {}", remove.name), &error, None)));
+                return Err(Refused::Failed(failed(&format!("The Secret {}", remove.name), &error, None)));
             }
         }
         self.ctx.state().world.secret_removed(&object, version);
@@ -436,5 +436,12 @@ fn invalid_reason(error: &Error) -> Reason {
 }
 
 fn failed(what: &str, error: &Error, reason: Option<Reason>) -> Failure {
-    Failure { reason, message: format!("{what} could not be written: {}", error.chain()) }
+    let remedy = match reason {
+        Some(Reason::NamespaceTerminating) => "Create the registration in another namespace",
+        Some(Reason::QuotaExceeded) => "Free some of the quota, or raise it; the controller retries",
+        Some(Reason::SecretConflict | Reason::SecretImmutable) => "Delete the Secret, and it is created again",
+        Some(Reason::InvalidSpec) => "Change the spec so that the API server accepts the Secret",
+        Some(_) | None => "The controller retries",
+    };
+    Failure { reason, message: format!("{what} could not be written: {}. {remedy}", error.chain()) }
 }

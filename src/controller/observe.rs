@@ -8,7 +8,7 @@ use std::sync::Arc;
 use k8s_openapi::api::core::v1::Secret;
 use kube::Api;
 
-use crate::api::{self, AppRegistration, Kind, RegistrationApproval, RegistrationApprovalSpec};
+use crate::api::{self, AppRegistration, Kind, Message, RegistrationApproval, RegistrationApprovalSpec};
 use crate::credential::Fields;
 use crate::credential::access_token::Claims;
 use crate::credential::published::Published;
@@ -57,7 +57,7 @@ pub(crate) enum Seen {
     /// A registration that could not be understood, and says so already.
     Told,
     /// A registration that could not be understood.
-    Unreadable { generation: i64, version: u64, problem: String },
+    Unreadable { generation: i64, version: u64, problem: Message },
     /// A registration.
     Snapshot(Box<Snapshot>),
 }

@@ -131,7 +131,8 @@ impl Controller {
         conditions.push(Condition::new("keys", move || {
             let servers = ctx.servers.load();
             if !servers.configured().is_complete() {
-                return Readiness::Missing("the signing keys are not there yet".to_owned());
+                let text = "the configured authorization server has no keys yet; the controller creates them";
+                return Readiness::Missing(text.to_owned());
             }
             servers.all().find_map(|keys| keys.problem(&ctx)).map_or(Readiness::Ready, Readiness::Degraded)
         }));

@@ -21,9 +21,9 @@ use crate::kubernetes::ObjectName;
 use crate::kubernetes::client::{ANSWER_WITHIN, Error, call};
 use crate::kubernetes::watch::Health;
 use crate::ledger::Entry;
+use crate::plan::{Notice, Severity};
 use crate::rotation;
 
-use super::events::{Notice, Severity};
 use super::objects::{LedgerObject, SIGNING_KEYS};
 use super::{Context, keys, world};
 
@@ -151,8 +151,8 @@ async fn sweep(ctx: &Context, object: &ObjectName, entry: &Entry) -> Result<Verd
                     reason: Reason::SweepSuspended,
                     action: "Sweep",
                     note: format!(
-                        "the custom resource definition is not the one that the ledger was made under: no ledger entry is \
-                         removed until the annotation {} is removed from this Secret",
+                        "The CustomResourceDefinition was replaced since the ledger was created, so no ledger entry is removed: \
+                         check that every registration was restored, then remove the annotation {} from this Secret",
                         keys::CRD_UID_ANNOTATION
                     ),
                 },

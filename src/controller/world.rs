@@ -483,7 +483,7 @@ mod tests {
             uid: "present".into(),
             generation: 1,
             is_told: true,
-            problem: "none that matters here".into(),
+            problem: crate::api::Message::new("None that matters here"),
         };
         world.registrations(Change::Applied(Item {
             object: ObjectName::new("shop", "present"),

@@ -12,6 +12,9 @@ use crate::policy::{self, Decision};
 use super::facts::{Admission, Facts, LedgerFact, Owned, Standing};
 use super::{Accept, Draft, LedgerWrite, Problem, Retire, desired};
 
+/// The field with the name of the authorization server.
+pub(super) const SERVER: &str = "spec.authorizationServerRef.name";
+
 /// The client of a registration, and what the plan builds on.
 #[derive(Clone, Debug)]
 pub(super) struct Client {
@@ -64,10 +67,10 @@ pub(super) fn client(facts: &Facts, now: Timestamp) -> Result<Client, Blocked> {
     let server = &facts.environment.server;
     let asked = registration.spec.authorization_server();
     if asked != server.name {
-        let message = format!(
-            "Field spec.authorizationServerRef.name: there is no authorization server {asked}: create it, or name another one"
+        let text = format!(
+            "there is no authorization server {asked}: create it, or create this registration anew with another server"
         );
-        return Err(Blocked::Problem(Problem::new(Reason::InvalidSpec, message)));
+        return Err(Blocked::Problem(Problem::of_field(Reason::InvalidSpec, SERVER, text)));
     }
     if let Admission::Unavailable(reason) = &facts.admission {
         return Err(Blocked::Problem(Problem::new(Reason::ServerUnavailable, reason.clone())));
@@ -110,8 +113,8 @@ pub(super) fn client(facts: &Facts, now: Timestamp) -> Result<Client, Blocked> {
         }
         LedgerFact::Taken => {
             let id = wanted.unwrap_or_default();
-            let message = format!("Field spec.clientID: {id} belongs to another registration: choose another one");
-            Err(Blocked::Problem(Problem::new(Reason::ClientIDTaken, message)))
+            let text = format!("{id} belongs to another registration: create this one anew with another clientID");
+            Err(Blocked::Problem(Problem::of_field(Reason::ClientIDTaken, "spec.clientID", text)))
         }
         LedgerFact::Unreadable(problem) => {
             let message = format!(
@@ -252,8 +255,7 @@ fn owner(facts: &Facts) -> Owner {
 /// Whether the server and the policies let the client come to be.
 fn admitted(facts: &Facts) -> Result<(), Blocked> {
     if let Admission::Closed(reason) = &facts.admission {
-        let message = format!("Field spec.authorizationServerRef.name: {reason}");
-        return Err(Blocked::Problem(Problem::new(Reason::ServerDenied, message)));
+        return Err(Blocked::Problem(Problem::of_field(Reason::ServerDenied, SERVER, reason.clone())));
     }
     let registration = &facts.registration;
     let admitted = facts.governance.admits_client(registration.spec.client_id.as_deref(), registration.subject());

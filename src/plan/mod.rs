@@ -14,6 +14,7 @@ mod entry;
 mod given;
 mod ledger;
 mod methods;
+mod notice;
 mod objections;
 mod obstacle;
 mod secret;
@@ -37,6 +38,7 @@ use crate::rotation;
 
 pub use connection::Connection;
 pub use given::Change;
+pub use notice::{Notice, Severity, new_problems, notices};
 pub use objections::{Objections, objections};
 pub use secret::{Reading, contents, hinted_contents};
 pub use status::{Failure, after_failure};

@@ -745,8 +745,8 @@ fn facts() -> impl Strategy<Value = (Facts, Timestamp)> {
                 ..crate::policy::Governance::default()
             };
             let admission = match mess >> 4 & 3 {
-                1 => Admission::Closed("closed".to_owned()),
-                2 => Admission::Unavailable("unavailable".to_owned()),
+                1 => Admission::Closed("the server is closed".to_owned()),
+                2 => Admission::Unavailable("The server is unavailable".to_owned()),
                 _ => Admission::Open,
             };
             (Facts { registration, environment: Arc::new(environment), admission, governance, ledger, secrets }, now)
@@ -767,7 +767,7 @@ fn no_facts_make_a_decision_fail_or_waver() {
         let creates = |step: &Step| matches!(step, Step::Publish(publish) if publish.write == SecretWrite::Create);
         assert!(!facts.registration.namespace_is_terminating || !plan.steps.iter().any(creates));
         assert_limits(&plan.status);
-        let failure = Failure { reason: None, message: "x".repeat(5000) };
+        let failure = Failure { reason: None, message: "X".repeat(5000) };
         assert_limits(&after_failure(&facts, &plan, &failure, now));
     });
 }
