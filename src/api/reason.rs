@@ -151,6 +151,11 @@ reasons! {
         seen: [Ready, Reconciling, Event],
         remedy: "Nothing is to be done if the deletion is intended. Otherwise create the registration in another namespace.",
     }
+    Terminating {
+        meaning: "The registration is being deleted, and something still holds it. Nothing is minted for it; its client ends about 30 seconds after the deletion was asked for, whoever holds the object.",
+        seen: [Ready, Reconciling],
+        remedy: "Nothing is to be done for the client. To let the object go, see its metadata.finalizers and the controllers that they name.",
+    }
     QuotaExceeded {
         meaning: "A ResourceQuota of the namespace, a limit of its policies, or the limit of 32 authorization servers leaves no room.",
         seen: [Ready, Approved, Reconciling, ServerReady, Event],

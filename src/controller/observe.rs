@@ -74,10 +74,6 @@ pub(crate) async fn snapshot(ctx: &Context, object: &ObjectName, sight: &Sight) 
                 let problem = problem.clone();
                 return Ok(Seen::Unreadable { generation: *generation, version, problem });
             }
-            // It waits for its dependents (foreground deletion) or for somebody's finalizer: nothing is made for it.
-            Some(Registered::Readable(registration)) if registration.metadata.deletion_timestamp.is_some() => {
-                return Ok(Seen::Gone);
-            }
             Some(Registered::Readable(registration)) => registration.clone(),
         }
     };
@@ -251,6 +247,7 @@ fn registration_fact(world: &World, registration: &AppRegistration) -> Registrat
     let namespace = meta.namespace.clone().unwrap_or_default();
     Registration {
         namespace_is_terminating: world.governors.is_terminating(&namespace),
+        is_terminating: meta.deletion_timestamp.is_some(),
         namespace,
         name: meta.name.clone().unwrap_or_default(),
         uid: meta.uid.clone().unwrap_or_default(),

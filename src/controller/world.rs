@@ -103,6 +103,10 @@ impl World {
                     due.again.extend(others.filter(waits).cloned());
                     due.gone.push(object);
                 }
+                Some(after) if after.is_terminating() => {
+                    due.sweep = true;
+                    due.again.push(object);
+                }
                 Some(after) if after.was_never_reported() => due.new.push(object),
                 Some(_) => due.again.push(object),
             }
@@ -292,6 +296,12 @@ impl World {
         self.uids.contains_key(uid)
     }
 
+    /// Whether the registration of this uid is being deleted, and something holds it: a deletion cannot be taken back.
+    fn is_terminating(&self, uid: &str) -> bool {
+        let object = self.uids.get(uid);
+        object.and_then(|object| self.registrations.value(object)).is_some_and(Registered::is_terminating)
+    }
+
     /// The ledger entries of a registration's uid.
     pub(crate) fn entries_of(&self, uid: &str) -> impl Iterator<Item = (&ObjectName, &LedgerObject)> {
         self.named_objects(self.entries_by_uid.get(uid))
@@ -402,6 +412,14 @@ impl Registered {
         }
     }
 
+    /// Whether it is being deleted, and something holds it.
+    pub(crate) fn is_terminating(&self) -> bool {
+        match self {
+            Self::Readable(registration) => registration.metadata.deletion_timestamp.is_some(),
+            Self::Unreadable { is_terminating, .. } => *is_terminating,
+        }
+    }
+
     fn was_never_reported(&self) -> bool {
         self.readable().is_some_and(|registration| {
             registration.status.as_ref().and_then(|status| status.observed_generation).is_none_or(|seen| seen < 0)
@@ -436,13 +454,13 @@ fn index<K: std::hash::Hash + Eq>(
     }
 }
 
-/// Ledger entries by owner uid whose registration is not there, for the sweep.
+/// Ledger entries whose registration is not there, or is being deleted, for the sweep.
 pub(crate) fn orphans(world: &World) -> BTreeMap<ObjectName, Arc<Entry>> {
     world
         .ledger
         .iter()
         .filter_map(|(object, value)| Some((object, value.entry()?)))
-        .filter(|(_, entry)| !world.exists(&entry.owner.uid))
+        .filter(|(_, entry)| !world.exists(&entry.owner.uid) || world.is_terminating(&entry.owner.uid))
         .map(|(object, entry)| (object.clone(), entry.clone()))
         .collect()
 }
@@ -480,6 +498,7 @@ mod tests {
     fn only_an_entry_whose_registration_is_not_there_wakes_the_sweep() {
         let mut world = World::default();
         let registration = Registered::Unreadable {
+            is_terminating: false,
             uid: "present".into(),
             generation: 1,
             is_told: true,

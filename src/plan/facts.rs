@@ -39,6 +39,8 @@ pub struct Registration {
     /// Whether its namespace is being deleted: objects in it can be replaced, and no longer be created. It may go on for
     /// as long as a pod in it takes to end.
     pub namespace_is_terminating: bool,
+    /// Whether it is being deleted itself, and something holds it: a finalizer, or its dependents.
+    pub is_terminating: bool,
     /// Its name.
     pub name: String,
     /// Its uid.

@@ -10,7 +10,7 @@ use crate::ledger::{self, Credential, Entry, Grant, Owner, VERSION};
 use crate::policy::{self, Decision};
 
 use super::facts::{Admission, Facts, LedgerFact, Owned, Standing};
-use super::{Accept, Draft, LedgerWrite, Problem, Retire, desired};
+use super::{Accept, Draft, LedgerWrite, Problem, Retire, desired, obstacle};
 
 /// The field with the name of the authorization server.
 pub(super) const SERVER: &str = "spec.authorizationServerRef.name";
@@ -72,6 +72,12 @@ pub(super) fn client(facts: &Facts, now: Timestamp) -> Result<Client, Blocked> {
         );
         return Err(Blocked::Problem(Problem::of_field(Reason::InvalidSpec, SERVER, text)));
     }
+    if let Some(problem) = obstacle::is_terminating(facts)
+        && !matches!(facts.ledger, LedgerFact::Held { standing: Standing::Ours, .. })
+    {
+        // Its client has ended already, or never came to be: it gets none in its last moments.
+        return Err(Blocked::Problem(problem));
+    }
     if let Admission::Unavailable(reason) = &facts.admission {
         return Err(Blocked::Problem(Problem::new(Reason::ServerUnavailable, reason.clone())));
     }
@@ -131,7 +137,12 @@ pub(super) fn grant(facts: &Facts, client: &Client, now: Timestamp) -> Decision 
     let none = Grant::default();
     let before = client.entry().map_or(&none, |entry| &entry.grant);
     // How it may authenticate is known when the credentials are.
-    policy::evaluate(&registration.spec, registration.subject(), &facts.governance, before, now)
+    let mut decision = policy::evaluate(&registration.spec, registration.subject(), &facts.governance, before, now);
+    if registration.is_terminating {
+        // Withdrawals count to the end; nothing new does.
+        decision.grant = decision.grant.within(before);
+    }
+    decision
 }
 
 /// The ledger entry as it shall be, if it is not so already.
