@@ -176,6 +176,11 @@ reasons! {
         seen: [Ready, Stalled, Event],
         remedy: "Delete that Secret if nobody needs it, or give the credential another name with another secretName.",
     }
+    SecretRefused {
+        meaning: "The API server refused to create or to change the Secret: an admission webhook, a ValidatingAdmissionPolicy or missing rights. The message names it. Nothing that is in use ends by that.",
+        seen: [Ready, Reconciling, Event],
+        remedy: "Make the named webhook or policy accept the Secret, for example with a label in secretTemplate, or restore the controller's rights. The controller asks again by a dry run, and goes on as soon as it is accepted.",
+    }
     SecretImmutable {
         meaning: "The Secret is marked immutable, so the controller cannot write the next revision into it.",
         seen: [Ready, Stalled, Event],

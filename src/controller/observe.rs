@@ -32,6 +32,8 @@ pub(crate) struct Sight {
     pub(crate) look: Look,
     /// Ledger entries whose watch lags behind a write of somebody else.
     pub(crate) entries: BTreeSet<ObjectName>,
+    /// Secrets that the API server has refused in a dry run, each with why.
+    pub(crate) refusals: BTreeMap<String, plan::Problem>,
 }
 
 /// Facts for the plan, and what only the writes may see.
@@ -90,6 +92,7 @@ pub(crate) async fn snapshot(ctx: &Context, object: &ObjectName, sight: &Sight) 
     let state = ctx.state();
     let mut snapshot = gather(&state.world, &registration, &servers, &live, ctx);
     snapshot.facts.registration.confirmed = sight.look.registration;
+    snapshot.facts.refusals.clone_from(&sight.refusals);
     for (name, read) in approvals {
         match read {
             Ok(spec) => drop(snapshot.facts.governance.approvals.insert(name, spec)),
@@ -143,7 +146,15 @@ fn gather(
     }
     let environment = keys.environment.clone();
     Snapshot {
-        facts: Facts { registration: facts_of, environment, admission, governance, ledger, secrets },
+        facts: Facts {
+            registration: facts_of,
+            environment,
+            admission,
+            governance,
+            ledger,
+            secrets,
+            refusals: BTreeMap::new(),
+        },
         held,
         keys: keys.clone(),
         resource_version: registration.metadata.resource_version.clone().unwrap_or_default(),

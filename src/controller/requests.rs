@@ -29,7 +29,20 @@ pub(crate) async fn write(
     let url = Secret::url_path(&(), Some(&object.namespace));
     let body = serde_json::to_vec(secret).map_err(|_| Error::Unreadable)?;
     let name = secret.metadata.resource_version.is_some().then_some(&*object.name);
-    send(ctx, url, name, None, body).await
+    send(ctx, url, (name, None), &params(), body).await
+}
+
+/// Asks whether a Secret would be created or replaced, without doing it.
+pub(crate) async fn rehearse(
+    ctx: &Context,
+    object: &ObjectName,
+    secret: &Secret,
+) -> Result<PartialObjectMeta<Secret>, Error> {
+    let url = Secret::url_path(&(), Some(&object.namespace));
+    let body = serde_json::to_vec(secret).map_err(|_| Error::Unreadable)?;
+    let name = secret.metadata.resource_version.is_some().then_some(&*object.name);
+    let params = PostParams { dry_run: true, ..params() };
+    send(ctx, url, (name, None), &params, body).await
 }
 
 /// A status as it is sent: who it is about, the resourceVersion that it was made from, and the status alone.
@@ -63,7 +76,8 @@ where
     };
     let body = StatusBody { api_version: K::api_version(&()), kind: K::kind(&()), metadata, status };
     let body = serde_json::to_vec(&body).map_err(|_| Error::Unreadable)?;
-    match send::<K>(ctx, K::url_path(&(), namespace), Some(&object.name), Some("status"), body).await {
+    let url = K::url_path(&(), namespace);
+    match send::<K>(ctx, url, (Some(&object.name), Some("status")), &params(), body).await {
         Ok(written) => Ok(Some(version_of(&written))),
         Err(error) if error.conflict() || error.is_absent(&object.name) => Ok(None),
         Err(error) => Err(error),
@@ -89,22 +103,25 @@ pub(crate) fn ready(
     }
 }
 
+fn params() -> PostParams {
+    PostParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PostParams::default() }
+}
+
 async fn send<K: serde::de::DeserializeOwned>(
     ctx: &Context,
     url: String,
-    name: Option<&str>,
-    subresource: Option<&str>,
+    (name, subresource): (Option<&str>, Option<&str>),
+    params: &PostParams,
     body: Vec<u8>,
 ) -> Result<PartialObjectMeta<K>, Error>
 where
     PartialObjectMeta<K>: serde::de::DeserializeOwned,
 {
-    let params = PostParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PostParams::default() };
     let request = Request::new(url);
     let built = match (name, subresource) {
-        (Some(name), Some(subresource)) => request.replace_subresource(subresource, name, &params, body),
-        (Some(name), None) => request.replace(name, &params, body),
-        (None, _) => request.create(&params, body),
+        (Some(name), Some(subresource)) => request.replace_subresource(subresource, name, params, body),
+        (Some(name), None) => request.replace(name, params, body),
+        (None, _) => request.create(params, body),
     };
     let mut request = built.map_err(|_| Error::Unreadable)?;
     request.headers_mut().insert(

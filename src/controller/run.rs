@@ -379,6 +379,13 @@ async fn reconcile(ctx: &Context, object: &ObjectName, waiting: &AtomicUsize) ->
             now = ctx.clock.now();
             continue;
         }
+        if sight.refusals.is_empty() {
+            sight.refusals = act::rehearse(ctx, &snapshot, &plan).await;
+            if !sight.refusals.is_empty() {
+                // Everything else is still done.
+                continue;
+            }
+        }
         tracing::debug!(registration = %object, %plan, "decided");
         let outcome = act::apply(ctx, &snapshot, &plan, slot.take()).await;
         if !outcome.stale.is_empty() && outcome.failure.is_none() {
@@ -390,6 +397,8 @@ async fn reconcile(ctx: &Context, object: &ObjectName, waiting: &AtomicUsize) ->
             return failed(object, &error.chain());
         }
         return match outcome.failure {
+            // No watch tells when the API server would accept the Secret.
+            None if !sight.refusals.is_empty() => Next::Again,
             None => Next::Wake(plan.wake),
             // Trying again would only mint again: the registration is about to go, or the namespace waits for its pods.
             Some(failure) if failure.reason == Some(Reason::NamespaceTerminating) => {

@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
-use crate::api::AppRegistration;
+use crate::api::{AppRegistration, secret_name};
 use crate::config::published;
 use crate::kubernetes::ObjectName;
 use crate::kubernetes::store::{Changed, Store};
@@ -45,6 +45,8 @@ pub(crate) struct World {
     waiting: HashMap<ObjectName, BTreeSet<ObjectName>>,
     /// The resourceVersion at which a Secret was seen to hold what its annotations say.
     verified: HashMap<ObjectName, u64>,
+    /// Secrets that the API server refused when they were last written.
+    refused: BTreeSet<ObjectName>,
     /// The resourceVersion at which a registration that cannot be understood was reported.
     reported: HashMap<ObjectName, u64>,
 }
@@ -92,6 +94,12 @@ impl World {
             }
             match self.registrations.value(&object) {
                 None => {
+                    if let Some(before) = before.as_ref().and_then(Registered::readable) {
+                        let entries = before.spec.effective_credentials();
+                        for secret in entries.iter().filter_map(|entry| secret_name(entry, &object.name)) {
+                            self.refused.remove(&ObjectName::new(&object.namespace, &secret));
+                        }
+                    }
                     self.reported.remove(&object);
                     self.tally.note(&object, None);
                     // Room may have been made for one that waits. One that has a client waits for none.
@@ -250,6 +258,7 @@ impl World {
 
     /// Takes an own write of a Secret.
     pub(crate) fn secret_wrote(&mut self, item: Item<SecretMeta>) {
+        self.refused.remove(&item.object);
         self.verified.insert(item.object.clone(), item.version);
         let changed = self.secrets.wrote(item).into_iter().collect();
         self.secrets_changed(changed);
@@ -289,6 +298,16 @@ impl World {
     /// Remembers that a registration waits for a client ID.
     pub(crate) fn wait_for(&mut self, entry: ObjectName, registration: ObjectName) {
         self.waiting.entry(entry).or_default().insert(registration);
+    }
+
+    /// The API server refused this Secret.
+    pub(crate) fn secret_refused(&mut self, object: ObjectName) {
+        self.refused.insert(object);
+    }
+
+    /// Whether the API server refused this Secret when it was last written.
+    pub(crate) fn was_refused(&self, object: &ObjectName) -> bool {
+        self.refused.contains(object)
     }
 
     /// Whether a registration of this uid exists.

@@ -2305,3 +2305,21 @@ fn a_registration_that_is_being_deleted_gets_no_client_once_its_own_has_ended() 
     "#]],
     );
 }
+
+#[test]
+fn a_secret_that_is_refused_in_a_dry_run_costs_no_revision_and_whose_refusal_it_was_is_said() {
+    let mut case = issued("billing", "2026-01-01").with_secret_deleted("billing");
+    case.alter = Some(|facts| {
+        let text =
+            "The Secret billing could not be written: 403 Forbidden: admission webhook \"guard\" denied the request";
+        facts.refusals = std::collections::BTreeMap::from([(
+            "billing".to_owned(),
+            super::Problem::new(Reason::SecretRefused, text),
+        )]);
+    });
+    let plan = case.decided(at("2026-01-02"));
+    assert!(plan.mints.is_empty() && plan.steps.is_empty(), "{plan}");
+    let reconciling = plan.status.conditions.iter().find(|c| c.type_ == "Reconciling").unwrap();
+    assert_eq!(reconciling.reason, "SecretRefused");
+    assert!(reconciling.message.contains("webhook \"guard\" denied"), "{}", reconciling.message);
+}

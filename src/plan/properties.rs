@@ -751,7 +751,9 @@ fn facts() -> impl Strategy<Value = (Facts, Timestamp)> {
                 2 => Admission::Unavailable("The server is unavailable".to_owned()),
                 _ => Admission::Open,
             };
-            (Facts { registration, environment: Arc::new(environment), admission, governance, ledger, secrets }, now)
+            let refusals = BTreeMap::new();
+            let environment = Arc::new(environment);
+            (Facts { registration, environment, admission, governance, ledger, secrets, refusals }, now)
         },
     )
 }
