@@ -187,21 +187,7 @@ pub(super) fn accept(facts: &Facts, client: &Client, draft: &Draft, now: Timesta
             credential.revisions.retain(|r| !r.is_expired(now) && Some(r.revision) != verdict.evict);
         }
     }
-    let mut given = Vec::new();
-    for (wanted, verdict) in &draft.given {
-        let Some(credential) = &verdict.credential else { continue };
-        let mut credential = credential.clone();
-        let exists = entry.credentials.get(&wanted.name).is_some_and(|before| before.kind == credential.kind);
-        if !exists && client.entry().is_some() {
-            // A pod's own token may be older than the entry that lets it in; access tokens of a former entry may not.
-            let is_service_account = credential.kind == Kind::ServiceAccount;
-            let mark =
-                if is_service_account { &mut credential.tokens_revoked_before } else { &mut credential.revoked_before };
-            *mark = (*mark).max(Some(now));
-        }
-        entry.credentials.insert(wanted.name.clone(), credential);
-        given.extend(verdict.changes.iter().cloned());
-    }
+    let given = take_up(client, draft, &mut entry, now);
     let (write, reason) = match &client.base {
         Base::New => (LedgerWrite::Create, Reason::FirstMint),
         Base::Known { resource_version, entry: before } => {
@@ -224,6 +210,26 @@ pub(super) fn accept(facts: &Facts, client: &Client, draft: &Draft, now: Timesta
         }
     };
     Some(Accept { write, entry, given, reason })
+}
+
+/// Puts what is given into the entry, as the verdicts say, and returns what changes.
+fn take_up(client: &Client, draft: &Draft, entry: &mut Entry, now: Timestamp) -> Vec<super::Change> {
+    let mut given = Vec::new();
+    for (wanted, verdict) in &draft.given {
+        let Some(credential) = &verdict.credential else { continue };
+        let mut credential = credential.clone();
+        let exists = entry.credentials.get(&wanted.name).is_some_and(|before| before.kind == credential.kind);
+        if !exists && client.entry().is_some() {
+            // A pod's own token may be older than the entry that lets it in; access tokens of a former entry may not.
+            let is_service_account = credential.kind == Kind::ServiceAccount;
+            let mark =
+                if is_service_account { &mut credential.tokens_revoked_before } else { &mut credential.revoked_before };
+            *mark = (*mark).max(Some(now));
+        }
+        entry.credentials.insert(wanted.name.clone(), credential);
+        given.extend(verdict.changes.iter().cloned());
+    }
+    given
 }
 
 /// What leaves the ledger once the Secrets are written.
