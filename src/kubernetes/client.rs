@@ -10,6 +10,10 @@ use kube::{Client, Config, core::Status};
 /// How long an ordinary request may take.
 pub const ANSWER_WITHIN: Duration = Duration::from_secs(5);
 
+/// How long a write may take. An admission webhook may take 30 s, and one that is dead and ignored takes its whole time:
+/// with less, nothing would be written as long as it exists.
+pub const WRITTEN_WITHIN: Duration = Duration::from_secs(35);
+
 const CONNECT_WITHIN: Duration = Duration::from_secs(5);
 /// Idle pooled connections that went silent close themselves after this, so that they do not cost a request each.
 const READ_WITHIN: Duration = Duration::from_secs(10);
@@ -27,6 +31,8 @@ pub struct Clients {
     pub watches: Client,
     /// For everything else, under [`call`].
     pub requests: Client,
+    /// For writes that pass admission, which may take [`WRITTEN_WITHIN`].
+    pub writes: Client,
 }
 
 impl Clients {
@@ -38,7 +44,9 @@ impl Clients {
         let watches = Client::try_from(config.clone())?;
         config.read_timeout = Some(READ_WITHIN);
         config.reset_reader_on_write = true;
-        Ok(Self { watches, requests: Client::try_from(config)? })
+        let requests = Client::try_from(config.clone())?;
+        config.read_timeout = Some(WRITTEN_WITHIN + READ_WITHIN);
+        Ok(Self { watches, requests, writes: Client::try_from(config)? })
     }
 }
 
@@ -367,7 +375,7 @@ mod tests {
         let mut config = Config::new("http://127.0.0.1:1".parse().unwrap());
         config.root_cert = Some(Vec::new());
         let clients = Clients::new(config).unwrap();
-        for client in [clients.watches, clients.requests] {
+        for client in [clients.watches, clients.requests, clients.writes] {
             let error = call(ANSWER_WITHIN, client.apiserver_version()).await.unwrap_err();
             assert!(error.unknown_outcome() && matches!(error, Error::Connection(_)));
             assert!(error.chain().contains("refused"), "{error:?}");
