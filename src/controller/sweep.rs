@@ -116,11 +116,9 @@ async fn turn(
         return true;
     }
     let candidates: Vec<_> = due.into_iter().filter_map(|object| candidate(ctx, orphans, object)).collect();
-    let checked = stream::iter(&candidates).map(|candidate| async move {
-        let gone = is_gone(ctx, candidate.entry).await;
-        gone.inspect_err(|error| kept(candidate, error)).unwrap_or(false).then_some(candidate)
-    });
-    let gone: Vec<_> = checked.buffer_unordered(MOST_AT_ONCE).filter_map(std::future::ready).collect().await;
+    let checks: Vec<_> = candidates.iter().map(|candidate| gone(ctx, candidate)).collect();
+    let checked: Vec<_> = stream::iter(checks).buffer_unordered(MOST_AT_ONCE).collect().await;
+    let gone: Vec<_> = checked.into_iter().flatten().collect();
     if gone.is_empty() {
         return true;
     }
@@ -136,12 +134,9 @@ async fn turn(
         return true;
     }
     let count = gone.len();
-    let removed = stream::iter(gone).map(|candidate| async move {
-        remove(ctx, candidate).await.inspect_err(|error| kept(candidate, error)).is_ok()
-    });
-    let removed =
-        removed.buffer_unordered(MOST_AT_ONCE).filter(|is_removed| std::future::ready(*is_removed)).count().await;
-    removed < count || count < candidates.len()
+    let removals: Vec<_> = gone.into_iter().map(|candidate| remove(ctx, candidate)).collect();
+    let removed: Vec<_> = stream::iter(removals).buffer_unordered(MOST_AT_ONCE).collect().await;
+    removed.iter().any(Result::is_err) || count < candidates.len()
 }
 
 fn candidate<'a>(
@@ -156,8 +151,15 @@ fn candidate<'a>(
     Some(Candidate { object, entry, uid, version })
 }
 
-fn kept(candidate: &Candidate<'_>, error: &Error) {
-    tracing::debug!(entry = %candidate.object, problem = error.chain(), "not swept");
+/// The candidate, if its owner does not exist.
+async fn gone<'a>(ctx: &Context, candidate: &'a Candidate<'a>) -> Option<&'a Candidate<'a>> {
+    match is_gone(ctx, candidate.entry).await {
+        Ok(is_gone) => is_gone.then_some(candidate),
+        Err(error) => {
+            tracing::debug!(entry = %candidate.object, problem = error.chain(), "not swept");
+            None
+        }
+    }
 }
 
 /// Whether the definition is the one that the ledger was made under, and stays. If not, nothing is swept until a person
@@ -209,7 +211,10 @@ async fn remove(ctx: &Context, candidate: &Candidate<'_>) -> Result<(), Error> {
     match call(ANSWER_WITHIN, api.delete(&object.name, &params)).await {
         Ok(_) => {}
         Err(error) if error.is_absent(&object.name) => {}
-        Err(error) => return Err(error),
+        Err(error) => {
+            tracing::debug!(entry = %object, problem = error.chain(), "not swept");
+            return Err(error);
+        }
     }
     let due = ctx.state().world.ledger_removed(object, *version);
     ctx.take(due);
