@@ -310,7 +310,15 @@ impl World {
             };
             secrets.insert(name, fact);
         }
-        Facts { registration, environment, admission: self.admission.clone(), governance, ledger, secrets }
+        Facts {
+            registration,
+            environment,
+            admission: self.admission.clone(),
+            governance,
+            ledger,
+            secrets,
+            refusals: BTreeMap::new(),
+        }
     }
 
     /// What governs the registration as the watches have shown it, with live reads of what is there now.
