@@ -31,6 +31,9 @@ pub(crate) enum Command {
     Lint(Lint),
     /// Write the `CustomResourceDefinitions` as files
     Crds(Crds),
+    /// Write the reference pages of the documentation
+    #[command(hide = true)]
+    Reference(Reference),
 }
 
 /// Flags of `appreg controller`.
@@ -142,6 +145,14 @@ pub(crate) enum LintOutput {
 /// Flags of `appreg crds`.
 #[derive(Debug, Args)]
 pub(crate) struct Crds {
+    /// The directory to write to; made if it is missing
+    #[arg(long, value_name = "DIRECTORY")]
+    pub(crate) output: PathBuf,
+}
+
+/// Flags of `appreg reference`.
+#[derive(Debug, Args)]
+pub(crate) struct Reference {
     /// The directory to write to; made if it is missing
     #[arg(long, value_name = "DIRECTORY")]
     pub(crate) output: PathBuf,

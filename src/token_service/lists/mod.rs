@@ -277,7 +277,10 @@ impl Lists {
             if known.shown.is_none() {
                 return Some(format!("there is no Secret {name}: its clients cannot revoke tokens"));
             }
-            known.problem.as_ref().map(|problem| format!("the Secret {name} cannot be written: {problem}"))
+            known
+                .problem
+                .as_ref()
+                .map(|problem| format!("the Secret {name} cannot be written: {problem}; it is tried again"))
         })
     }
 
