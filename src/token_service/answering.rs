@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll};
 
-use bytes::Bytes;
+use bytes::{Buf, Bytes};
 use hyper::body::{Frame, SizeHint};
 
 use super::peer::Credit;
@@ -44,7 +44,14 @@ pub(super) struct Answering {
 /// The body of an answer: its request is open until all of it was taken.
 pub(super) struct Answered {
     body: Body,
-    _answering: Answering,
+    answering: Option<Answering>,
+}
+
+/// The bytes of an answer. hyper holds them for as long as the peer opens no window for all of them, and with them the
+/// request is open.
+pub(super) struct Piece {
+    bytes: Bytes,
+    _answering: Option<Answering>,
 }
 
 impl Connection {
@@ -79,16 +86,19 @@ impl Drop for Answering {
 
 impl Answered {
     pub(super) fn new(body: Body, answering: Answering) -> Self {
-        Self { body, _answering: answering }
+        Self { body, answering: Some(answering) }
     }
 }
 
 impl hyper::body::Body for Answered {
-    type Data = Bytes;
+    type Data = Piece;
     type Error = std::convert::Infallible;
 
-    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
-        Pin::new(&mut self.body).poll_frame(cx)
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Piece>, Self::Error>>> {
+        let this = &mut *self;
+        // There is one piece at most.
+        let piece = |bytes| Piece { bytes, _answering: this.answering.take() };
+        Pin::new(&mut this.body).poll_frame(cx).map_ok(|frame| frame.map_data(piece))
     }
 
     fn is_end_stream(&self) -> bool {
@@ -100,10 +110,25 @@ impl hyper::body::Body for Answered {
     }
 }
 
+impl Buf for Piece {
+    fn remaining(&self) -> usize {
+        self.bytes.remaining()
+    }
+
+    fn chunk(&self) -> &[u8] {
+        self.bytes.chunk()
+    }
+
+    fn advance(&mut self, count: usize) {
+        self.bytes.advance(count);
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::seats::Seats;
+    use http_body_util::BodyExt as _;
 
     fn connection() -> Arc<Connection> {
         Arc::new(Connection::new(Arc::default()))
@@ -123,13 +148,19 @@ mod tests {
         assert!(!connection.is_stuck());
     }
 
-    #[test]
-    fn an_answer_is_open_until_its_body_is_gone() {
+    #[tokio::test]
+    async fn an_answer_is_open_until_its_bytes_are_gone() {
         let connection = connection();
-        let body = Answered::new(Body::from("text"), connection.begin().unwrap());
+        let mut body = Answered::new(Body::from("text"), connection.begin().unwrap());
         assert!(!connection.is_stuck() && connection.is_stuck());
+        let Ok(mut piece) = body.frame().await.unwrap().unwrap().into_data() else { panic!("no data") };
         drop(body);
+        assert_eq!(piece.copy_to_bytes(1), "t");
+        assert!(connection.is_stuck() || connection.is_stuck(), "the others wait for a window");
+        drop(piece);
         assert!(!connection.is_stuck());
+        drop(Answered::new(Body::default(), connection.begin().unwrap()));
+        assert_eq!(connection.place.begin().of_address_and_all(), (1, 1), "an answer without a body");
     }
 
     #[test]
