@@ -151,6 +151,11 @@ reasons! {
         seen: [Ready, Reconciling, Event],
         remedy: "Nothing, if the deletion is intended. Otherwise create the registration in another namespace.",
     }
+    Terminating {
+        meaning: "The registration is being deleted, and something still holds it. Nothing is minted for it; its client ends about 30 seconds after the deletion was asked for, whoever holds the object.",
+        seen: [Ready, Reconciling],
+        remedy: "Nothing is to be done for the client. To let the object go, see its metadata.finalizers and the controllers that they name.",
+    }
     QuotaExceeded {
         meaning: "A ResourceQuota of the namespace, a limit of its policies, or the limit of 32 authorization servers leaves no room.",
         seen: [Ready, Approved, Reconciling, ServerReady, Event],
@@ -170,6 +175,11 @@ reasons! {
         meaning: "An object that does not belong to this registration has the name of the Secret, or the Secret has another type.",
         seen: [Ready, Stalled, Event],
         remedy: "Delete that Secret if nobody needs it, or give the credential another name with another secretName.",
+    }
+    SecretRefused {
+        meaning: "The API server refused to create or to change the Secret: an admission webhook, a ValidatingAdmissionPolicy or missing rights. The message names it. Nothing that is in use ends by that.",
+        seen: [Ready, Reconciling, Event],
+        remedy: "Make the named webhook or policy accept the Secret, for example with a label in secretTemplate, or restore the controller's rights. The controller asks again by a dry run, and goes on as soon as it is accepted.",
     }
     SecretImmutable {
         meaning: "The Secret is marked immutable, so the controller cannot write the next revision into it.",

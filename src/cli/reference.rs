@@ -76,11 +76,11 @@ fn kind(page: &mut String, crd: &CustomResourceDefinition) {
     let version = crd.spec.versions.first();
     let schema = version.and_then(|version| version.schema.as_ref()?.open_api_v3_schema.as_ref());
     let Some(schema) = schema else { return };
-    let plural_and_short: Vec<_> = [&names.plural].into_iter().chain(names.short_names.iter().flatten()).collect();
-    let written = plural_and_short.into_iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(" or ");
+    let short =
+        names.short_names.iter().flatten().map(|name| format!(", `{name}` for short")).collect::<Vec<_>>().concat();
     let scope = if crd.spec.scope == "Namespaced" { "Namespaced" } else { "Cluster-scoped" };
     let description = schema.description.as_deref().unwrap_or_default();
-    line(page, &format!("\n## {}\n\n{}\n\n{scope}; {written} for `kubectl`.", names.kind, escaped(description)));
+    line(page, &format!("\n## {}\n\n{}\n\n{scope}; `{}`{short}.", names.kind, escaped(description), names.plural));
     rules(page, &texts(schema));
     for part in ["spec", "status"] {
         if let Some(schema) = properties(schema).find(|(name, _)| *name == part).map(|(_, schema)| schema) {

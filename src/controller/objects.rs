@@ -48,6 +48,8 @@ pub(crate) enum Registered {
     Unreadable {
         /// Its uid.
         uid: String,
+        /// Whether it is being deleted.
+        is_terminating: bool,
         /// `metadata.generation`.
         generation: i64,
         /// What was wrong.
@@ -103,6 +105,7 @@ pub(crate) fn registered(DeserializeGuard(object): DeserializeGuard<AppRegistrat
             let is_told = status.observed_generation == invalid.metadata.generation
                 && status.conditions.iter().any(|condition| condition.message.starts_with(&problem.to_string()));
             Registered::Unreadable {
+                is_terminating: invalid.metadata.deletion_timestamp.is_some(),
                 uid: invalid.metadata.uid.unwrap_or_default(),
                 generation: invalid.metadata.generation.unwrap_or_default(),
                 is_told,

@@ -222,8 +222,7 @@ fn check(case: Case, now: &str, expected: Expect) {
     let plans = case.world.converge(&mut case.memory, now);
     let told = |plan: &Plan| -> String {
         let all: Vec<_> = (0..plan.steps.len()).collect();
-        let lines: Vec<_> = notices(plan, &all).iter().map(|n| format!("Event {}: {}\n", n.reason, n.note)).collect();
-        lines.concat()
+        notices(plan, &all).iter().map(|n| format!("Event {}: {}\n", n.reason, n.note)).collect::<Vec<_>>().concat()
     };
     let mut text = plans.iter().map(|plan| format!("{plan}{}", told(plan))).collect::<Vec<_>>().join("--\n");
     let rest = case.decided(now);
@@ -2072,9 +2071,9 @@ fn a_token_for_an_api_that_is_not_granted_is_not_made_and_none_takes_its_place()
         "2026-01-01",
         expect![[r#"
             accept 0c1e4b6e-6d8a-4f6e-9a55-1d3c0e6f7a10 (create)  FirstMint
-            Ready=False PolicyDenied: Field spec.credentials[api].accessToken: https://a.example is not granted to the registration, see spec.apis
-            Approved=False PolicyDenied: Field spec.apis: https://a.example is not allowed: add it to apis of a RegistrationPolicy that selects the namespace shop. The closest one, policy/default, allows https://b.* there. Field spec.credentials[api].accessToken: https://a.example is not granted to the registration, see spec.apis
-            Stalled=True PolicyDenied: Field spec.credentials[api].accessToken: https://a.example is not granted to the registration, see spec.apis
+            Ready=False PolicyDenied: Field spec.credentials[api].accessToken: https://a.example is not granted to the registration: see spec.apis
+            Approved=False PolicyDenied: Field spec.apis: https://a.example is not allowed: add it to apis of a RegistrationPolicy that selects the namespace shop. The closest one, policy/default, allows https://b.* there. Field spec.credentials[api].accessToken: https://a.example is not granted to the registration: see spec.apis
+            Stalled=True PolicyDenied: Field spec.credentials[api].accessToken: https://a.example is not granted to the registration: see spec.apis
             wake never
             = POST ledger, PUT status
         "#]],
@@ -2234,4 +2233,93 @@ fn a_revocation_of_a_service_account_covers_every_token_that_is_out_at_the_write
     let credential = &case.world.entry().unwrap().credentials["workload"];
     assert_eq!(credential.tokens_revoked_before, Some(at("2026-01-04")), "a new entry of the name revives nothing");
     assert_eq!(credential.revoked_before, None);
+}
+
+/// A registration that somebody's finalizer holds.
+fn going(case: Case) -> Case {
+    let mut case = case.settled();
+    case.world.registration.is_terminating = true;
+    case
+}
+
+#[test]
+fn a_registration_that_is_being_deleted_gets_nothing_new() {
+    let case = going(issued("billing", "2026-01-01")).with_secret_deleted("billing");
+    check(
+        case,
+        "2026-03-25",
+        expect![[r#"
+        Ready=False Terminating: The registration is being deleted: nothing is minted for it, and its client ends. See metadata.finalizers for who holds the object
+        Approved=True Granted
+        Reconciling=True Terminating: The registration is being deleted: nothing is minted for it, and its client ends. See metadata.finalizers for who holds the object
+        wake never
+        = PUT status
+    "#]],
+    );
+}
+
+#[test]
+fn a_revocation_counts_for_a_registration_that_is_being_deleted() {
+    let case = going(issued("billing", "2026-01-01"));
+    let case = case.edited(|spec| spec.revoke_minted_before = Some("2026-01-02T00:00:00Z".into()));
+    check(
+        case,
+        "2026-01-02",
+        expect![[r#"
+        look at Secret billing
+        --
+        accept 0c1e4b6e-6d8a-4f6e-9a55-1d3c0e6f7a10 (replace)  SpecChanged
+        retire `web` revision 1 Revoked
+        Ready=False Terminating: The registration is being deleted: nothing is minted for it, and its client ends. See metadata.finalizers for who holds the object
+        Approved=True Granted
+        Reconciling=True Terminating: The registration is being deleted: nothing is minted for it, and its client ends. See metadata.finalizers for who holds the object
+        wake never
+        = GET Secret billing, PUT ledger, PUT ledger, PUT status
+    "#]],
+    );
+}
+
+#[test]
+fn a_withdrawal_counts_for_a_registration_that_is_being_deleted_and_a_new_item_does_not() {
+    let asking = |spec: &mut AppRegistrationSpec, scopes: &[&str]| {
+        spec.scopes = scopes.iter().map(|scope| (*scope).to_owned()).collect();
+    };
+    let case = issued("billing", "2026-01-01").spec(|spec| asking(spec, &["read", "write"]));
+    let case = going(case).edited(|spec| asking(spec, &["read", "admin"])).later("2026-01-02");
+    assert_eq!(case.world.entry().unwrap().grant.scopes.keys().collect::<Vec<_>>(), ["read"]);
+}
+
+#[test]
+fn a_registration_that_is_being_deleted_gets_no_client_once_its_own_has_ended() {
+    let mut case = going(issued("billing", "2026-01-01"));
+    case.world.ledger.clear();
+    check(
+        case,
+        "2026-01-02",
+        expect![[r#"
+        Ready=False Terminating: The registration is being deleted: nothing is minted for it, and its client ends. See metadata.finalizers for who holds the object
+        Approved=True Granted
+        Reconciling=True Terminating: The registration is being deleted: nothing is minted for it, and its client ends. See metadata.finalizers for who holds the object
+        wake never
+        = PUT status
+    "#]],
+    );
+}
+
+#[test]
+fn a_secret_that_is_refused_in_a_dry_run_costs_no_revision_and_whose_refusal_it_was_is_said() {
+    let mut case = issued("billing", "2026-01-01").with_secret_deleted("billing");
+    case.alter = Some(|facts| {
+        let text =
+            "The Secret billing could not be written: 403 Forbidden: admission webhook \"guard\" denied the request";
+        facts.refusals = std::collections::BTreeMap::from([(
+            "billing".to_owned(),
+            super::Problem::new(Reason::SecretRefused, text),
+        )]);
+    });
+    let plan = case.decided(at("2026-01-02"));
+    assert!(plan.mints.is_empty() && plan.steps.is_empty(), "{plan}");
+    let reconciling = plan.status.conditions.iter().find(|c| c.type_ == "Reconciling").unwrap();
+    assert_eq!(reconciling.reason, "SecretRefused");
+    assert!(reconciling.message.contains("webhook \"guard\" denied"), "{}", reconciling.message);
 }

@@ -25,6 +25,17 @@ pub(super) fn clock_is_behind(client: &Client, now: Timestamp) -> Option<Problem
     })
 }
 
+/// The registration is on its way out: nothing new is made for it, whoever holds the object.
+pub(super) fn is_terminating(facts: &Facts) -> Option<Problem> {
+    facts.registration.is_terminating.then(|| {
+        Problem::new(
+            Reason::Terminating,
+            "The registration is being deleted: nothing is minted for it, and its client ends. See metadata.finalizers for who \
+             holds the object",
+        )
+    })
+}
+
 /// Neither server nor policy stops what exists, but nothing new begins that they do not allow.
 pub(super) fn credential_is_denied(
     name: &str,

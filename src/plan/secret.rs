@@ -110,6 +110,9 @@ pub fn hinted_contents(reading: Reading<'_>, annotations: &BTreeMap<String, Stri
 pub(super) fn obstacle(facts: &Facts, desired: &Desired, secret: &SecretFact) -> Option<Problem> {
     let name = &desired.secret;
     let field = || format!("spec.credentials[{}].secretName", desired.name);
+    if let Some(refusal) = facts.refusals.get(&desired.secret) {
+        return Some(refusal.clone());
+    }
     match secret {
         SecretFact::Absent(_) => facts.registration.namespace_is_terminating.then(|| {
             let text = format!(

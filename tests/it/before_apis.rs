@@ -70,7 +70,9 @@ fn spec() -> Value {
 }
 
 fn write_spec(stage: &Stage, spec: &Value) {
-    assert!(stage.server.person_edits("appregistrations", "shop", "storefront", |object| object["spec"] = spec.clone()));
+    assert!(
+        stage.server.person_edits("appregistrations", "shop", "storefront", |object| object["spec"] = spec.clone())
+    );
 }
 
 fn of_token(stage: &Stage) -> Value {

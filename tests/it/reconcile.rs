@@ -85,7 +85,8 @@ impl Stage {
             controller_namespace: SYSTEM.into(),
             concurrency: 4,
         };
-        let clients = Clients { watches: self.server.client(), requests: self.server.client() };
+        let clients =
+            Clients { watches: self.server.client(), requests: self.server.client(), writes: self.server.client() };
         let mut registry = metrics::registry();
         let controller = Controller::new(options, clients, self.clock.clone(), &mut registry).unwrap();
         Running { handle: tokio::spawn(controller.run(CancellationToken::new())), registry }

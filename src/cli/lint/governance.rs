@@ -148,6 +148,7 @@ impl Governors {
             governance: Governance { older, ..self.governance(namespace, &name) },
             ledger: LedgerFact::Absent,
             secrets: secrets.map(|secret| (secret, SecretFact::Absent(Source::Live))).collect(),
+            refusals: BTreeMap::new(),
             registration: Registration {
                 namespace: namespace.to_owned(),
                 name,

@@ -190,7 +190,7 @@ impl TokenService {
         );
         let server = Config::parse(&config).unwrap().server;
         let settings = Settings { server, ledger_namespace: NAMESPACE.into(), limits, failures: Rates::default() };
-        let clients = Clients { watches: api.client(), requests: api.client() };
+        let clients = Clients { watches: api.client(), requests: api.client(), writes: api.client() };
         let stop = CancellationToken::new();
         let mut running = JoinSet::new();
         running.spawn(token_service::run(settings, listeners, clients, clock.clone(), stop.clone()));
