@@ -144,6 +144,15 @@ fn library() -> Context<'static, 'static> {
         }
         .ok_or_else(|| ExecutionError::function_error("duration", "not a duration"))
     }
+    fn sum(list: &CelValue) -> Result<i64, ExecutionError> {
+        let CelValue::List(items) = list else { return Err(ExecutionError::function_error("sum", "not a list")) };
+        let numbers = items.iter().map(|item| match item {
+            CelValue::Int(number) => Some(*number),
+            _ => None,
+        });
+        let sum = numbers.collect::<Option<Vec<_>>>().map(|numbers| numbers.iter().sum());
+        sum.ok_or_else(|| ExecutionError::function_error("sum", "not a list of integers"))
+    }
     let mut context = Context::default();
     let declared = context
         .add_function("isURL", |text: Arc<String>| Url::parse(&text).is_some())
@@ -153,7 +162,8 @@ fn library() -> Context<'static, 'static> {
             context.add_function("getHostname", |This(this): This<CelValue>| of_url(&this, |url| &url.hostname))
         })
         .and_then(|()| context.add_function("isIP", |text: Arc<String>| is_ip(&text)))
-        .and_then(|()| context.add_function("duration", |value: CelValue| duration(&value)));
+        .and_then(|()| context.add_function("duration", |value: CelValue| duration(&value)))
+        .and_then(|()| context.add_function("sum", |This(this): This<CelValue>| sum(&this)));
     debug_assert!(declared.is_ok(), "{declared:?}: a function of that name is part of the language by now");
     context
 }
