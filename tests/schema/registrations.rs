@@ -75,8 +75,19 @@ credentials:
         "the same scope at two APIs and at the server",
         "{scopes: [read], apis: [{audience: a, scopes: [read]}, {audience: b, scopes: [read]}]}",
     ),
+    (
+        "128 scopes at two APIs",
+        "{apis: [{audience: a, scopes: ITEMS_64}, {audience: b, scopes: ITEMS_64}, {audience: c}]}",
+    ),
+    (
+        "64 DNS names of two certificates",
+        "{credentials: [{name: a, secretName: a, certificate: {dnsNames: ITEMS_32}}, {name: b, secretName: b, certificate: {dnsNames: ITEMS_32}}, {name: c, certificate: {}}]}",
+    ),
     ("an audience with an asterisk, which is no glob here", "{apis: [{audience: 'https://*.example'}]}"),
-    ("a token for the server's default audience", "{credentials: [{name: t, accessToken: {audience: a, scopes: [b]}}]}"),
+    (
+        "a token for the server's default audience",
+        "{credentials: [{name: t, accessToken: {audience: a, scopes: [b]}}]}",
+    ),
     (
         "sixteen further fields, and one source twice",
         "{secretTemplate: {fields: {A: client_id, B: client_id, C: client_secret, D: previous_client_secret, E: tls.crt, F: tls.key, G: ca.crt, H: access_token, I: token_type, J: expires_at, K: scope, L: issuer, M: token_endpoint, N: jwks_uri, O: token_endpoint_auth_method, P: issuer_ca.crt}}}",
@@ -106,7 +117,10 @@ credentials:
     ("a port beyond all ports", "{clientURI: 'https://shop.example:99999/'}"),
     ("http on a loopback address of IPv6", "{redirectURIs: ['http://[::1]/cb']}"),
     ("the last second of a day", "{rotateMintedBefore: '2026-12-31T23:59:59.999999999-23:59'}"),
-    ("a time that means never", "{rotateMintedBefore: '9999-12-31T23:59:59Z', revokeMintedBefore: '9999-12-31T23:59:59-23:59'}"),
+    (
+        "a time that means never",
+        "{rotateMintedBefore: '9999-12-31T23:59:59Z', revokeMintedBefore: '9999-12-31T23:59:59-23:59'}",
+    ),
     (
         "times with offsets of no zone",
         "{rotateMintedBefore: '2026-12-31T00:00:00+26:00', revokeMintedBefore: '2026-12-31T00:00:00-99:99'}",
@@ -199,7 +213,10 @@ pub(crate) const REFUSED: &[(&str, &str, &[&str])] = &[
     (
         "a redirect URI with http off loopback",
         "{redirectURIs: [https://shop.example/cb, 'http://localhost.evil.example/cb']}",
-        &["spec.redirectURIs[1]", "must be an https URI, or an http URI on localhost, 127.0.0.1 or [::1]: change its scheme or its host"],
+        &[
+            "spec.redirectURIs[1]",
+            "must be an https URI, or an http URI on localhost, 127.0.0.1 or [::1]: change its scheme or its host",
+        ],
     ),
     (
         "a redirect URI with a fragment",
@@ -321,9 +338,26 @@ pub(crate) const REFUSED: &[(&str, &str, &[&str])] = &[
         &["spec.apis[1]: Duplicate value", "\"audience\":\"a\""],
     ),
     ("17 APIs", "{apis: MANY_APIS}", &["spec.apis: Too many", "16"]),
-    ("a scope at an API with a space", "{apis: [{audience: a, scopes: ['a b']}]}", &["spec.apis[0].scopes[0]", "should match"]),
-    ("a scope at an API with an asterisk", "{apis: [{audience: a, scopes: ['*']}]}", &["spec.apis[0].scopes[0]", NO_GLOB]),
-    ("a scope at an API twice", "{apis: [{audience: a, scopes: [b, b]}]}", &["spec.apis[0].scopes[1]: Duplicate value"]),
+    (
+        "a scope at an API with a space",
+        "{apis: [{audience: a, scopes: ['a b']}]}",
+        &["spec.apis[0].scopes[0]", "should match"],
+    ),
+    (
+        "a scope at an API with an asterisk",
+        "{apis: [{audience: a, scopes: ['*']}]}",
+        &["spec.apis[0].scopes[0]", NO_GLOB],
+    ),
+    (
+        "a scope at an API twice",
+        "{apis: [{audience: a, scopes: [b, b]}]}",
+        &["spec.apis[0].scopes[1]: Duplicate value"],
+    ),
+    (
+        "129 scopes at three APIs",
+        "{apis: [{audience: a, scopes: ITEMS_43}, {audience: b, scopes: ITEMS_43}, {audience: c, scopes: ITEMS_43}]}",
+        &["spec.apis", "apis must have at most 128 scopes in all: remove some, or make another registration for them"],
+    ),
     ("65 scopes at an API", "{apis: [{audience: a, scopes: MANY}]}", &["spec.apis[0].scopes: Too many", "64"]),
     (
         "customers that are not listed",
@@ -455,13 +489,21 @@ pub(crate) const REFUSED: &[(&str, &str, &[&str])] = &[
         "{secretTemplate: {fields: {PASSWORD: password}}}",
         &["spec.secretTemplate.fields.PASSWORD: Unsupported value", "\"client_secret\""],
     ),
-    ("a further field of another further field", "{secretTemplate: {fields: {A: client_id, B: A}}}", &["spec.secretTemplate.fields.B: Unsupported value"]),
+    (
+        "a further field of another further field",
+        "{secretTemplate: {fields: {A: client_id, B: A}}}",
+        &["spec.secretTemplate.fields.B: Unsupported value"],
+    ),
     ("a further field with a space", "{secretTemplate: {fields: {'client id': client_id}}}", FIELD_NAME),
     ("a further field with a slash", "{secretTemplate: {fields: {a/b: client_id}}}", FIELD_NAME),
     ("a further field beyond ASCII", "{secretTemplate: {fields: {ä: client_id}}}", FIELD_NAME),
     ("a further field that is the directory", "{secretTemplate: {fields: {..: client_id}}}", FIELD_NAME),
     ("a further field without a name", "{secretTemplate: {fields: {'': client_id}}}", FIELD_NAME),
-    ("a further field with a name of 253 characters", "{secretTemplate: {fields: {CHARACTERS_253: client_id}}}", FIELD_NAME),
+    (
+        "a further field with a name of 253 characters",
+        "{secretTemplate: {fields: {CHARACTERS_253: client_id}}}",
+        FIELD_NAME,
+    ),
     ("17 further fields", "{secretTemplate: {fields: MANY_FIELDS}}", &["spec.secretTemplate.fields: Too many", "16"]),
     // types
     ("a display name that is a number", "{displayName: 1}", &["spec.displayName", "must be of type string"]),
@@ -570,6 +612,14 @@ pub(crate) const REFUSED: &[(&str, &str, &[&str])] = &[
         &["spec.credentials[0].certificate.dnsNames[0]", "should match"],
     ),
     (
+        "66 DNS names of three certificates",
+        "{credentials: [{name: a, secretName: a, certificate: {dnsNames: ITEMS_22}}, {name: b, secretName: b, certificate: {dnsNames: ITEMS_22}}, {name: c, certificate: {dnsNames: ITEMS_22}}]}",
+        &[
+            "spec.credentials",
+            "credentials must have at most 64 dnsNames in all: remove some, or make another registration",
+        ],
+    ),
+    (
         "a token scope with a space",
         "{credentials: [{name: a, accessToken: {scopes: ['a b']}}]}",
         &["spec.credentials[0].accessToken.scopes[0]", "should match"],
@@ -590,11 +640,7 @@ pub(crate) const REFUSED: &[(&str, &str, &[&str])] = &[
         &["spec.credentials[0].accessToken.audience", "should match"],
     ),
     // what is given
-    (
-        "an audience to serve with a quote",
-        "{servedAudiences: ['\"']}",
-        &["spec.servedAudiences[0]", "should match"],
-    ),
+    ("an audience to serve with a quote", "{servedAudiences: ['\"']}", &["spec.servedAudiences[0]", "should match"]),
     ("17 audiences to serve", "{servedAudiences: MANY}", &["spec.servedAudiences: Too many", "16"]),
     (
         "a public key without a file",
@@ -609,7 +655,10 @@ pub(crate) const REFUSED: &[(&str, &str, &[&str])] = &[
     (
         "a private key",
         "{credentials: [{name: a, publicKey: {pem: '-----BEGIN EC PRIVATE KEY-----canary'}}]}",
-        &["spec.credentials[0].publicKey.pem: Forbidden", "must not be a private key: remove it, and treat it as leaked"],
+        &[
+            "spec.credentials[0].publicKey.pem: Forbidden",
+            "must not be a private key: remove it, and treat it as leaked",
+        ],
     ),
     (
         "a private key beside its certificate",
@@ -632,7 +681,11 @@ pub(crate) const REFUSED: &[(&str, &str, &[&str])] = &[
     (
         "PEM where base64 belongs",
         "{credentials: [{name: a, publicKey: {der: '-----BEGIN CERTIFICATE-----canary'}}]}",
-        &["spec.credentials[0].publicKey.der: Forbidden", "der must be a file in base64: write the output of base64 -w0 app.cer", "into pem"],
+        &[
+            "spec.credentials[0].publicKey.der: Forbidden",
+            "der must be a file in base64: write the output of base64 -w0 app.cer",
+            "into pem",
+        ],
     ),
     (
         "a long file",
@@ -683,7 +736,10 @@ pub(crate) const REFUSED: &[(&str, &str, &[&str])] = &[
     (
         "a client secret's method without a client secret",
         "{tokenEndpointAuthMethod: client_secret_basic, credentials: [{name: a, serviceAccount: {name: x}}]}",
-        &["spec.tokenEndpointAuthMethod", "client_secret_basic and client_secret_post need a clientSecret: add one, or set another method"],
+        &[
+            "spec.tokenEndpointAuthMethod",
+            "client_secret_basic and client_secret_post need a clientSecret: add one, or set another method",
+        ],
     ),
     (
         "a key's method with the implied client secret",
@@ -755,7 +811,10 @@ pub(crate) const REFUSED: &[(&str, &str, &[&str])] = &[
     (
         "a token for over a day",
         "{credentials: [{name: a, effectiveDuration: 25h, accessToken: {}}]}",
-        &["spec.credentials[0].effectiveDuration", "effectiveDuration must be at most 24h for an accessToken: shorten it"],
+        &[
+            "spec.credentials[0].effectiveDuration",
+            "effectiveDuration must be at most 24h for an accessToken: shorten it",
+        ],
     ),
     (
         "renewal without a duration",
@@ -858,7 +917,12 @@ pub(crate) const CONFLICT: &[&str] = &[
 /// Changes that are refused: before, after, and what the answer says.
 pub(crate) const FIXED: &[(&str, &str, &str, &[&str])] = &[
     ("a client ID is changed", "{clientID: a}", "{clientID: b}", &["spec.clientID", "clientID must stay as it was"]),
-    ("a client ID is set", "{}", "{clientID: b}", &["spec.clientID", "clientID must stay as it was, also unset: put it back"]),
+    (
+        "a client ID is set",
+        "{}",
+        "{clientID: b}",
+        &["spec.clientID", "clientID must stay as it was, also unset: put it back"],
+    ),
     ("a client ID is taken away", "{clientID: a}", "{}", &["spec.clientID", "clientID must stay as it was"]),
     (
         "the server is changed",
@@ -866,18 +930,16 @@ pub(crate) const FIXED: &[(&str, &str, &str, &[&str])] = &[
         "{authorizationServerRef: {name: b}}",
         &["spec.authorizationServerRef", "authorizationServerRef must stay as it was"],
     ),
-    (
-        "the server is set",
-        "{}",
-        "{authorizationServerRef: {name: b}}",
-        &["spec.authorizationServerRef", "also unset"],
-    ),
+    ("the server is set", "{}", "{authorizationServerRef: {name: b}}", &["spec.authorizationServerRef", "also unset"]),
     ("the server is taken away", "{authorizationServerRef: {name: a}}", "{}", &["spec.authorizationServerRef"]),
     (
         "a kind is changed",
         "{credentials: [{name: a, clientSecret: {}}, {name: b, accessToken: {}}]}",
         "{credentials: [{name: b, certificate: {}}, {name: a, clientSecret: {}}]}",
-        &["spec.credentials[0].name", "the kind of a credential must stay as it was: give the new credential another name"],
+        &[
+            "spec.credentials[0].name",
+            "the kind of a credential must stay as it was: give the new credential another name",
+        ],
     ),
     (
         "a given kind becomes a minted one",
@@ -901,7 +963,10 @@ pub(crate) const FIXED: &[(&str, &str, &str, &[&str])] = &[
         "an implied kind is changed",
         "{}",
         "{credentials: [{name: default, certificate: {}}]}",
-        &["spec.credentials", "credentials must keep what omitted ones are, a clientSecret named default and an accessToken named token"],
+        &[
+            "spec.credentials",
+            "credentials must keep what omitted ones are, a clientSecret named default and an accessToken named token",
+        ],
     ),
     (
         "an implied Secret's name is changed",
