@@ -27,7 +27,12 @@ async fn the_api_server_accepts_what_the_rules_allow_and_nothing_else_and_names_
         expect_refusal(&mut wrong, case, create(&registrations, "rules", spec).await, said);
     }
     let long_name = create(&registrations, &"a".repeat(64), "{}").await;
-    expect_refusal(&mut wrong, "a long metadata.name", long_name, &["metadata.name must have at most 63 characters: shorten it"]);
+    expect_refusal(
+        &mut wrong,
+        "a long metadata.name",
+        long_name,
+        &["metadata.name must have at most 63 characters: shorten it"],
+    );
     if let Err(message) = create(&registrations, &"a".repeat(63), "{credentials: [{name: a, accessToken: {}}]}").await {
         wrong.push(format!("a metadata.name of 63 characters: should be accepted, but: {message}"));
     }
@@ -140,7 +145,8 @@ async fn a_stored_registration_has_no_defaults_and_a_status_that_says_not_observ
     assert_eq!(stored.data["status"], json!({"observedGeneration": -1}));
 
     // What is null is dropped rather than stored.
-    let nulls = "{scopes: null, apis: null, clientType: null, customerScope: null, credentials: null, deletionPolicy: null}";
+    let nulls =
+        "{scopes: null, apis: null, clientType: null, customerScope: null, credentials: null, deletionPolicy: null}";
     let stored = registrations.create(&PostParams::default(), &object("nulls", nulls)).await.unwrap();
     assert_eq!(stored.data["spec"], json!({"displayName": "Shop"}));
     let read: AppRegistration = stored.try_parse().unwrap();

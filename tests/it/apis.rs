@@ -25,7 +25,8 @@ async fn start(stage: &Stage, apis: &[(&str, &[&str])]) -> Running {
 
 /// Writes that policy anew: it takes back what it does not allow any more.
 fn allow(stage: &Stage, scopes: &[&str], apis: &[(&str, &[&str])]) {
-    let apis: Vec<_> = apis.iter().map(|(audience, scopes)| json!({"audiences": [audience], "scopes": scopes})).collect();
+    let apis: Vec<_> =
+        apis.iter().map(|(audience, scopes)| json!({"audiences": [audience], "scopes": scopes})).collect();
     policy(stage, "shop", &json!({"scopes": scopes, "apis": apis, "onViolation": "Withdraw"}));
 }
 
@@ -198,7 +199,12 @@ async fn after_every_edit_of_a_policy_a_delivered_token_has_only_what_its_own_ap
             stage.clock.advance(SignedDuration::from_mins(50));
             stage.until("refreshed", |_| stage.fields("api")["access_token"] != before).await;
             assert_eq!(target(&stage, "api"), (json!(ORDERS), expected.clone()), "edit {number}, refresh {refresh}");
-            let said: Vec<String> = claims(&stage, "api")["scope"].as_str().unwrap_or_default().split_whitespace().map(str::to_owned).collect();
+            let said: Vec<String> = claims(&stage, "api")["scope"]
+                .as_str()
+                .unwrap_or_default()
+                .split_whitespace()
+                .map(str::to_owned)
+                .collect();
             assert!(said.iter().all(|scope| granted(&stage)[ORDERS].contains(scope)), "edit {number}: {said:?}");
         }
     }
@@ -226,7 +232,8 @@ async fn a_token_for_an_api_that_was_withdrawn_is_not_signed_again_until_the_api
     assert!(!stage.entry().grant.apis.contains_key(ORDERS));
     for _ in 0..4 {
         stage.pass(SignedDuration::from_mins(50)).await;
-        let now = stage.server.object::<Value>("secrets", "shop", "api").map(|_| stage.fields("api")["access_token"].clone());
+        let now =
+            stage.server.object::<Value>("secrets", "shop", "api").map(|_| stage.fields("api")["access_token"].clone());
         assert!(now.is_none_or(|now| now == before), "it ends by its own time, and no other is signed");
     }
     allow(&stage, &[], &[(ORDERS, &["orders:read"]), (INVOICES, &["orders:read"])]);

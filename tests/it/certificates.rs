@@ -230,6 +230,7 @@ fn check_signing_key(algorithm: Algorithm) {
         expires_at: at("2026-11-22T08:00:00Z"),
         not_before: None,
         entry: None,
+        revision: None,
         customers: None,
         customer_groups: None,
         certificate: None,

@@ -11,7 +11,8 @@ use crate::fake_api::{FakeApi, Fault, Nth};
 use crate::reconcile::{Running, Stage, web};
 
 /// Nothing but objects allows anything.
-pub(crate) const FAIL_CLOSED: &str = "{authorizationServer: {issuer: \"https://auth.example\"}, policy: {enabled: false}}";
+pub(crate) const FAIL_CLOSED: &str =
+    "{authorizationServer: {issuer: \"https://auth.example\"}, policy: {enabled: false}}";
 
 pub(crate) fn namespace(stage: &Stage, name: &str, labels: &Value) {
     stage.server.person_applies(&json!({
@@ -344,10 +345,7 @@ async fn a_limit_lets_the_older_registrations_in_and_room_that_is_made_is_given_
     stage.until_ready("first").await;
     apply(&stage, "second", &[]);
     let message = until_reason(&stage, "second", "Reconciling", "QuotaExceeded").await;
-    assert!(
-        message.starts_with("The namespace shop has no room: policy/shop allows 1 registrations"),
-        "{message}"
-    );
+    assert!(message.starts_with("The namespace shop has no room: policy/shop allows 1 registrations"), "{message}");
     assert!(stage.server.person_deletes("appregistrations", "shop", "first"));
     stage.until_ready("second").await;
 }

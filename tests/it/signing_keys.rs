@@ -53,6 +53,7 @@ fn fresh_token(stage: &Stage) -> String {
         expires_at: now + SignedDuration::from_hours(24),
         not_before: None,
         entry: None,
+        revision: None,
         customers: None,
         customer_groups: None,
         certificate: None,

@@ -103,11 +103,7 @@ pub(crate) const REFUSED: &[(&str, &str, &[&str])] = &[
         "{namespaceSelector: {}, redirectURIs: {hosts: [a], schemes: [ftp]}}",
         &["spec.redirectURIs.schemes[0]: Unsupported value"],
     ),
-    (
-        "RegistrationPolicy",
-        "{namespaceSelector: {}, apis: ['*']}",
-        &["spec.apis[0]", "must be of type object"],
-    ),
+    ("RegistrationPolicy", "{namespaceSelector: {}, apis: ['*']}", &["spec.apis[0]", "must be of type object"]),
     (
         "RegistrationPolicy",
         "{namespaceSelector: {}, apis: [{scopes: [a]}]}",

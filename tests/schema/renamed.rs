@@ -17,7 +17,12 @@ pub(crate) const FIELDS: &[(&str, &str, &str, &str)] = &[
         "audience",
     ),
     ("RegistrationPolicy", "{namespaceSelector: {}, audiences: ['*']}", "spec.audiences", "apis"),
-    ("RegistrationPolicy", "{namespaceSelector: {}, resourceAudiences: ['*']}", "spec.resourceAudiences", "servedAudiences"),
+    (
+        "RegistrationPolicy",
+        "{namespaceSelector: {}, resourceAudiences: ['*']}",
+        "spec.resourceAudiences",
+        "servedAudiences",
+    ),
     ("RegistrationPolicy", "{namespaceSelector: {}, kinds: [clientSecret]}", "spec.kinds", "credentialKinds"),
     ("RegistrationPolicy", "{namespaceSelector: {}, keyTypes: [ECDSAP256]}", "spec.keyTypes", "privateKeys"),
     (
@@ -60,10 +65,30 @@ pub(crate) const FIELDS: &[(&str, &str, &str, &str)] = &[
 
 /// A value that was renamed: the kind, a spec with the old value, the field, and the value now.
 pub(crate) const VALUES: &[(&str, &str, &str, &str)] = &[
-    ("RegistrationPolicy", "{namespaceSelector: {}, credentialKinds: [clientSecret]}", "spec.credentialKinds[0]", "ClientSecret"),
-    ("RegistrationPolicy", "{namespaceSelector: {}, credentialKinds: [certificate]}", "spec.credentialKinds[0]", "Certificate"),
-    ("RegistrationPolicy", "{namespaceSelector: {}, credentialKinds: [accessToken]}", "spec.credentialKinds[0]", "AccessToken"),
-    ("RegistrationPolicy", "{namespaceSelector: {}, credentialKinds: [publicKey]}", "spec.credentialKinds[0]", "PublicKey"),
+    (
+        "RegistrationPolicy",
+        "{namespaceSelector: {}, credentialKinds: [clientSecret]}",
+        "spec.credentialKinds[0]",
+        "ClientSecret",
+    ),
+    (
+        "RegistrationPolicy",
+        "{namespaceSelector: {}, credentialKinds: [certificate]}",
+        "spec.credentialKinds[0]",
+        "Certificate",
+    ),
+    (
+        "RegistrationPolicy",
+        "{namespaceSelector: {}, credentialKinds: [accessToken]}",
+        "spec.credentialKinds[0]",
+        "AccessToken",
+    ),
+    (
+        "RegistrationPolicy",
+        "{namespaceSelector: {}, credentialKinds: [publicKey]}",
+        "spec.credentialKinds[0]",
+        "PublicKey",
+    ),
     (
         "RegistrationPolicy",
         "{namespaceSelector: {}, credentialKinds: [serviceAccount]}",

@@ -30,11 +30,7 @@ const GRANTED: [(&str, &[&str]); 4] = [
 /// A client with scopes at the server's default audience and at two of three APIs.
 fn storefront() -> Entry {
     let [(_, of_server), (_, of_orders), (_, of_invoices), (_, of_bare)] = GRANTED;
-    Entry::new(ID)
-        .granted("scopes", of_server)
-        .api(ORDERS, of_orders)
-        .api(INVOICES, of_invoices)
-        .api(BARE, of_bare)
+    Entry::new(ID).granted("scopes", of_server).api(ORDERS, of_orders).api(INVOICES, of_invoices).api(BARE, of_bare)
 }
 
 /// A token service with that client, as it is changed.
@@ -75,7 +71,10 @@ fn refused(error: &str) -> (u16, String) {
 async fn a_token_without_a_resource_is_for_the_first_api_alone_and_has_its_scopes() {
     let service = start(&storefront()).await;
     assert_eq!(target(&ask(&service, &[], None).await), (json!(ORDERS), json!("orders:read orders:write shared")));
-    assert_eq!(target(&ask(&service, &[], Some("shared orders:read")).await), (json!(ORDERS), json!("orders:read shared")));
+    assert_eq!(
+        target(&ask(&service, &[], Some("shared orders:read")).await),
+        (json!(ORDERS), json!("orders:read shared"))
+    );
     for elsewhere in ["profile", "invoices:read", "orders:read invoices:read"] {
         assert_eq!(ask(&service, &[], Some(elsewhere)).await.error(), refused("invalid_scope"), "{elsewhere}");
     }
@@ -93,7 +92,11 @@ async fn a_resource_names_the_api_and_its_scopes_are_those_granted_there() {
     assert_eq!(ask(&service, &[OTHER], None).await.error(), refused("invalid_target"), "not granted");
     assert_eq!(ask(&service, &[OTHER], Some("orders:read")).await.error(), refused("invalid_target"));
     assert_eq!(ask(&service, &[ORDERS, OTHER], None).await.error(), refused("invalid_target"), "nor beside another");
-    assert_eq!(ask(&service, &["https://orders.example/"], None).await.error(), refused("invalid_target"), "as written");
+    assert_eq!(
+        ask(&service, &["https://orders.example/"], None).await.error(),
+        refused("invalid_target"),
+        "as written"
+    );
 }
 
 #[tokio::test]
@@ -103,7 +106,11 @@ async fn a_token_for_several_apis_has_the_scopes_that_all_of_them_have_and_none_
     assert_eq!(target(&ask(&service, &[ORDERS, INVOICES], None).await), (both.clone(), json!("shared")));
     assert_eq!(target(&ask(&service, &[INVOICES, ORDERS, INVOICES], Some("shared")).await), (both, json!("shared")));
     for at_one in ["orders:read", "invoices:read", "shared orders:read"] {
-        assert_eq!(ask(&service, &[ORDERS, INVOICES], Some(at_one)).await.error(), refused("invalid_scope"), "{at_one}");
+        assert_eq!(
+            ask(&service, &[ORDERS, INVOICES], Some(at_one)).await.error(),
+            refused("invalid_scope"),
+            "{at_one}"
+        );
     }
     for apart in [&[ORDERS, SERVER][..], &[ORDERS, BARE], &[ORDERS, INVOICES, BARE], &[ORDERS, INVOICES, SERVER]] {
         assert_eq!(ask(&service, apart, None).await.error(), refused("invalid_target"), "{apart:?}");
@@ -118,7 +125,8 @@ async fn no_request_gets_a_scope_that_one_of_its_apis_has_not_granted() {
     let scopes: BTreeSet<&str> = GRANTED.iter().flat_map(|(_, scopes)| scopes.iter().copied()).collect();
     let mut issued = 0;
     for set in 1..1 << GRANTED.len() {
-        let chosen: Vec<_> = GRANTED.iter().enumerate().filter(|(n, _)| set >> n & 1 == 1).map(|(_, api)| api).collect();
+        let chosen: Vec<_> =
+            GRANTED.iter().enumerate().filter(|(n, _)| set >> n & 1 == 1).map(|(_, api)| api).collect();
         let resources: Vec<&str> = chosen.iter().map(|(audience, _)| *audience).collect();
         let at_all = |scope: &&str| chosen.iter().all(|(_, scopes)| scopes.contains(scope));
         let common: Vec<&str> = scopes.iter().copied().filter(at_all).collect();
@@ -126,7 +134,8 @@ async fn no_request_gets_a_scope_that_one_of_its_apis_has_not_granted() {
         for asked in scopes.iter().map(|scope| Some(*scope)).chain([None]) {
             let answer = ask(&service, &resources, asked).await;
             let case = format!("{resources:?} {asked:?}: {answer:?}");
-            let expected: Vec<&str> = common.iter().copied().filter(|scope| asked.is_none_or(|asked| asked == *scope)).collect();
+            let expected: Vec<&str> =
+                common.iter().copied().filter(|scope| asked.is_none_or(|asked| asked == *scope)).collect();
             if !has_target {
                 assert_eq!(answer.error(), refused("invalid_target"), "{case}");
             } else if asked.is_some() && expected.is_empty() {
@@ -169,7 +178,8 @@ async fn an_api_that_comes_first_and_is_not_granted_is_no_target_and_no_other_st
 
 #[tokio::test]
 async fn the_servers_default_audience_among_the_apis_has_the_scopes_of_both_places() {
-    let entry = Entry::new(ID).granted("scopes", &["profile"]).api(SERVER, &["admin", "profile"]).api(ORDERS, &["read"]);
+    let entry =
+        Entry::new(ID).granted("scopes", &["profile"]).api(SERVER, &["admin", "profile"]).api(ORDERS, &["read"]);
     let service = start(&entry).await;
     for resources in [&[][..], &[SERVER]] {
         assert_eq!(target(&ask(&service, resources, None).await), (json!(SERVER), json!("admin profile")));
@@ -235,7 +245,9 @@ async fn introspection_leaves_out_a_scope_that_was_withdrawn_at_the_tokens_api_w
 
     let applies = |entry: Entry| drop(stage.service.api.person_applies(&entry.secret()));
     let of_invoices = ["invoices:read", "orders:write", "shared"];
-    applies(Entry::new(ID).granted("scopes", &["orders:write"]).api(ORDERS, &["orders:read"]).api(INVOICES, &of_invoices));
+    applies(
+        Entry::new(ID).granted("scopes", &["orders:write"]).api(ORDERS, &["orders:read"]).api(INVOICES, &of_invoices),
+    );
     until_scope(&stage, "what is granted at another API is none here", &orders, &json!("orders:read")).await;
     until_scope(&stage, "nor at one of two", &both, &Value::Null).await;
 
