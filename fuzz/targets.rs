@@ -274,7 +274,8 @@ fn has_the_scopes_of(client: &Client, grant: &Grant) {
         let granted = grant.scopes_at(audience, SERVER);
         let granted = granted.map(|scopes| scopes.into_iter().filter(|scope| is_token(scope)).collect::<Vec<_>>());
         let scope = client.scope_at(audience, SERVER);
-        let served = scope.as_deref().map(|scope| scope.split(' ').filter(|scope| !scope.is_empty()).collect::<Vec<_>>());
+        let served =
+            scope.as_deref().map(|scope| scope.split(' ').filter(|scope| !scope.is_empty()).collect::<Vec<_>>());
         assert_eq!(served, granted, "other scopes at {audience}");
     }
 }

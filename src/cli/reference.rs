@@ -76,7 +76,8 @@ fn kind(page: &mut String, crd: &CustomResourceDefinition) {
     let version = crd.spec.versions.first();
     let schema = version.and_then(|version| version.schema.as_ref()?.open_api_v3_schema.as_ref());
     let Some(schema) = schema else { return };
-    let short = names.short_names.iter().flatten().map(|name| format!(", `{name}` for short")).collect::<String>();
+    let short =
+        names.short_names.iter().flatten().map(|name| format!(", `{name}` for short")).collect::<Vec<_>>().concat();
     let scope = if crd.spec.scope == "Namespaced" { "Namespaced" } else { "Cluster-scoped" };
     let description = schema.description.as_deref().unwrap_or_default();
     line(page, &format!("\n## {}\n\n{}\n\n{scope}; `{}`{short}.", names.kind, escaped(description), names.plural));

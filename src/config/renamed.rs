@@ -35,7 +35,10 @@ mod tests {
             let said = Config::parse(&yaml).unwrap_err().to_string();
             assert_eq!(said, format!("The configuration field policy.{old} {problem}"));
             let new = problem.split_whitespace().nth(2).unwrap();
-            assert!(today.get(old).is_none() && today.pointer(&format!("/{}", new.replace('.', "/"))).is_some(), "{new}");
+            assert!(
+                today.get(old).is_none() && today.pointer(&format!("/{}", new.replace('.', "/"))).is_some(),
+                "{new}"
+            );
         }
     }
 }

@@ -6,9 +6,9 @@ use std::sync::atomic::Ordering;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Secret;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, ObjectMeta, Time};
-use kube::{Api, Resource as _};
 use kube::api::{PostParams, Request};
 use kube::core::PartialObjectMeta;
+use kube::{Api, Resource as _};
 use serde::Serialize;
 use tokio::time::sleep;
 

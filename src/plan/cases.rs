@@ -222,7 +222,7 @@ fn check(case: Case, now: &str, expected: Expect) {
     let plans = case.world.converge(&mut case.memory, now);
     let told = |plan: &Plan| -> String {
         let all: Vec<_> = (0..plan.steps.len()).collect();
-        notices(plan, &all).iter().map(|n| format!("Event {}: {}\n", n.reason, n.note)).collect()
+        notices(plan, &all).iter().map(|n| format!("Event {}: {}\n", n.reason, n.note)).collect::<Vec<_>>().concat()
     };
     let mut text = plans.iter().map(|plan| format!("{plan}{}", told(plan))).collect::<Vec<_>>().join("--\n");
     let rest = case.decided(now);

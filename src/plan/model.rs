@@ -310,15 +310,8 @@ impl World {
             };
             secrets.insert(name, fact);
         }
-        Facts {
-            registration,
-            environment,
-            admission: self.admission.clone(),
-            governance,
-            ledger,
-            secrets,
-            refusals: BTreeMap::new(),
-        }
+        let (admission, refusals) = (self.admission.clone(), BTreeMap::new());
+        Facts { registration, environment, admission, governance, ledger, secrets, refusals }
     }
 
     /// What governs the registration as the watches have shown it, with live reads of what is there now.

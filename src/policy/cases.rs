@@ -322,7 +322,7 @@ fn allowing_api(name: &str, audience: &str, scopes: &[&str]) -> Arc<Rules> {
 /// The granted APIs as text, with what granted each part.
 fn granted_apis(grant: &Grant) -> Vec<String> {
     let scopes = |scopes: &BTreeMap<String, String>| {
-        scopes.iter().map(|(scope, by)| format!(" {scope} by {by}")).collect::<String>()
+        scopes.iter().map(|(scope, by)| format!(" {scope} by {by}")).collect::<Vec<_>>().concat()
     };
     grant.apis.iter().map(|(audience, api)| format!("{audience} by {}:{}", api.by, scopes(&api.scopes))).collect()
 }

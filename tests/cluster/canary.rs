@@ -23,7 +23,11 @@ use crate::harness::{
 };
 use crate::needles::Needles;
 
-const SHORT: [&str; 3] = ["policy.durations.clientSecret.min=5s", "policy.durations.certificate.min=5s", "policy.durations.accessToken.min=5s"];
+const SHORT: [&str; 3] = [
+    "policy.durations.clientSecret.min=5s",
+    "policy.durations.certificate.min=5s",
+    "policy.durations.accessToken.min=5s",
+];
 
 #[tokio::test(flavor = "multi_thread")]
 async fn no_credential_is_in_anything_that_the_operator_says() {

@@ -313,8 +313,11 @@ pub(crate) async fn check(client: Client, namespace: &str, expected: &Expectatio
     let granted = status.granted.unwrap_or_default();
     assert_eq!(granted.scopes, expected.scopes, "{file}");
     let apis: Vec<_> = granted.apis.iter().map(|api| (api.audience.as_str(), api.scopes.clone())).collect();
-    let expected_apis: Vec<_> =
-        expected.apis.iter().map(|(audience, scopes)| (*audience, scopes.iter().map(ToString::to_string).collect())).collect();
+    let expected_apis: Vec<_> = expected
+        .apis
+        .iter()
+        .map(|(audience, scopes)| (*audience, scopes.iter().map(ToString::to_string).collect()))
+        .collect();
     assert_eq!(apis, expected_apis, "{file}");
     assert_eq!(granted.redirect_uris, expected.redirect_uris, "{file}");
     assert_eq!(granted.customer_groups, expected.customer_groups, "{file}");

@@ -619,7 +619,12 @@ fn credential(random: &mut Random, number: usize) -> Value {
         6 if random.refusable => entry["publicKey"] = json!({"pem": "-----BEGIN CERTIFICATE-----"}),
         _ => {
             entry["accessToken"] = random
-                .pick(&[json!({}), json!({"scopes": ["admin"]}), json!({"audience": "bare"}), json!({"audience": "nobody"})])
+                .pick(&[
+                    json!({}),
+                    json!({"scopes": ["admin"]}),
+                    json!({"audience": "bare"}),
+                    json!({"audience": "nobody"}),
+                ])
                 .clone();
             durations.0 = &["1h", "60s", "1s", "24h", "23h59m60s"];
         }

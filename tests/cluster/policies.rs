@@ -135,7 +135,10 @@ async fn adding_a_policy_only_adds_and_the_ledger_says_by_what_each_item_was_gra
     let one = policy(&room, "one", json!({"scopes": ["read"]})).await;
     room.apply("app", json!({"displayName": "App", "scopes": ["read", "write"]})).await;
     let why = room.says("app", ConditionType::Stalled, Reason::PolicyDenied).await;
-    assert!(why.starts_with("Field spec.scopes: write is not allowed: add it to scopes of a RegistrationPolicy"), "{why}");
+    assert!(
+        why.starts_with("Field spec.scopes: write is not allowed: add it to scopes of a RegistrationPolicy"),
+        "{why}"
+    );
     assert!(why.contains(&format!("The closest one, policy/{one}, allows read there")), "{why}");
     until_granted(&room, "app", &[("read", &format!("policy/{one}"))]).await;
     assert_eq!(room.event("app", Reason::PolicyDenied).await, why);
@@ -162,12 +165,15 @@ async fn a_policy_never_stops_a_rotation_and_a_duration_beyond_it_is_clamped_and
     assert!(said.starts_with(&bounded), "{said}");
 
     let first = room.application("app").await;
-    policy(&room, "short", json!({"credentialKinds": ["Certificate"], "durations": {"clientSecret": {"max": "1h"}}})).await;
+    policy(&room, "short", json!({"credentialKinds": ["Certificate"], "durations": {"clientSecret": {"max": "1h"}}}))
+        .await;
     let mut both = credentials.clone();
     both.as_array_mut().unwrap().push(json!({"name": "batch", "secretName": "batch", "clientSecret": {}}));
     room.apply("app", json!({"displayName": "App", "credentials": both})).await;
     let why = room.says("app", ConditionType::Stalled, Reason::PolicyDenied).await;
-    let said = format!("Field spec.credentials[batch]: the kind ClientSecret is not allowed by {policy_name}. Use another kind");
+    let said = format!(
+        "Field spec.credentials[batch]: the kind ClientSecret is not allowed by {policy_name}. Use another kind"
+    );
     assert!(why.starts_with(&said), "{why}");
     room.annotate(
         "app",
@@ -192,7 +198,9 @@ async fn what_is_still_asked_for_survives_an_edit_of_its_policy_unless_that_says
     policy(&room, "p", json!({"scopes": ["read"]})).await;
     let why = room.says("app", ConditionType::Approved, Reason::PolicyDenied).await;
     assert!(
-        why.starts_with(&format!("Field spec.scopes: write was granted by policy/{name}, and no policy allows it any more")),
+        why.starts_with(&format!(
+            "Field spec.scopes: write was granted by policy/{name}, and no policy allows it any more"
+        )),
         "{why}"
     );
     let app = room.registrations().get("app").await.unwrap();
@@ -275,7 +283,8 @@ async fn what_needs_an_approval_waits_for_it_and_ends_with_it_and_what_is_not_as
     let name = policy(&room, "p", json!({"scopes": ["*"], "approvalRequired": {"scopes": ["admin"]}})).await;
     room.apply("app", json!({"displayName": "App", "scopes": ["read", "admin"]})).await;
     let why = room.says("app", ConditionType::Reconciling, Reason::ApprovalRequired).await;
-    let said = format!("Field spec.scopes: admin waits for an approval: policy/{name} allows it when a RegistrationApproval");
+    let said =
+        format!("Field spec.scopes: admin waits for an approval: policy/{name} allows it when a RegistrationApproval");
     assert!(why.starts_with(&said), "{why}");
     claims(&room, "app", "a token with what is granted meanwhile", |claims| claims["scope"] == "read").await;
 
@@ -496,8 +505,9 @@ async fn the_steps_of_the_page_lead_from_the_closed_default_to_policies_of_teams
         "spec": {"displayName": "Legacy", "clientID": "shop.legacy", "redirectURIs": ["https://legacy.example/callback"]},
     });
     plane.kubectl_apply(&legacy.to_string()).await.unwrap();
-    let storefront = until("storefront", "is denied", &|r| is(r, ConditionType::Approved, "False", Reason::PolicyDenied));
-    let said = condition(&storefront.await, ConditionType::Approved).unwrap().message.clone();
+    let is_denied = |r: &AppRegistration| is(r, ConditionType::Approved, "False", Reason::PolicyDenied);
+    let storefront = until("storefront", "is denied", &is_denied).await;
+    let said = &condition(&storefront, ConditionType::Approved).unwrap().message;
     assert!(said.starts_with("Field spec.apis: https://orders.example is not allowed: add it to apis of a"), "{said}");
     until("legacy", "is ready", &|r| is(r, ConditionType::Approved, "True", Reason::Granted)).await;
     let by_default = json!({"https://legacy.example/callback": "policy/default"});
@@ -518,9 +528,12 @@ async fn the_steps_of_the_page_lead_from_the_closed_default_to_policies_of_teams
     controller.process.terminate(std::time::Duration::from_secs(15)).await.unwrap();
     operator.helm("upgrade", &["policy.enabled=false"]).await.unwrap();
     let _controller = operator.controller(&plane).await.unwrap();
-    let legacy = until("legacy", "is kept", &|r| is(r, ConditionType::Approved, "False", Reason::PolicyDenied)).await;
+    let legacy = until("legacy", "is kept", &is_denied).await;
     let said = &condition(&legacy, ConditionType::Approved).unwrap().message;
-    assert!(said.starts_with("Field spec.redirectURIs: https://legacy.example/callback was granted by policy/default"), "{said}");
+    assert!(
+        said.starts_with("Field spec.redirectURIs: https://legacy.example/callback was granted by policy/default"),
+        "{said}"
+    );
     assert!(is(&legacy, ConditionType::Ready, "True", Reason::Issued), "{}", conditions(&legacy));
     assert_eq!(grant("shop.legacy").await["redirectURIs"], by_default);
     until("storefront", "is approved", &|r| is(r, ConditionType::Approved, "True", Reason::Granted)).await;

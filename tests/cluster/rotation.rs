@@ -33,7 +33,10 @@ async fn what_lives_for_a_minute_is_rotated_with_overlap_and_what_is_published_i
         ("mtls", json!([{"name": "mtls", "effectiveDuration": "60s", "secretName": "mtls", "certificate": {}}])),
         ("api", json!([minute("api", "accessToken")])),
         ("both", json!([minute("web", "clientSecret"), minute("mtls", "certificate")])),
-        ("rsa", json!([{"name": "mtls", "effectiveDuration": "60s", "certificate": {"privateKey": {"algorithm": "RSA"}}}])),
+        (
+            "rsa",
+            json!([{"name": "mtls", "effectiveDuration": "60s", "certificate": {"privateKey": {"algorithm": "RSA"}}}]),
+        ),
         // Many rotations in the same time.
         ("fast", json!([{"name": "web", "effectiveDuration": "12s", "clientSecret": {}}])),
         ("fast-mtls", json!([{"name": "mtls", "effectiveDuration": "12s", "certificate": {}}])),

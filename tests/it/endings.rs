@@ -39,13 +39,17 @@ async fn a_client_ends_within_35_s_of_a_deletion_whoever_holds_the_object() {
     stage.apply("storefront", &web());
     stage.until_ready("storefront").await;
     hold_and_delete(&stage);
-    stage.until("it says so", |_| condition(&stage, "Reconciling").is_some_and(|(reason, _)| reason == "Terminating")).await;
+    stage
+        .until("it says so", |_| condition(&stage, "Reconciling").is_some_and(|(reason, _)| reason == "Terminating"))
+        .await;
     assert_eq!(entries(&stage.server), 1, "not at once");
     for _ in 0..35 {
         stage.pass(SignedDuration::from_secs(1)).await;
     }
     assert_eq!(entries(&stage.server), 0);
-    stage.until("it is not ready", |_| condition(&stage, "Ready").is_some_and(|(reason, _)| reason == "Terminating")).await;
+    stage
+        .until("it is not ready", |_| condition(&stage, "Ready").is_some_and(|(reason, _)| reason == "Terminating"))
+        .await;
     assert_eq!(stage.quiet().await, Vec::<String>::new(), "no new client comes to be");
 }
 
@@ -71,7 +75,8 @@ async fn a_revocation_reaches_a_registration_that_is_being_deleted_and_its_secre
 async fn hundreds_that_are_deleted_together_end_together_and_the_definition_is_asked_for_once() {
     const MANY: usize = 300;
     let stage = Stage::new();
-    let config = "authorizationServer: {issuer: \"https://auth.example\"}\npolicy: {limits: {registrationsPerNamespace: 1000}}";
+    let config =
+        "authorizationServer: {issuer: \"https://auth.example\"}\npolicy: {limits: {registrationsPerNamespace: 1000}}";
     let _controller = stage.controller_with(config).await;
     for n in 0..MANY {
         stage.apply(&format!("app-{n}"), &web());
@@ -94,7 +99,8 @@ async fn hundreds_that_are_deleted_together_end_together_and_the_definition_is_a
 
 /// A webhook or a policy refuses Secrets of the namespace, with these words.
 fn refuse(stage: &Stage, code: u16, reason: &str, message: &str) {
-    let secrets = |call: &crate::fake_api::Call| call.is_write() && call.resource == "secrets" && call.namespace == "shop";
+    let secrets =
+        |call: &crate::fake_api::Call| call.is_write() && call.resource == "secrets" && call.namespace == "shop";
     let answer = json!({"kind": "Status", "apiVersion": "v1", "status": "Failure", "code": code, "reason": reason,
         "message": message, "details": {"name": "storefront", "kind": "secrets"}});
     stage.server.on(Nth::every_that(secrets).times(u64::MAX), Fault::Answer(answer));
@@ -107,9 +113,16 @@ async fn a_refused_secret_takes_no_place_and_nothing_that_is_in_use_ends_by_it()
     stage.apply("storefront", &web());
     stage.until_ready("storefront").await;
     let in_use = stage.fields("storefront")["client_secret"].clone();
-    refuse(&stage, 403, "Forbidden", "secrets \"storefront\" is forbidden: exceeded quota: small, requested: count/secrets=1");
+    refuse(
+        &stage,
+        403,
+        "Forbidden",
+        "secrets \"storefront\" is forbidden: exceeded quota: small, requested: count/secrets=1",
+    );
     stage.server.person_deletes("secrets", "shop", "storefront");
-    stage.until("it says so", |_| condition(&stage, "Reconciling").is_some_and(|(reason, _)| reason == "QuotaExceeded")).await;
+    stage
+        .until("it says so", |_| condition(&stage, "Reconciling").is_some_and(|(reason, _)| reason == "QuotaExceeded"))
+        .await;
     for _ in 0..(30 * 60) {
         stage.pass(SignedDuration::from_secs(1)).await;
     }
@@ -134,7 +147,9 @@ async fn a_refusal_by_a_policy_names_it_and_blames_no_spec_and_the_next_question
         "secrets \"storefront\" is forbidden: ValidatingAdmissionPolicy 'team-label' with binding 'all' denied request: value",
     );
     stage.apply("storefront", &web());
-    stage.until("it says so", |_| condition(&stage, "Ready").is_some_and(|(reason, _)| reason == "SecretRefused")).await;
+    stage
+        .until("it says so", |_| condition(&stage, "Ready").is_some_and(|(reason, _)| reason == "SecretRefused"))
+        .await;
     let (_, message) = condition(&stage, "Ready").unwrap();
     assert!(message.contains("ValidatingAdmissionPolicy 'team-label'") && !message.contains("value"), "{message}");
     sleep(Duration::from_secs(1)).await;
@@ -143,7 +158,10 @@ async fn a_refusal_by_a_policy_names_it_and_blames_no_spec_and_the_next_question
         stage.pass(SignedDuration::from_secs(1)).await;
     }
     let requests: BTreeSet<String> = stage.requests().into_iter().collect();
-    assert!(requests.iter().all(|request| !request.contains("secrets appreg-ledger/")), "no ledger write: {requests:?}");
+    assert!(
+        requests.iter().all(|request| !request.contains("secrets appreg-ledger/")),
+        "no ledger write: {requests:?}"
+    );
     assert!(requests.iter().any(|request| request.starts_with("create secrets shop")), "{requests:?}");
     stage.server.heal();
     stage.until_ready("storefront").await;
@@ -154,7 +172,9 @@ async fn a_refusal_by_a_policy_names_it_and_blames_no_spec_and_the_next_question
 async fn a_write_whose_reply_is_lost_is_read_back_and_the_pass_goes_on_from_it() {
     let stage = Stage::new();
     let _controller = stage.controller().await;
-    let is_entry = |call: &crate::fake_api::Call| call.verb == "create" && call.name.is_empty() && call.namespace == "appreg-ledger";
+    let is_entry = |call: &crate::fake_api::Call| {
+        call.verb == "create" && call.name.is_empty() && call.namespace == "appreg-ledger"
+    };
     stage.server.on(Nth::every_that(is_entry).times(1), Fault::LoseReply);
     stage.apply("storefront", &web());
     stage.until_ready("storefront").await;

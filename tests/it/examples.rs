@@ -50,7 +50,8 @@ fn each_policy_is_for_an_example_that_says_so_and_allows_what_that_asks_for() {
         let name = file.unwrap().file_name().into_string().unwrap();
         let example = fs::read_to_string(format!("examples/{name}")).unwrap_or_else(|e| panic!("{name}: {e}"));
         assert!(example.contains(&format!("policies/{name}")), "{name} does not name its policy");
-        let written: Value = serde_yaml::from_str(&fs::read_to_string(format!("examples/policies/{name}")).unwrap()).unwrap();
+        let written: Value =
+            serde_yaml::from_str(&fs::read_to_string(format!("examples/policies/{name}")).unwrap()).unwrap();
         let policy: RegistrationPolicy = serde_json::from_value(written.clone()).unwrap();
         assert_eq!(serde_json::to_value(&policy).unwrap()["spec"], written["spec"], "{name}");
     }

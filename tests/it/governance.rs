@@ -11,7 +11,8 @@ use crate::fake_api::{FakeApi, Fault, Nth};
 use crate::reconcile::{Running, Stage, web};
 
 /// Nothing but objects allows anything.
-pub(crate) const FAIL_CLOSED: &str = "{authorizationServer: {issuer: \"https://auth.example\"}, policy: {enabled: false}}";
+pub(crate) const FAIL_CLOSED: &str =
+    "{authorizationServer: {issuer: \"https://auth.example\"}, policy: {enabled: false}}";
 
 pub(crate) fn namespace(stage: &Stage, name: &str, labels: &Value) {
     stage.server.person_applies(&json!({
@@ -267,7 +268,8 @@ async fn a_controller_that_never_saw_policies_or_approvals_goes_on_and_takes_not
     stage.until("revision 2", |_| stage.held_revision() == Some(2)).await;
     apply(&stage, "another", &[]);
     let message = until_reason(&stage, "another", "Stalled", "NoPolicy").await;
-    let said = "Nothing new is granted for now, because RegistrationPolicies could not be listed yet. The controller retries";
+    let said =
+        "Nothing new is granted for now, because RegistrationPolicies could not be listed yet. The controller retries";
     assert_eq!(message, said);
 }
 
@@ -313,8 +315,14 @@ async fn a_policy_that_cannot_be_understood_allows_nothing_and_says_so_and_what_
     apply(&stage, "storefront", &["read"]);
     stage.until_ready("storefront").await;
     for (more, problem) in [
-        (json!({"scopes": ["{team}"]}), "Field spec.scopes[0]: must have no braces but {namespace} and {name}: change {team}"),
-        (json!({"scopes": ["*"], "fromALaterVersion": true}), "Field spec.fromALaterVersion: must be a field that this version of appreg knows"),
+        (
+            json!({"scopes": ["{team}"]}),
+            "Field spec.scopes[0]: must have no braces but {namespace} and {name}: change {team}",
+        ),
+        (
+            json!({"scopes": ["*"], "fromALaterVersion": true}),
+            "Field spec.fromALaterVersion: must be a field that this version of appreg knows",
+        ),
     ] {
         policy(&stage, "shop", &more);
         let message = || {
@@ -345,10 +353,7 @@ async fn a_limit_lets_the_older_registrations_in_and_room_that_is_made_is_given_
     stage.until_ready("first").await;
     apply(&stage, "second", &[]);
     let message = until_reason(&stage, "second", "Reconciling", "QuotaExceeded").await;
-    assert!(
-        message.starts_with("The namespace shop has no room: policy/shop allows 1 registrations"),
-        "{message}"
-    );
+    assert!(message.starts_with("The namespace shop has no room: policy/shop allows 1 registrations"), "{message}");
     assert!(stage.server.person_deletes("appregistrations", "shop", "first"));
     stage.until_ready("second").await;
 }

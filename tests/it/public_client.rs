@@ -33,7 +33,10 @@ async fn a_public_client_costs_a_ledger_write_and_a_status_write_and_has_no_secr
     assert_eq!(entry.grant.redirect_uris.len(), 2);
     let registration: AppRegistration = stage.server.object("appregistrations", "shop", "storefront").unwrap();
     let status = registration.status.unwrap();
-    assert_eq!((status.client_id.as_ref(), status.credentials, status.secrets), (Some(&entry.client_id), vec![], vec![]));
+    assert_eq!(
+        (status.client_id.as_ref(), status.credentials, status.secrets),
+        (Some(&entry.client_id), vec![], vec![])
+    );
     assert_eq!(stage.quiet().await, Vec::<String>::new());
     drop(controller);
     let _controller = stage.start();
@@ -49,7 +52,9 @@ async fn a_client_that_becomes_public_keeps_its_id_and_loses_its_credentials_and
     let (before, id) = (stage.fields("storefront")["client_secret"].clone(), stage.entry().client_id);
 
     stage.apply_spec("storefront", &public());
-    stage.until("no Secret is left", |_| !has_secret(&stage, "storefront") && !has_secret(&stage, "storefront-token")).await;
+    stage
+        .until("no Secret is left", |_| !has_secret(&stage, "storefront") && !has_secret(&stage, "storefront-token"))
+        .await;
     stage.until("no credential is accepted", |_| stage.entry().credentials.is_empty()).await;
     stage.until_ready("storefront").await;
     assert_eq!(stage.entry().client_id, id);

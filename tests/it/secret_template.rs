@@ -74,7 +74,10 @@ async fn a_template_costs_nothing_more_and_what_leaves_it_leaves_the_secret_by_o
     assert_eq!(stage.requests(), ["create secrets appreg-ledger 201", create, status]);
     let fields = stage.fields(SECRET);
     assert_eq!((&fields["CLIENT_ID"], &fields["client-secret"]), (&fields["client_id"], &fields["client_secret"]));
-    assert_eq!((labels(&stage)["tier"].as_str(), annotations(&stage)["reloader.example/match"].as_str()), ("front", "true"));
+    assert_eq!(
+        (labels(&stage)["tier"].as_str(), annotations(&stage)["reloader.example/match"].as_str()),
+        ("front", "true")
+    );
     add_foreign(&stage);
     stage.quiet().await;
     assert_eq!(stage.quiet().await, Vec::<String>::new());
@@ -131,7 +134,8 @@ async fn what_left_the_template_leaves_the_secret_whatever_becomes_of_the_write(
 async fn a_further_field_has_the_value_of_its_source_through_rotations_and_hand_edits() {
     let stage = Stage::new();
     let _controller = stage.controller().await;
-    let fields = json!({"SECRET": "client_secret", "ALSO": "client_secret", "OLD": "previous_client_secret", "PEM": "tls.crt"});
+    let fields =
+        json!({"SECRET": "client_secret", "ALSO": "client_secret", "OLD": "previous_client_secret", "PEM": "tls.crt"});
     apply(&stage, &json!({"fields": fields}));
     stage.until_ready("storefront").await;
     let first = stage.fields(SECRET)["client_secret"].clone();
@@ -183,7 +187,8 @@ async fn each_secret_has_the_further_fields_whose_source_it_has() {
         ("storefront-mtls", vec!["CERT", "ID", "KEY"]),
     ] {
         let fields = stage.fields(secret);
-        let further: Vec<&str> = fields.keys().map(String::as_str).filter(|name| name.chars().all(|c| c.is_ascii_uppercase())).collect();
+        let further: Vec<&str> =
+            fields.keys().map(String::as_str).filter(|name| name.chars().all(|c| c.is_ascii_uppercase())).collect();
         assert_eq!(further, expected, "{secret}");
     }
     // A token is refreshed by one write, its further field with it.

@@ -74,7 +74,10 @@ pub(crate) const REFUSED: &[(&str, &str, &[&str])] = &[
     (
         "RegistrationPolicy",
         "{namespaceSelector: {matchExpressions: [{key: a, operator: In}]}}",
-        &["spec.namespaceSelector.matchExpressions[0].values", "values must have an item for In and NotIn, and none for Exists"],
+        &[
+            "spec.namespaceSelector.matchExpressions[0].values",
+            "values must have an item for In and NotIn, and none for Exists",
+        ],
     ),
     (
         "RegistrationPolicy",
@@ -335,7 +338,10 @@ pub(crate) const REFUSED: &[(&str, &str, &[&str])] = &[
     (
         "AuthorizationServer",
         "{namespaceSelector: {}, builtIn: {issuer: 'https://partners.example', servingNames: ['*.example']}}",
-        &["spec.builtIn.servingNames[0]", "servingNames must be DNS names in lower case without wildcard, or IP addresses: change this one"],
+        &[
+            "spec.builtIn.servingNames[0]",
+            "servingNames must be DNS names in lower case without wildcard, or IP addresses: change this one",
+        ],
     ),
     (
         "AuthorizationServer",

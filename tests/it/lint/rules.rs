@@ -62,7 +62,12 @@ fn what_the_api_server_accepts_is_accepted_and_what_it_refuses_is_refused_in_its
     }
     let (_, mut answers) = run([object(&"a".repeat(64), "{}"), object(&"a".repeat(63), "{}")]);
     expect_acceptance(&mut wrong, "a metadata.name of 63 characters", answers.remove(1));
-    expect_refusal(&mut wrong, "64 characters", answers.remove(0), &["metadata.name must have at most 63 characters: shorten it"]);
+    expect_refusal(
+        &mut wrong,
+        "64 characters",
+        answers.remove(0),
+        &["metadata.name must have at most 63 characters: shorten it"],
+    );
     assert_right(&wrong);
 }
 
@@ -107,8 +112,7 @@ fn each_rule_is_seen_to_refuse_something() {
     let others = schema::governors::REFUSED.iter().enumerate();
     let others = others.map(|(n, (kind, spec, _))| schema::governors::object(kind, &format!("r{n}"), spec));
     let long = "a".repeat(128);
-    let named =
-        [("RegistrationPolicy", &*long), ("RegistrationApproval", &long), ("AuthorizationServer", &long)];
+    let named = [("RegistrationPolicy", &*long), ("RegistrationApproval", &long), ("AuthorizationServer", &long)];
     let named = named.into_iter().chain([("AuthorizationServer", "default")]);
     let spec = |kind: &str| schema::governors::ACCEPTED.iter().find(|(of, _)| *of == kind).unwrap().1;
     let named = named.map(|(kind, name)| schema::governors::object(kind, name, spec(kind)));

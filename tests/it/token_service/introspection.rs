@@ -96,7 +96,7 @@ pub(super) fn signed_with<'a>(key: &MintedSigningKey, issuer: &'a str, change: i
         expires_at: now + SignedDuration::from_hours(1),
         not_before: None,
         entry: Some("web"),
-            revision: None,
+        revision: None,
         customers: None,
         customer_groups: None,
         certificate: None,

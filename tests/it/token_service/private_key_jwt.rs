@@ -210,10 +210,10 @@ async fn each_good_assertion_gets_a_token_of_its_entry() {
         assert_eq!((&claims["sub"], &claims["client_id"]), (&json!(ID), &json!(ID)), "{rule}");
         assert_eq!(claims["cnf"], Value::Null, "{rule}: bound to nothing");
         let entry = match draft.key.key_type {
-            KeyType::EcdsaP256 => "mtls~",
-            KeyType::EcdsaP384 => "p384~",
-            KeyType::Ed25519 => "ed25519~",
-            KeyType::Rsa2048 | KeyType::Rsa3072 | KeyType::Rsa4096 => "rsa~",
+            KeyType::EcdsaP256 => "mtls.",
+            KeyType::EcdsaP384 => "p384.1~",
+            KeyType::Ed25519 => "ed25519.1~",
+            KeyType::Rsa2048 | KeyType::Rsa3072 | KeyType::Rsa4096 => "rsa.1~",
         };
         assert!(claims["jti"].as_str().unwrap().starts_with(entry), "{rule}: {claims}");
         // No token outlives the revision that it was had with.
