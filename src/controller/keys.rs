@@ -87,7 +87,7 @@ pub(crate) enum Problem {
         source: Error,
     },
     /// What is there cannot be read, and is not written over.
-    #[error("The Secret {0} cannot be understood: restore it, or delete it to start with new keys")]
+    #[error("The Secret {0} cannot be read: restore it, or delete it to start with new keys")]
     Unreadable(String),
     /// A key could not be made.
     #[error("{what} could not be made, because {source}. The controller retries")]

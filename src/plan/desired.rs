@@ -346,7 +346,7 @@ impl Common<'_> {
     fn not_granted(&self, field: &str, item: &Item) -> Problem {
         let name = &item.name;
         if let Some(denied) = self.decision.denied.iter().find(|denied| denied.item == *item) {
-            let text = format!("{name} is not granted to the registration: see {}", item.path());
+            let text = format!("{name} is not granted to the registration, see {}", item.path());
             return Problem::of_field(denied.reason(), field, text);
         }
         let text = format!("{name} must be asked for by the registration as well: add it to {}", item.path());
