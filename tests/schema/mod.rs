@@ -38,6 +38,7 @@ pub(crate) fn spec(yaml: &str) -> Value {
         .replace("MANY_FIELDS", &json!(fields).to_string())
         .replace("MANY", &json!(texts).to_string())
         .replace("CHARACTERS_253", &"x".repeat(253))
+        .replace("CHARACTERS_252", &"x".repeat(252))
         .replace("CHARACTERS_64", &"x".repeat(64))
         .replace("LONGEST", &"x".repeat(13_000))
         .replace("LONG", &"x".repeat(5000));

@@ -92,6 +92,7 @@ credentials:
         "sixteen further fields, and one source twice",
         "{secretTemplate: {fields: {A: client_id, B: client_id, C: client_secret, D: previous_client_secret, E: tls.crt, F: tls.key, G: ca.crt, H: access_token, I: token_type, J: expires_at, K: scope, L: issuer, M: token_endpoint, N: jwks_uri, O: token_endpoint_auth_method, P: issuer_ca.crt}}}",
     ),
+    ("a further field with a name of 252 characters", "{secretTemplate: {fields: {CHARACTERS_252: client_id}}}"),
     ("a further field that differs from ours in case alone", "{secretTemplate: {fields: {Client_ID: client_id}}}"),
     (
         "the longest durations",
