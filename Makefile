@@ -49,8 +49,9 @@ fuzz: ## libFuzzer on every parser that meets the network, a minute each; SECOND
 	@fuzz/run $(SECONDS) $(TARGETS)
 
 .PHONY: generate
-generate: ## write crds/ from src/api/
+generate: ## write crds/ and docs/reference/ from src/api/
 	cargo run --locked --quiet --bin appreg -- crds --output crds
+	cargo run --locked --quiet --bin appreg -- reference --output docs/reference
 
 .PHONY: chart
 chart: ## lint the chart, and render it with its default values

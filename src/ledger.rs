@@ -186,6 +186,25 @@ impl Grant {
         self.default_audience.as_deref().unwrap_or(server_audience)
     }
 
+    /// The part of it that another grant has as well.
+    #[must_use]
+    pub fn within(mut self, other: &Self) -> Self {
+        let keep = |items: &mut BTreeMap<String, String>, of: &BTreeMap<String, String>| {
+            items.retain(|item, _| of.contains_key(item));
+        };
+        keep(&mut self.scopes, &other.scopes);
+        self.apis.retain(|audience, api| {
+            let of = other.apis.get(audience);
+            of.inspect(|of| keep(&mut api.scopes, &of.scopes)).is_some()
+        });
+        keep(&mut self.redirect_uris, &other.redirect_uris);
+        keep(&mut self.customers, &other.customers);
+        keep(&mut self.customer_groups, &other.customer_groups);
+        keep(&mut self.served_audiences, &other.served_audiences);
+        keep(&mut self.dns_names, &other.dns_names);
+        self
+    }
+
     /// What granted each item.
     pub fn granted_by(&self) -> impl Iterator<Item = &String> {
         let Self { scopes, apis, served_audiences, redirect_uris, customers, customer_groups, dns_names, .. } = self;

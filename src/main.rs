@@ -14,18 +14,19 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 use appreg::admin::Admin;
-use appreg::cli::lint;
+use appreg::cli::{self, lint};
 use appreg::clock::{Clock as _, SystemClock};
 use appreg::config::Config;
 use appreg::kubernetes::client::Clients;
 use appreg::{controller, metrics, telemetry, token_service};
-use args::{Cli, Command, Controller, Crds, Lint, LintOutput, LogFormat, Observation, TokenService};
+use args::{Cli, Command, Controller, Crds, Lint, LintOutput, LogFormat, Observation, Reference, TokenService};
 
 fn main() -> ExitCode {
     let (outcome, failure) = match Cli::parse().command {
         Command::Controller(args) => (run(controller(args)).map(|()| ExitCode::SUCCESS), 1),
         Command::TokenService(args) => (run(token_service(args)).map(|()| ExitCode::SUCCESS), 1),
         Command::Crds(args) => (crds(args).map(|()| ExitCode::SUCCESS), 1),
+        Command::Reference(args) => (reference(args).map(|()| ExitCode::SUCCESS), 1),
         // 1 says that something was found.
         Command::Lint(args) => (lint(args), 2),
     };
@@ -43,7 +44,7 @@ async fn controller(args: Controller) -> anyhow::Result<()> {
     let config = configuration(&config)?;
     let admin = tokio::net::TcpListener::bind(admin_address)
         .await
-        .with_context(|| format!("cannot listen on {admin_address}"))?;
+        .with_context(|| format!("Cannot listen on {admin_address}: free the port, or set --admin-address"))?;
     let clients = clients().await?;
     let stop = stop_on_signal()?;
     let options = controller::run::Options {
@@ -54,10 +55,10 @@ async fn controller(args: Controller) -> anyhow::Result<()> {
     };
     let mut registry = metrics::registry();
     let controller = controller::run::Controller::new(options, clients, Arc::new(SystemClock), &mut registry)
-        .context("the configured policy cannot be used")?;
+        .context("The configured policy cannot be used")?;
     let port = Admin { conditions: controller.conditions(), registry }.run(admin, stop.clone());
     let ((), port) = tokio::join!(controller.run(stop.clone()), port);
-    port.context("the admin port failed")
+    port.context("The admin port failed")
 }
 
 async fn token_service(args: TokenService) -> anyhow::Result<()> {
@@ -67,6 +68,8 @@ async fn token_service(args: TokenService) -> anyhow::Result<()> {
         listen,
         connections,
         connections_per_address,
+        handshakes_per_address,
+        ipv6_address_prefix,
         failures_per_client,
         failures_per_address,
         observation,
@@ -79,6 +82,8 @@ async fn token_service(args: TokenService) -> anyhow::Result<()> {
         limits: token_service::server::Limits {
             connections: usize::try_from(connections)?,
             connections_per_address: usize::try_from(connections_per_address)?,
+            handshakes_per_address,
+            networks: token_service::peer::Networks::new(ipv6_address_prefix),
             ..token_service::server::Limits::default()
         },
         failures: token_service::failures::Rates { per_client: failures_per_client, per_address: failures_per_address },
@@ -108,21 +113,26 @@ fn lint(args: Lint) -> anyhow::Result<ExitCode> {
     };
     let files: Vec<_> = files.iter().map(|file| lint::read(file, &mut io::stdin())).collect();
     let report = lint::lint(&files, &options)?;
-    lint::write(&report, output, &mut io::stdout().lock()).context("cannot write the report")?;
+    lint::write(&report, output, &mut io::stdout().lock()).context("Cannot write the report")?;
     Ok(ExitCode::from(report.status() as u8))
 }
 
 fn crds(args: Crds) -> anyhow::Result<()> {
     let Crds { output } = args;
-    appreg::api::crds::write(&output).with_context(|| format!("cannot write to {}", output.display()))
+    appreg::api::crds::write(&output).with_context(|| format!("Cannot write to {}", output.display()))
+}
+
+fn reference(args: Reference) -> anyhow::Result<()> {
+    let Reference { output } = args;
+    cli::reference::write(&output).with_context(|| format!("Cannot write to {}", output.display()))
 }
 
 /// Runs a subcommand on tokio, with the one crypto provider.
 fn run(program: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result<()> {
     if rustls::crypto::aws_lc_rs::default_provider().install_default().is_err() {
-        anyhow::bail!("another crypto provider was installed before ours");
+        anyhow::bail!("Another crypto provider was installed before ours");
     }
-    runtime().context("cannot start the runtime")?.block_on(program)
+    runtime().context("Cannot start the runtime")?.block_on(program)
 }
 
 /// On one core a second thread only takes turns with the first: the slowest of a hundred requests waits longer then.
@@ -142,7 +152,9 @@ fn configuration(path: &Path) -> anyhow::Result<Config> {
 }
 
 async fn clients() -> anyhow::Result<Clients> {
-    let config = kube::Config::infer().await.context("no access to a Kubernetes API server is configured")?;
+    let config = kube::Config::infer()
+        .await
+        .context("No access to a Kubernetes API server is configured: set KUBECONFIG, or run in a pod")?;
     Ok(Clients::new(config)?)
 }
 

@@ -34,7 +34,7 @@ pub enum Error {
     #[error("The log level is malformed: write a level such as info, or module=level pairs separated by commas")]
     Filter(#[source] tracing_subscriber::filter::ParseError),
     /// Logging was set up before in this process.
-    #[error("logging is already set up")]
+    #[error("Logging is already set up")]
     Twice,
 }
 

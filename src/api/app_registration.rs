@@ -13,7 +13,8 @@ use super::{AppRegistrationStatus, CustomerScope, Entry, SecretField, conflict, 
 /// The authorization server of a registration that names none: the built-in token service.
 pub const DEFAULT_AUTHORIZATION_SERVER: &str = "default";
 
-/// What is asked for an application. Fields carry the names of RFC 7591 in Kubernetes spelling.
+/// The application, and the credentials and rights that it asks for. Fields have the names of RFC 7591 in Kubernetes
+/// spelling.
 #[derive(CustomResource, JsonSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[kube(
     group = "appreg.dev",
@@ -74,19 +75,19 @@ pub struct AppRegistrationSpec {
     #[schemars(length(min = 1, max = 128))]
     pub display_name: String,
 
-    /// What the application is, for people.
+    /// A description of the application, for people.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 1024))]
     pub description: Option<String>,
 
-    /// Whether the application can keep a credential to itself (RFC 6749 section 2.1): Confidential (the
-    /// default), or Public for one that runs on its users' machines, which has no credentials and needs
+    /// Whether the application can keep a credential secret (RFC 6749 section 2.1). Confidential, the default, has
+    /// credentials. Public is for an application that runs on its users' machines: it has no credentials, and needs
     /// redirectURIs.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub client_type: Option<ClientType>,
 
-    /// A client ID of one's own choice, unique per authorization server and immutable; by default the
-    /// registration's uid.
+    /// The client ID, if the registration chooses one (RFC 7591 client_id): unique per authorization server, and
+    /// immutable. By default the registration's uid.
     #[serde(rename = "clientID", default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 100), regex(pattern = schema::CLIENT_ID), extend("x-kubernetes-validations" = [schema::rule(
         "!self.matches('^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$')",
@@ -96,83 +97,84 @@ pub struct AppRegistrationSpec {
 
     /// The application's home page (RFC 7591 client_uri).
     #[serde(rename = "clientURI", default, skip_serializing_if = "Option::is_none")]
-    #[schemars(schema_with = "schema::uri")]
+    #[schemars(schema_with = "schema::uri", extend("x-kubernetes-validations" = schema::uri_rules("clientURI")))]
     pub client_uri: Option<String>,
 
     /// The application's logo (RFC 7591 logo_uri).
     #[serde(rename = "logoURI", default, skip_serializing_if = "Option::is_none")]
-    #[schemars(schema_with = "schema::uri")]
+    #[schemars(schema_with = "schema::uri", extend("x-kubernetes-validations" = schema::uri_rules("logoURI")))]
     pub logo_uri: Option<String>,
 
-    /// Where a login that a third party starts begins (OpenID Connect initiate_login_uri).
+    /// The page where a login begins that a third party starts (OpenID Connect initiate_login_uri).
     #[serde(rename = "initiateLoginURI", default, skip_serializing_if = "Option::is_none")]
-    #[schemars(schema_with = "schema::uri")]
+    #[schemars(schema_with = "schema::uri", extend("x-kubernetes-validations" = schema::uri_rules("initiateLoginURI")))]
     pub initiate_login_uri: Option<String>,
 
     /// The application's privacy policy (RFC 7591 policy_uri).
     #[serde(rename = "policyURI", default, skip_serializing_if = "Option::is_none")]
-    #[schemars(schema_with = "schema::uri")]
+    #[schemars(schema_with = "schema::uri", extend("x-kubernetes-validations" = schema::uri_rules("policyURI")))]
     pub policy_uri: Option<String>,
 
     /// The application's terms of service (RFC 7591 tos_uri).
     #[serde(rename = "tosURI", default, skip_serializing_if = "Option::is_none")]
-    #[schemars(schema_with = "schema::uri")]
+    #[schemars(schema_with = "schema::uri", extend("x-kubernetes-validations" = schema::uri_rules("tosURI")))]
     pub tos_uri: Option<String>,
 
-    /// How to reach the people responsible (RFC 7591 contacts).
+    /// Ways to reach the people responsible (RFC 7591 contacts).
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(extend("maxItems" = 8, "x-kubernetes-list-type" = "set", "items" = schema::contact()))]
     pub contacts: Vec<String>,
 
-    /// Where an authorization code may be sent (RFC 7591 redirect_uris): https, or http on loopback.
+    /// The URIs that an authorization code may be sent to (RFC 7591 redirect_uris): https, or http on loopback.
     #[serde(rename = "redirectURIs", default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(extend("maxItems" = 32, "x-kubernetes-list-type" = "set", "items" = schema::redirect_uri()))]
+    #[schemars(extend("maxItems" = 32, "x-kubernetes-list-type" = "set", "items" = schema::redirect_uri("redirectURIs")))]
     pub redirect_uris: Vec<String>,
 
-    /// Where a browser may be sent after logout (OpenID Connect post_logout_redirect_uris).
+    /// The URIs that a browser may be sent to after logout (OpenID Connect post_logout_redirect_uris).
     #[serde(rename = "postLogoutRedirectURIs", default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(extend("maxItems" = 32, "x-kubernetes-list-type" = "set", "items" = schema::redirect_uri()))]
+    #[schemars(extend("maxItems" = 32, "x-kubernetes-list-type" = "set", "items" = schema::redirect_uri("postLogoutRedirectURIs")))]
     pub post_logout_redirect_uris: Vec<String>,
 
-    /// The grants of RFC 6749 that the application uses (RFC 7591 grant_types); by default
-    /// client_credentials, and with redirect URIs also authorization_code and refresh_token.
+    /// The grants of RFC 6749 that the application uses (RFC 7591 grant_types). By default client_credentials, and with
+    /// redirectURIs also authorization_code and refresh_token. A public client cannot use client_credentials.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(extend("minItems" = 1, "maxItems" = 3, "x-kubernetes-list-type" = "set"))]
     pub grant_types: Vec<GrantType>,
 
-    /// How the application identifies itself at the token endpoint (RFC 7591
-    /// token_endpoint_auth_method); by default what its credentials can do.
+    /// The only way in which the application authenticates at the token endpoint (RFC 7591 token_endpoint_auth_method).
+    /// By default every way that its credentials allow.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub token_endpoint_auth_method: Option<TokenEndpointAuthMethod>,
 
-    /// The scopes that the application asks for at the authorization server's default audience (RFC 6749
-    /// section 3.3). A scope at another API belongs into apis.
+    /// The scopes that the application asks for at the authorization server's default audience (RFC 7591 scope). A
+    /// scope at another API belongs in apis.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(extend("maxItems" = 64, "x-kubernetes-list-type" = "set", "items" = schema::scope()))]
     pub scopes: Vec<String>,
 
-    /// The APIs that the application calls, each with the scopes that it asks for there. A token is for one of
-    /// them; the first is meant where a request names none (RFC 8707 resource).
+    /// The APIs that the application calls, each with the scopes that it asks for there. A token is for one of them.
+    /// The first one is meant where a token request names none (RFC 8707 resource).
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(extend("maxItems" = 16, "x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["audience"]))]
     pub apis: Vec<ApiAccess>,
 
-    /// The audiences of the APIs that the application itself is: it may ask the token service about tokens
-    /// whose aud is one of these (RFC 7662).
+    /// The audiences of the APIs that the application serves itself. It may introspect tokens whose aud is one of them
+    /// (RFC 7662).
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(extend("maxItems" = 16, "x-kubernetes-list-type" = "set", "items" = schema::audience_value()))]
     pub served_audiences: Vec<String>,
 
-    /// Whose data the application may touch.
+    /// The customers whose data the application may access. Its tokens carry them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub customer_scope: Option<CustomerScope>,
 
-    /// The authorization server; by default the built-in one. Immutable.
+    /// The authorization server that accepts the credentials. Immutable. By default the built-in server, which is named
+    /// default.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub authorization_server_ref: Option<AuthorizationServerRef>,
 
-    /// What becomes of the client at the authorization server when the registration is deleted; by
-    /// default Delete.
+    /// What becomes of the client when the registration is deleted. Delete, the default, ends it. Orphan keeps it and
+    /// its Secrets.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub deletion_policy: Option<DeletionPolicy>,
 
@@ -180,18 +182,20 @@ pub struct AppRegistrationSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub secret_template: Option<SecretTemplate>,
 
-    /// Replaces, with overlap, every credential minted before this time (RFC 3339 with offset).
+    /// Rotates every credential that was minted before this time; the old ones stay accepted for the overlap. An RFC
+    /// 3339 time with an offset, such as 2026-11-22T07:00:00Z.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "schema::time")]
     pub rotate_minted_before: Option<String>,
 
-    /// Replaces, and then refuses, every credential minted before this time (RFC 3339 with offset).
+    /// Revokes every credential that was minted before this time: each is replaced, and then rejected. An RFC 3339 time
+    /// with an offset, such as 2026-11-22T07:00:00Z.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "schema::time")]
     pub revoke_minted_before: Option<String>,
 
-    /// The credentials of a confidential client. Omitted: one client secret and one access token. A public
-    /// client has none.
+    /// The credentials of a confidential client (RFC 7591 client_secret, jwks). By default one client secret and one
+    /// access token. A public client has none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(extend("maxItems" = 16, "x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"]))]
     pub credentials: Option<Vec<Entry>>,
@@ -233,7 +237,7 @@ pub enum TokenEndpointAuthMethod {
 #[derive(JsonSchema, Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct AuthorizationServerRef {
-    /// The authorization server's name; "default" is the built-in one.
+    /// The name of the authorization server; default is the built-in one.
     #[schemars(length(min = 1, max = 63), regex(pattern = schema::DNS_SUBDOMAIN))]
     pub name: String,
 }
@@ -249,7 +253,7 @@ pub enum DeletionPolicy {
     Orphan,
 }
 
-/// What the registration's Secrets get besides what appreg writes. An item that leaves the template leaves the Secrets.
+/// Additions to the registration's Secrets. An item that leaves the template leaves the Secrets.
 #[derive(JsonSchema, Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct SecretTemplate {
@@ -263,22 +267,22 @@ pub struct SecretTemplate {
     #[schemars(extend("maxProperties" = 16, "additionalProperties" = schema::annotation_value(), "x-kubernetes-validations" = schema::template_key_rules()))]
     pub annotations: BTreeMap<String, String>,
 
-    /// Further names for fields, for consumers that want other ones: {CLIENT_ID: client_id} adds to each
-    /// Secret that has a field client_id a field CLIENT_ID with the same value.
+    /// Further names for fields, for consumers that expect other names. {CLIENT_ID: client_id} adds a field CLIENT_ID
+    /// with the same value to each Secret that has a field client_id.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     #[schemars(extend("maxProperties" = 16, "x-kubernetes-validations" = super::secret_field::rules()))]
     pub fields: BTreeMap<String, SecretField>,
 }
 
-/// An API that an application calls, with the scopes that it asks for there.
+/// An API that the application calls, with the scopes that it asks for there.
 #[derive(JsonSchema, Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct ApiAccess {
-    /// The API: what its tokens have in aud (RFC 9068 section 3), and what a client sends as resource (RFC 8707).
+    /// The API: the aud of its tokens (RFC 9068 section 3), and the resource that a client asks for (RFC 8707).
     #[schemars(schema_with = "schema::audience")]
     pub audience: String,
 
-    /// The scopes that are asked for at this API (RFC 6749 section 3.3).
+    /// The scopes that the application asks for at this API (RFC 6749 section 3.3).
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(extend("maxItems" = 64, "x-kubernetes-list-type" = "set", "items" = schema::scope()))]
     pub scopes: Vec<String>,

@@ -86,7 +86,8 @@ fn strip(schema: &mut Value) {
     keywords.remove("default");
     keywords.remove("title");
     if let Some(Value::String(description)) = keywords.get_mut("description") {
-        *description = description.replace('\n', " ");
+        // Lines and paragraphs of a comment; `kubectl explain` breaks them itself.
+        *description = description.split_whitespace().collect::<Vec<_>>().join(" ");
     }
     if let Some(Value::Array(values)) = keywords.get_mut("enum") {
         values.retain(|value| !value.is_null());
@@ -96,5 +97,63 @@ fn strip(schema: &mut Value) {
     }
     if let Some(Value::Object(properties)) = keywords.get_mut("properties") {
         properties.values_mut().for_each(strip);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    /// The words besides names of fields that rules speak of.
+    const NOUNS: &[&str] = &["metadata.name", "spec", "names", "labels", "annotations", "kind", "credential", "field"];
+
+    /// The rules of a schema and of all below it.
+    fn rules(schema: &Value) -> Vec<&Value> {
+        let own = schema["x-kubernetes-validations"].as_array().into_iter().flatten();
+        let properties = schema["properties"].as_object().into_iter().flat_map(serde_json::Map::values);
+        own.chain(properties.chain(schema.get("items")).chain(schema.get("additionalProperties")).flat_map(rules))
+            .collect()
+    }
+
+    /// The names of all fields.
+    fn fields(schema: &Value) -> BTreeSet<&str> {
+        let properties = || schema["properties"].as_object().into_iter().flatten();
+        let inner = properties().map(|(_, inner)| inner).chain(schema.get("items"));
+        properties().map(|(name, _)| name.as_str()).chain(inner.flat_map(fields)).collect()
+    }
+
+    /// The text that an expression puts together, without the names in it, from the first name on.
+    fn text_of(expression: &str) -> String {
+        let literals: Vec<_> = expression.split('\'').skip(1).step_by(2).collect();
+        let must = literals.iter().position(|literal| literal.contains(" must ")).unwrap();
+        format!("field{}", literals[must..].concat())
+    }
+
+    #[test]
+    fn each_rule_names_a_field_and_says_what_it_must_be_and_how_to_mend_it() {
+        let mut count = 0;
+        for crd in all() {
+            let schema = serde_json::to_value(&crd.spec.versions[0].schema).unwrap();
+            let schema = &schema["openAPIV3Schema"];
+            let fields = fields(schema);
+            for rule in rules(schema) {
+                let told = rule["message"].as_str().map(str::to_owned);
+                let told: Vec<_> = told.into_iter().chain(rule["messageExpression"].as_str().map(text_of)).collect();
+                assert!(!told.is_empty(), "{rule}");
+                for text in told {
+                    let (subject, must) = text.split_once(" must ").unwrap_or_else(|| panic!("no must: {text}"));
+                    let small = ["", "and", "of", "the", "a"];
+                    for word in subject.split(' ').filter(|word| !small.contains(word)) {
+                        assert!(fields.contains(word) || NOUNS.contains(&word), "{word}: {text}");
+                    }
+                    let fix = must.split_once(": ").or_else(|| must.split_once(". "));
+                    assert!(fix.is_some_and(|(_, fix)| !fix.ends_with('.')), "no fix: {text}");
+                    count += 1;
+                }
+            }
+        }
+        assert!(count > 80, "{count} rules");
     }
 }

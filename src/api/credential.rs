@@ -14,48 +14,53 @@ pub const DEFAULT_CLIENT_SECRET_ENTRY: &str = "default";
 /// The name of the access token that a registration without `credentials` gets.
 pub const DEFAULT_TOKEN_ENTRY: &str = "token";
 
-/// A credential of the application, of exactly one kind.
+/// A credential of the application, of exactly one kind: clientSecret, certificate, accessToken, publicKey or
+/// serviceAccount.
 #[derive(JsonSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 #[schemars(extend("x-kubernetes-validations" = entry_rules()))]
 pub struct Entry {
-    /// Names the credential; its kind and its secretName are fixed for as long as the name is used.
+    /// The name of the credential. Its kind and its secretName cannot change while this name is used.
     #[schemars(length(min = 1, max = 40), regex(pattern = schema::DNS_LABEL))]
     pub name: String,
 
-    /// For people: who or what uses this credential.
+    /// A description for people, such as the part of the application that uses the credential.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 1024))]
     pub description: Option<String>,
 
-    /// How long one revision is valid, such as 365d or 1h30m. At most 1096d, an access token at most 24h.
+    /// A duration such as 365d or 1h30m (units s, m, h, d and w; no metav1.Duration): how long one revision is valid.
+    /// At most 1096d, for an access token 24h. By default 90d, for an access token 1h, unless the operator's
+    /// configuration has other defaults.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(schema_with = "schema::duration")]
+    #[schemars(schema_with = "schema::duration", extend("x-kubernetes-validations" = schema::duration_rules("effectiveDuration")))]
     pub effective_duration: Option<String>,
 
-    /// How long before its end a revision is replaced; by default a third of effectiveDuration.
+    /// A duration such as 30d (units s, m, h, d and w), shorter than effectiveDuration: how long before its end a
+    /// revision is replaced. By default a third of effectiveDuration.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(schema_with = "schema::duration")]
+    #[schemars(schema_with = "schema::duration", extend("x-kubernetes-validations" = schema::duration_rules("renewBefore")))]
     pub renew_before: Option<String>,
 
-    /// The Secret that the credential is written to; by default the registration's name, for an access
-    /// token with "-token" appended. A certificate with a secretName has this Secret, of type
-    /// kubernetes.io/tls, to itself.
+    /// The Secret that the credential is written to. By default the registration's name, for an access token with
+    /// -token appended. A certificate with a secretName has this Secret to itself, of type kubernetes.io/tls.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 253), regex(pattern = schema::DNS_SUBDOMAIN))]
     pub secret_name: Option<String>,
 
-    /// Replaces, with overlap, every revision minted before this time (RFC 3339 with offset).
+    /// Rotates every revision that was minted before this time; the old one stays accepted for the overlap. An RFC 3339
+    /// time with an offset, such as 2026-11-22T07:00:00Z.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "schema::time")]
     pub rotate_minted_before: Option<String>,
 
-    /// Replaces, and then refuses, every revision minted before this time (RFC 3339 with offset).
+    /// Revokes every revision that was minted before this time: it is replaced, and then rejected. An RFC 3339 time
+    /// with an offset, such as 2026-11-22T07:00:00Z.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "schema::time")]
     pub revoke_minted_before: Option<String>,
 
-    /// A client secret (RFC 6749 section 2.3.1).
+    /// A client secret (RFC 6749 section 2.3.1), without settings of its own.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub client_secret: Option<ClientSecret>,
 
@@ -67,13 +72,13 @@ pub struct Entry {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub access_token: Option<AccessToken>,
 
-    /// A certificate or a public key whose private key the application has already. It is accepted as it
-    /// is, to its own end, and nothing is written to a Secret.
+    /// A certificate or a public key whose private key the application already has (RFC 7591 jwks). It is accepted
+    /// until its own end, and nothing is written to a Secret.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub public_key: Option<PublicKey>,
 
-    /// A ServiceAccount of the registration's namespace: its projected tokens, made out to the
-    /// authorization server's issuer, identify the application. Nothing is written to a Secret.
+    /// A ServiceAccount of the registration's namespace. Its projected tokens identify the application if their
+    /// audience is the issuer of the authorization server. Nothing is written to a Secret.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub service_account: Option<ServiceAccount>,
 }
@@ -83,7 +88,7 @@ fn entry_rules() -> Value {
     json!([
         schema::rule(
             "[has(self.clientSecret), has(self.certificate), has(self.accessToken), has(self.publicKey), has(self.serviceAccount)].filter(x, x).size() == 1",
-            "must have exactly one of clientSecret, certificate, accessToken, publicKey and serviceAccount: remove the others, or add one",
+            "credentials must have exactly one of clientSecret, certificate, accessToken, publicKey and serviceAccount: remove the others, or add one",
         ),
         goes_with_minting("secretName", "which are not written to a Secret"),
         goes_with_minting("effectiveDuration", "whose duration cannot be chosen"),
@@ -134,11 +139,11 @@ pub struct ClientSecret {}
 #[derive(JsonSchema, Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Certificate {
-    /// The algorithm and size of its private key; by default ECDSA with 256 bits.
+    /// The algorithm and size of its private key. By default ECDSA with 256 bits.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub private_key: Option<PrivateKey>,
 
-    /// DNS names in the certificate, as far as a policy allows them.
+    /// DNS names in the certificate. A policy must allow each of them.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(extend("maxItems" = 32, "x-kubernetes-list-type" = "set", "items" = schema::dns_name()))]
     pub dns_names: Vec<String>,
@@ -148,13 +153,13 @@ pub struct Certificate {
 #[derive(JsonSchema, Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct AccessToken {
-    /// The audience of the API that the token is for: one of apis, or the server's default audience. By
-    /// default the first of apis; where there is none, the server's default audience.
+    /// The audience of the API that the token is for: one of apis, or the server's default audience. By default the
+    /// first of apis; without apis, the server's default audience.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "schema::audience")]
     pub audience: Option<String>,
 
-    /// The token's scopes; by default all that are granted at its audience.
+    /// The scopes of the token. By default all that are granted at its audience.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(extend("maxItems" = 64, "x-kubernetes-list-type" = "set", "items" = schema::scope()))]
     pub scopes: Vec<String>,
@@ -165,13 +170,13 @@ pub struct AccessToken {
 #[serde(rename_all = "camelCase")]
 #[schemars(extend("x-kubernetes-validations" = public_key_rules()))]
 pub struct PublicKey {
-    /// One certificate (BEGIN CERTIFICATE) or one public key (BEGIN PUBLIC KEY) in PEM: ECDSA P-256 or
-    /// P-384, Ed25519, or RSA of 2048 to 4096 bits.
+    /// One certificate (BEGIN CERTIFICATE) or one public key (BEGIN PUBLIC KEY) in PEM: ECDSA P-256 or P-384, Ed25519,
+    /// or RSA of 2048 to 4096 bits. Never a private key.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 12288))]
     pub pem: Option<String>,
 
-    /// A file in DER, as base64: what `base64 -w0 app.cer` prints.
+    /// A certificate or public key in DER, as base64: the output of base64 -w0 app.cer.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 12288))]
     pub der: Option<String>,
@@ -183,12 +188,12 @@ fn public_key_rules() -> Value {
     json!([
         schema::rule(
             "has(self.pem) != has(self.der)",
-            "must have exactly one of pem and der: remove the other, or add one"
+            "publicKey must have exactly one of pem and der: remove the other, or add one"
         ),
         refused(
             ".pem",
             "!has(self.pem) || !self.pem.contains('PRIVATE KEY')",
-            "must not be a private key: remove it, and treat it as leaked",
+            "pem must not be a private key: remove it, and treat it as leaked",
         ),
         refused(
             ".pem",
@@ -198,7 +203,7 @@ fn public_key_rules() -> Value {
         refused(
             ".der",
             "!has(self.der) || !self.der.contains('PRIVATE KEY')",
-            "must not be a private key: remove it, and treat it as leaked",
+            "der must not be a private key: remove it, and treat it as leaked",
         ),
         refused(
             ".der",
@@ -212,7 +217,7 @@ fn public_key_rules() -> Value {
 #[derive(JsonSchema, Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct ServiceAccount {
-    /// Its name. It need not exist yet.
+    /// The name of the ServiceAccount. It need not exist yet.
     #[schemars(length(min = 1, max = 253), regex(pattern = schema::DNS_SUBDOMAIN))]
     pub name: String,
 }

@@ -6,21 +6,21 @@ use serde_json::{Value, json};
 
 use super::schema;
 
-/// Whose data the application may touch: everybody's, or that of those listed.
+/// The customers whose data the application may access: all of them, or those listed.
 #[derive(JsonSchema, Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 #[schemars(extend("x-kubernetes-validations" = customer_scope_rules()))]
 pub struct CustomerScope {
-    /// All, Customers (then customers lists them) or Groups (then groups lists them).
+    /// All customers; or Customers, which are listed in customers; or Groups, which are listed in groups.
     #[serde(rename = "type")]
     pub type_: CustomerScopeType,
 
-    /// The customers, with type Customers only.
+    /// The customers, for the type Customers only.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(extend("maxItems" = 64, "x-kubernetes-list-type" = "set", "items" = schema::customer()))]
     pub customers: Vec<String>,
 
-    /// The groups of customers, with type Groups only.
+    /// The groups of customers, for the type Groups only.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(extend("maxItems" = 64, "x-kubernetes-list-type" = "set", "items" = schema::customer()))]
     pub groups: Vec<String>,

@@ -19,10 +19,10 @@ pub struct LongDuration {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidDuration {
     /// It does not match the pattern.
-    #[error("is not a duration: write numbers with the units s, m, h, d or w, such as 90d or 1h30m")]
+    #[error("must be a duration in the units s, m, h, d and w: write it like 90d or 1h30m")]
     Malformed,
     /// It is longer than [`LongDuration::MAX`].
-    #[error("is longer than 36525d (a hundred years)")]
+    #[error("must be at most 36525d (a hundred years): shorten it")]
     TooLong,
 }
 

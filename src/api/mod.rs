@@ -20,7 +20,9 @@ mod conflict;
 mod credential;
 mod customer_scope;
 mod duration;
+mod message;
 mod private_key;
+mod reason;
 mod registration_approval;
 mod registration_policy;
 mod schema;
@@ -41,7 +43,9 @@ pub use credential::{
 };
 pub use customer_scope::{CustomerScope, CustomerScopeType};
 pub use duration::{InvalidDuration, LongDuration};
+pub use message::Message;
 pub use private_key::{InvalidKeySize, KeyType, PrivateKey, PrivateKeyAlgorithm};
+pub use reason::{Reason, Sighting};
 pub use registration_approval::{ApprovedApi, RegistrationApproval, RegistrationApprovalSpec, RegistrationRef};
 pub use registration_policy::{
     ApiApprovalRule, ApiRule, ApprovalRequired, DurationBounds, DurationRules, LongestDuration, MOST_NAMED_VIOLATIONS,
@@ -51,7 +55,7 @@ pub use registration_policy::{
 pub use secret_field::SecretField;
 pub use selector::{InvalidSelector, selector_text, selects};
 pub use status::{
-    AppRegistrationStatus, ConditionType, CredentialStatus, Granted, GrantedApi, Reason, RevisionStatus, SecretStatus,
+    AppRegistrationStatus, ConditionType, CredentialStatus, Granted, GrantedApi, RevisionStatus, SecretStatus,
     ServerInUse,
 };
 pub use time::{InvalidTime, StatusTime, parse_time};

@@ -13,12 +13,12 @@ use super::schema;
 #[serde(rename_all = "camelCase")]
 #[schemars(extend("x-kubernetes-validations" = rules()))]
 pub struct PrivateKey {
-    /// The algorithm; by default ECDSA.
+    /// The algorithm: ECDSA (the default), RSA or Ed25519.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub algorithm: Option<PrivateKeyAlgorithm>,
 
-    /// The size in bits: 256 (the default) or 384 for ECDSA, 2048 (the default), 3072 or 4096 for RSA. Ed25519
-    /// has one size, and none is set.
+    /// The size in bits: 256 (the default) or 384 for ECDSA; 2048 (the default), 3072 or 4096 for RSA. Not to be set
+    /// for Ed25519, which has one size.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 256, max = 4096), extend("format" = "int32"))]
     pub size: Option<u32>,
@@ -86,7 +86,7 @@ pub enum KeyType {
 
 /// An algorithm that has no keys of this size.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("no {algorithm} key has {size} bits: {}", sizes(*algorithm))]
+#[error("must not have {size} bits for {algorithm}: {}", sizes(*algorithm))]
 pub struct InvalidKeySize {
     algorithm: PrivateKeyAlgorithm,
     size: u32,
@@ -94,8 +94,8 @@ pub struct InvalidKeySize {
 
 const fn sizes(algorithm: PrivateKeyAlgorithm) -> &'static str {
     match algorithm {
-        PrivateKeyAlgorithm::ECDSA => "use 256 or 384",
-        PrivateKeyAlgorithm::RSA => "use 2048, 3072 or 4096",
+        PrivateKeyAlgorithm::ECDSA => "set size to 256 or 384",
+        PrivateKeyAlgorithm::RSA => "set size to 2048, 3072 or 4096",
         PrivateKeyAlgorithm::Ed25519 => "leave size out",
     }
 }
@@ -212,9 +212,15 @@ mod tests {
         let problem = |algorithm, size| {
             PrivateKey { algorithm: Some(algorithm), size: Some(size) }.key_type().unwrap_err().to_string()
         };
-        assert_eq!(problem(PrivateKeyAlgorithm::ECDSA, 2048), "no ECDSA key has 2048 bits: use 256 or 384");
-        assert_eq!(problem(PrivateKeyAlgorithm::RSA, 1024), "no RSA key has 1024 bits: use 2048, 3072 or 4096");
-        assert_eq!(problem(PrivateKeyAlgorithm::Ed25519, 256), "no Ed25519 key has 256 bits: leave size out");
+        assert_eq!(
+            problem(PrivateKeyAlgorithm::ECDSA, 2048),
+            "must not have 2048 bits for ECDSA: set size to 256 or 384"
+        );
+        assert_eq!(
+            problem(PrivateKeyAlgorithm::RSA, 1024),
+            "must not have 1024 bits for RSA: set size to 2048, 3072 or 4096"
+        );
+        assert_eq!(problem(PrivateKeyAlgorithm::Ed25519, 256), "must not have 256 bits for Ed25519: leave size out");
     }
 
     #[test]

@@ -7,15 +7,16 @@ use serde_json::{Value, json};
 
 use super::schema;
 
-/// What is approved of one registration: exactly these items, no globs. To revoke is to delete it, or to take items out.
+/// The items of one registration that are approved: exactly these, without globs. To revoke an approval, delete it, or
+/// remove items from it.
 ///
-/// A field that this version does not know makes the approval unreadable: it might be a condition.
+/// A field that this version does not know makes the approval unreadable, because it might be a condition.
 #[derive(CustomResource, JsonSchema, Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[kube(
     group = "appreg.dev",
     version = "v1alpha1",
     kind = "RegistrationApproval",
-    doc = "The approval of what a registration asks for, where a policy wants one.",
+    doc = "The approval of items that one registration asks for, where a policy requires it.",
     derive = "PartialEq",
     shortname = "regapp",
     validation = Rule::new("self.metadata.name.size() <= 127").message("metadata.name must have at most 127 characters: shorten it"),
@@ -31,7 +32,7 @@ use super::schema;
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 #[schemars(extend("x-kubernetes-validations" = rules()))]
 pub struct RegistrationApprovalSpec {
-    /// The registration. An approval is for one, and stays so.
+    /// The registration that the approval is for. Immutable.
     pub registration_ref: RegistrationRef,
 
     /// Why it is approved, and by whom, for people.
@@ -66,10 +67,11 @@ pub struct RegistrationApprovalSpec {
 
     /// The approved redirect URIs, in full.
     #[serde(rename = "redirectURIs", default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(extend("maxItems" = 64, "x-kubernetes-list-type" = "set", "items" = schema::redirect_uri()))]
+    #[schemars(extend("maxItems" = 64, "x-kubernetes-list-type" = "set", "items" = schema::redirect_uri("redirectURIs")))]
     pub redirect_uris: Vec<String>,
 
-    /// When the approval ends, and with it what it grants (RFC 3339 with offset); by default never.
+    /// When the approval ends, and with it the items that it grants. By default never. An RFC 3339 time with an offset,
+    /// such as 2027-01-01T00:00:00Z.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "schema::time")]
     pub expiration_time: Option<String>,
@@ -79,7 +81,7 @@ pub struct RegistrationApprovalSpec {
 #[derive(JsonSchema, Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct ApprovedApi {
-    /// Its audience.
+    /// The audience of the API.
     #[schemars(schema_with = "schema::audience")]
     pub audience: String,
 
@@ -93,16 +95,16 @@ pub struct ApprovedApi {
 #[derive(JsonSchema, Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct RegistrationRef {
-    /// Its namespace.
+    /// The namespace of the registration.
     #[schemars(length(min = 1, max = 63), regex(pattern = schema::DNS_LABEL))]
     pub namespace: String,
 
-    /// Its name.
+    /// The name of the registration.
     #[schemars(length(min = 1, max = 63), regex(pattern = schema::DNS_SUBDOMAIN))]
     pub name: String,
 
-    /// Its metadata.uid. With it the approval is for this one object, and not for another one that is created
-    /// under the same name later.
+    /// The metadata.uid of the registration. With it, the approval is for this one object, and not for another one that
+    /// is created under the same name later.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 64))]
     pub uid: Option<String>,

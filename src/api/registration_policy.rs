@@ -20,15 +20,19 @@ pub const OWN_SERVICE_URLS: [&str; 2] = ["https://*.{namespace}.svc", "https://*
 /// The client IDs that a policy allows which says nothing of them.
 pub const OWN_CLIENT_IDS: &str = "{namespace}.*";
 
-/// What registrations may ask for. An omitted field says nothing: it allows no item, and restricts no credential.
+/// The items that registrations may ask for. An omitted list allows none of its items, unless the field says otherwise.
 ///
-/// A field that this version does not know makes the policy unreadable: it might be a restriction.
+/// The fields grantTypes, tokenEndpointAuthMethods, credentialKinds, privateKeys, deletionPolicies, durations and
+/// limits restrict registrations. An omitted one says nothing. Policies of a namespace that state the same one add up,
+/// and of bounds and limits the widest counts. Where none states it, the value of the configured default policy counts.
+///
+/// A field that this version does not know makes the policy unreadable, because it might be a restriction.
 #[derive(CustomResource, JsonSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[kube(
     group = "appreg.dev",
     version = "v1alpha1",
     kind = "RegistrationPolicy",
-    doc = "What registrations of the selected namespaces may ask for, and what of it needs an approval.",
+    doc = "The items that registrations of the selected namespaces may ask for, and those that need an approval.",
     derive = "PartialEq",
     status = "RegistrationPolicyStatus",
     shortname = "regpol",
@@ -55,83 +59,83 @@ pub const OWN_CLIENT_IDS: &str = "{namespace}.*";
 )]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct RegistrationPolicySpec {
-    /// What the policy is for, for people.
+    /// A description of the policy, for people.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 1024))]
     pub description: Option<String>,
 
-    /// The namespaces whose registrations it is about, by their labels; {} is every namespace.
+    /// The namespaces whose registrations the policy governs, by their labels; {} is every namespace.
     #[schemars(schema_with = "selector::schema")]
     pub namespace_selector: LabelSelector,
 
-    /// Scopes at the authorization server's default audience, as globs: * stands for any text, {namespace} and
-    /// {name} for those of the registration.
+    /// The scopes that are allowed at the authorization server's default audience, as globs: * stands for any text,
+    /// {namespace} and {name} for those of the registration.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(schema_with = "schema::globs")]
     pub scopes: Vec<String>,
 
-    /// APIs to call: audiences, and the scopes that are allowed at these audiences and at no other.
+    /// The APIs that may be called: audiences, and the scopes that are allowed at these audiences and at no other.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(extend("maxItems" = 32, "x-kubernetes-list-type" = "atomic"))]
     pub apis: Vec<ApiRule>,
 
-    /// Audiences that a registration may serve, as globs.
+    /// The audiences that a registration may serve, as globs.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(schema_with = "schema::globs")]
     pub served_audiences: Vec<String>,
 
-    /// Customers, as globs; a scope of all customers is the item *, which the glob * alone allows.
+    /// The customers that are allowed, as globs. A customerScope of type All is the item *, which only the glob *
+    /// allows.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(schema_with = "schema::globs")]
     pub customers: Vec<String>,
 
-    /// Customer groups, as globs.
+    /// The customer groups that are allowed, as globs.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(schema_with = "schema::globs")]
     pub customer_groups: Vec<String>,
 
-    /// Redirect URIs, by scheme and host.
+    /// The redirect URIs that are allowed, by scheme and host.
     #[serde(rename = "redirectURIs", default, skip_serializing_if = "Option::is_none")]
     pub redirect_uris: Option<RedirectUriRules>,
 
-    /// Client IDs that a registration chooses, as globs; omitted, those that begin with {namespace} and a dot.
+    /// The client IDs that a registration may choose, as globs. By default {namespace}.*.
     #[serde(rename = "clientIDs", default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "schema::globs")]
     pub client_ids: Option<Vec<String>>,
 
-    /// DNS names of certificates, as globs; omitted, the names of the namespace's own Services.
+    /// The DNS names that certificates may have, as globs. By default the names of the namespace's own Services.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "schema::globs")]
     pub dns_names: Option<Vec<String>>,
 
-    /// Grants of RFC 6749.
+    /// The grants of RFC 6749 that are allowed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(extend("maxItems" = 3, "x-kubernetes-list-type" = "set"))]
     pub grant_types: Option<Vec<GrantType>>,
 
-    /// Ways to authenticate at the token endpoint.
+    /// The ways to authenticate at the token endpoint that are allowed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(extend("maxItems" = 6, "x-kubernetes-list-type" = "set"))]
     pub token_endpoint_auth_methods: Option<Vec<TokenEndpointAuthMethod>>,
 
-    /// Kinds of credentials. Of this field and the next six, those policies count that state one: lists are added
-    /// up, and of bounds and limits the widest counts. Where no policy of the namespace states one, the
-    /// configured default policy's value counts.
+    /// The kinds of credentials that are allowed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(extend("maxItems" = 5, "x-kubernetes-list-type" = "set"))]
     pub credential_kinds: Option<Vec<Kind>>,
 
-    /// Private keys of certificates.
+    /// The private keys that certificates may have.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(extend("maxItems" = 3, "x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["algorithm"]))]
     pub private_keys: Option<Vec<PrivateKeyRule>>,
 
-    /// What may become of a client when its registration is deleted.
+    /// The deletion policies that a registration may choose.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(extend("maxItems" = 2, "x-kubernetes-list-type" = "set"))]
     pub deletion_policies: Option<Vec<DeletionPolicy>>,
 
-    /// How long credentials live. What is asked for outside the bounds is moved to the nearest one, and said so.
+    /// How long credentials live. A duration that is asked for outside the bounds is moved to the nearest bound, and
+    /// the registration says so.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub durations: Option<DurationRules>,
 
@@ -139,52 +143,53 @@ pub struct RegistrationPolicySpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub limits: Option<PolicyLimits>,
 
-    /// What of all this is granted only where a RegistrationApproval names it.
+    /// The items of all these that are granted only where a RegistrationApproval lists them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub approval_required: Option<ApprovalRequired>,
 
-    /// What becomes of an item that this policy granted and that no policy allows any more: Keep it (the default) while
-    /// it is asked for, or Withdraw it.
+    /// What becomes of an item that this policy granted and that no policy allows any more. Keep, the default, leaves
+    /// it granted while it is asked for. Withdraw takes it back.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub on_violation: Option<OnViolation>,
 }
 
-/// APIs that may be called.
+/// APIs that may be called, and the scopes that are allowed there.
 #[derive(JsonSchema, Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct ApiRule {
-    /// Audiences, as globs.
+    /// The audiences, as globs.
     #[schemars(schema_with = "schema::some_globs")]
     pub audiences: Vec<String>,
 
-    /// Scopes at these audiences, as globs. Omitted: none, the API alone.
+    /// The scopes that are allowed at these audiences, as globs. By default none: the API alone.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(schema_with = "schema::globs")]
     pub scopes: Vec<String>,
 }
 
-/// APIs that need an approval.
+/// APIs that need an approval, or scopes of them that do.
 #[derive(JsonSchema, Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct ApiApprovalRule {
-    /// Audiences, as globs.
+    /// The audiences, as globs.
     #[schemars(schema_with = "schema::some_globs")]
     pub audiences: Vec<String>,
 
-    /// Scopes at these audiences that need an approval, as globs. Omitted: the API itself does, with all its scopes.
+    /// The scopes at these audiences that need an approval, as globs. By default the API itself needs it, with all its
+    /// scopes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "schema::some_globs")]
     pub scopes: Option<Vec<String>>,
 }
 
-/// Private keys that are allowed.
+/// Private keys that are allowed, by algorithm and size.
 #[derive(JsonSchema, Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct PrivateKeyRule {
-    /// The algorithm.
+    /// The algorithm of the key.
     pub algorithm: PrivateKeyAlgorithm,
 
-    /// The smallest size, in bits; omitted, every size.
+    /// The smallest size that is allowed, in bits. By default every size.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 256, max = 4096), extend("format" = "int32"))]
     pub min_size: Option<u32>,
@@ -202,11 +207,11 @@ impl PrivateKeyRule {
 #[derive(JsonSchema, Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct RedirectUriRules {
-    /// Hosts, without port, as globs; * also stands for text with dots.
+    /// The hosts that are allowed, without port, as globs; * also stands for text with dots.
     #[schemars(schema_with = "schema::some_globs")]
     pub hosts: Vec<String>,
 
-    /// Schemes; omitted, https alone. http is for the machine itself, whatever this says.
+    /// The schemes that are allowed. By default https alone. http is only ever allowed on loopback.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(extend("maxItems" = 2, "x-kubernetes-list-type" = "set"))]
     pub schemes: Option<Vec<UriScheme>>,
@@ -227,19 +232,19 @@ pub enum UriScheme {
 #[derive(JsonSchema, Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct DurationRules {
-    /// Of client secrets.
+    /// Bounds for client secrets.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub client_secret: Option<DurationBounds>,
 
-    /// Of certificates.
+    /// Bounds for certificates.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub certificate: Option<DurationBounds>,
 
-    /// Of access tokens in Secrets.
+    /// Bounds for access tokens in Secrets.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub access_token: Option<DurationBounds>,
 
-    /// Of uploaded keys and certificates: how long one is accepted at most, counted from when it was taken up.
+    /// The bound for uploaded keys and certificates: how long one is accepted at most, from when it was first accepted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub public_key: Option<LongestDuration>,
 }
@@ -248,12 +253,12 @@ pub struct DurationRules {
 #[derive(JsonSchema, Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct LongestDuration {
-    /// The longest.
-    #[schemars(schema_with = "schema::duration")]
+    /// The longest duration, such as 365d (units s, m, h, d and w; no metav1.Duration).
+    #[schemars(schema_with = "schema::duration", extend("x-kubernetes-validations" = schema::duration_rules("max")))]
     pub max: String,
 }
 
-/// Bounds of an effective duration; one that is omitted is the product's own.
+/// Bounds of an effective duration.
 #[derive(JsonSchema, Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 #[schemars(extend("x-kubernetes-validations" = [schema::rule_at(
@@ -262,37 +267,39 @@ pub struct LongestDuration {
     "max must be at least as long as min: lengthen max, or shorten min",
 )]))]
 pub struct DurationBounds {
-    /// The shortest.
+    /// The shortest duration, such as 1h (units s, m, h, d and w; no metav1.Duration). By default the bound of the
+    /// configured default policy.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(schema_with = "schema::duration")]
+    #[schemars(schema_with = "schema::duration", extend("x-kubernetes-validations" = schema::duration_rules("min")))]
     pub min: Option<String>,
 
-    /// The longest.
+    /// The longest duration, such as 365d (units s, m, h, d and w; no metav1.Duration). By default the bound of the
+    /// configured default policy.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(schema_with = "schema::duration")]
+    #[schemars(schema_with = "schema::duration", extend("x-kubernetes-validations" = schema::duration_rules("max")))]
     pub max: Option<String>,
 }
 
-/// How much may be had. What exists when a limit is set goes on.
+/// Limits. A limit takes away nothing that exists when it is set.
 #[derive(JsonSchema, Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct PolicyLimits {
-    /// How many registrations of a namespace get a client; the older ones are first.
+    /// How many registrations of a namespace get a client. The older ones come first.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0, max = 100_000))]
     pub registrations_per_namespace: Option<u32>,
 
-    /// How many credentials a registration has.
+    /// How many credentials a registration may have.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0, max = 16))]
     pub credentials: Option<u32>,
 }
 
-/// What needs a RegistrationApproval, as globs. It must be allowed as well.
+/// Items that need a RegistrationApproval. A policy must allow them as well.
 #[derive(JsonSchema, Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct ApprovalRequired {
-    /// Scopes at the authorization server's default audience.
+    /// Scopes at the authorization server's default audience, as globs.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(schema_with = "schema::globs")]
     pub scopes: Vec<String>,
@@ -302,22 +309,22 @@ pub struct ApprovalRequired {
     #[schemars(extend("maxItems" = 32, "x-kubernetes-list-type" = "atomic"))]
     pub apis: Vec<ApiApprovalRule>,
 
-    /// Audiences to serve.
+    /// Audiences to serve, as globs.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(schema_with = "schema::globs")]
     pub served_audiences: Vec<String>,
 
-    /// Customers. Where any customer or group needs an approval, all of them (type All) do.
+    /// Customers, as globs. Where any customer or group needs an approval, a customerScope of type All needs it too.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(schema_with = "schema::globs")]
     pub customers: Vec<String>,
 
-    /// Customer groups.
+    /// Customer groups, as globs.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(schema_with = "schema::globs")]
     pub customer_groups: Vec<String>,
 
-    /// Redirect URIs, by their hosts without port.
+    /// Redirect URIs, by their hosts without port, as globs.
     #[serde(rename = "redirectURIs", default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(schema_with = "schema::globs")]
     pub redirect_uris: Vec<String>,
@@ -334,7 +341,7 @@ pub enum OnViolation {
     Withdraw,
 }
 
-/// What is known of a policy. A field that does not decode is as if it were absent.
+/// The report on a policy. A field that cannot be decoded counts as absent.
 #[derive(JsonSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 #[schemars(extend("default" = {"observedGeneration": -1}))]
@@ -343,20 +350,20 @@ pub struct RegistrationPolicyStatus {
     #[serde(default, deserialize_with = "decoded_or_default", skip_serializing_if = "Option::is_none")]
     pub observed_generation: Option<i64>,
 
-    /// How many registrations it selects.
+    /// The number of registrations that the policy selects.
     #[serde(default, deserialize_with = "decoded_or_default", skip_serializing_if = "Option::is_none")]
     pub registrations: Option<i64>,
 
-    /// How many registrations keep something that this policy granted and that no policy allows any more.
+    /// The number of registrations that keep an item that this policy granted and that no policy allows any more.
     #[serde(default, deserialize_with = "decoded_or_default", skip_serializing_if = "Option::is_none")]
     pub violations: Option<i64>,
 
-    /// The first ten of them, as namespace/name.
+    /// The first ten of these registrations, as namespace/name.
     #[serde(default, deserialize_with = "decoded_or_default", skip_serializing_if = "Vec::is_empty")]
     #[schemars(extend("maxItems" = MOST_NAMED_VIOLATIONS, "items" = schema::text(128)))]
     pub violating: Vec<String>,
 
-    /// Ready: whether it is understood and in force.
+    /// The condition Ready: whether the policy is understood and in force.
     #[serde(default, deserialize_with = "decoded_or_default", skip_serializing_if = "Vec::is_empty")]
     #[schemars(schema_with = "schema::conditions")]
     pub conditions: Vec<Condition>,

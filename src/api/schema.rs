@@ -9,12 +9,9 @@ pub(super) const DNS_LABEL: &str = "^[a-z0-9]([-a-z0-9]*[a-z0-9])?$";
 /// RFC 1123 subdomain, as in the names of Secrets.
 pub(super) const DNS_SUBDOMAIN: &str = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$";
 
-/// What [`super::LongDuration`] reads.
-const DURATION: &str = "^([0-9]+(s|m|h|d|w))+$";
-
-/// Beside [`DURATION`]: no more digits than a thousand days need. With more, the API server's own nanoseconds would
-/// overflow, and a rule such as "at most 1096d" would judge another duration than the one written.
-const DURATION_DIGITS: &str = "^([0-9]{1,8}s|[0-9]{1,7}m|[0-9]{1,5}h|[0-9]{1,4}d|[0-9]{1,3}w)+$";
+/// What [`super::LongDuration`] reads, with no more digits than a thousand days need. With more, the API server's own
+/// nanoseconds would overflow, and a rule such as "at most 1096d" would judge another duration than the one written.
+const DURATION: &str = "^([0-9]{1,8}s|[0-9]{1,7}m|[0-9]{1,5}h|[0-9]{1,4}d|[0-9]{1,3}w)+$";
 
 /// What [`super::parse_time`] reads.
 const TIME: &str = r"^[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]{1,9})?(Z|[+-][0-9]{2}:[0-9]{2})$";
@@ -97,16 +94,22 @@ pub(super) fn customer() -> Value {
         "x-kubernetes-validations": [rule("!self.contains('*')", "customers and groups must not contain *: write their names, or customerScope.type: All for all customers")]})
 }
 
-/// A duration as [`super::LongDuration`] reads it, of at least a second and at most three years.
+/// A duration as [`super::LongDuration`] reads it; its bounds are [`duration_rules`].
 pub(super) fn duration(_: &mut SchemaGenerator) -> Schema {
-    json_schema!({
-        "type": "string", "format": "duration", "maxLength": 32, "pattern": DURATION,
-        "allOf": [{"pattern": DURATION_DIGITS}],
-        "x-kubernetes-validations": [
-            rule("self > duration('0s')", "must be longer than 0s: lengthen it"),
-            rule("self <= duration('26304h')", "must be at most 1096d (three years): shorten it"),
-        ],
-    })
+    json_schema!({"type": "string", "format": "duration", "maxLength": 32, "pattern": DURATION})
+}
+
+/// The rules of a duration of at least a second and at most three years.
+pub(super) fn duration_rules(field: &str) -> Value {
+    bounded_duration_rules(field, "26304h", "1096d (three years)")
+}
+
+/// The rules of a duration of at least a second and at most `longest`, which is in CEL's spelling and in ours.
+pub(super) fn bounded_duration_rules(field: &str, longest: &str, written: &str) -> Value {
+    json!([
+        rule("self > duration('0s')", &format!("{field} must be longer than 0s: lengthen it")),
+        rule(&format!("self <= duration('{longest}')"), &format!("{field} must be at most {written}: shorten it"),),
+    ])
 }
 
 /// A time as [`super::parse_time`] reads it.
@@ -114,17 +117,19 @@ pub(super) fn time(_: &mut SchemaGenerator) -> Schema {
     json_schema!({"type": "string", "format": "date-time", "maxLength": 35, "pattern": TIME})
 }
 
-/// A URI for people or browsers.
+/// A URI for people or browsers; its rules are [`uri_rules`].
 pub(super) fn uri(_: &mut SchemaGenerator) -> Schema {
-    json_schema!({"type": "string", "minLength": 1, "maxLength": 2048, "x-kubernetes-validations": uri_rules()})
+    json_schema!({"type": "string", "minLength": 1, "maxLength": 2048})
 }
 
-/// A URI that a browser may be sent to.
-pub(super) fn redirect_uri() -> Value {
-    let [absolute, encrypted] = uri_rules();
+/// A URI that a browser may be sent to, as an item of this field.
+pub(super) fn redirect_uri(field: &str) -> Value {
+    let [absolute, encrypted] = uri_rules(field);
     let no_fragment = rule(
         "!self.contains('#')",
-        "must have no fragment, because the part after # never reaches a server (RFC 6749 section 3.1.2): remove it",
+        &format!(
+            "{field} must have no fragment, because the part after # never reaches a server (RFC 6749 section 3.1.2): remove it"
+        ),
     );
     json!({"type": "string", "minLength": 1, "maxLength": 2048,
         "x-kubernetes-validations": [absolute, encrypted, no_fragment]})
@@ -132,15 +137,19 @@ pub(super) fn redirect_uri() -> Value {
 
 /// The rules of every URI: absolute, in the characters of RFC 3986, without a user name that could pass for the
 /// host, and encrypted unless it stays on the machine.
-fn uri_rules() -> [Value; 2] {
+pub(super) fn uri_rules(field: &str) -> [Value; 2] {
     [
         rule(
             r#"isURL(self) && self.matches(r"^[a-z]+://([A-Za-z0-9._~%!$&'()*+,;=:-]|\[|\])+([/?#][A-Za-z0-9._~%!$&'()*+,;=:/?#@-]*)?$")"#,
-            "must be an absolute URI (RFC 3986) with a host and without a user name: write it like https://shop.example/path",
+            &format!(
+                "{field} must be an absolute URI (RFC 3986) with a host and without a user name: write it like https://shop.example/path"
+            ),
         ),
         rule(
             "!isURL(self) || url(self).getScheme() == 'https' || (url(self).getScheme() == 'http' && url(self).getHostname() in ['localhost', '127.0.0.1', '::1'])",
-            "must be an https URI, or an http URI on localhost, 127.0.0.1 or [::1]: change its scheme or its host",
+            &format!(
+                "{field} must be an https URI, or an http URI on localhost, 127.0.0.1 or [::1]: change its scheme or its host"
+            ),
         ),
     ]
 }
@@ -194,8 +203,8 @@ pub(super) fn conditions(_: &mut SchemaGenerator) -> Schema {
                 "status": {"type": "string", "maxLength": 7, "enum": ["True", "False", "Unknown"], "description": "True, False or Unknown."},
                 "observedGeneration": {"type": "integer", "format": "int64", "description": "The generation of the spec that the condition reports on."},
                 "lastTransitionTime": {"type": "string", "format": "date-time", "maxLength": 35, "description": "When the status last changed."},
-                "reason": {"type": "string", "minLength": 1, "maxLength": 64, "description": "Why, in one word."},
-                "message": {"type": "string", "maxLength": 32768, "description": "Why, for people."},
+                "reason": {"type": "string", "minLength": 1, "maxLength": 64, "description": "The reason, as docs/reference/reasons.md lists it."},
+                "message": {"type": "string", "maxLength": 32768, "description": "A message for people: the cause, and what to do."},
             },
         },
     })

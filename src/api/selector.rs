@@ -11,25 +11,12 @@ const MOST_REQUIREMENTS: u32 = 16;
 
 /// Why a selector cannot be evaluated.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum InvalidSelector {
-    /// The operator is none of `In`, `NotIn`, `Exists`, `DoesNotExist`.
-    #[error("matchExpressions[{index}].operator: {operator} is none of In, NotIn, Exists, DoesNotExist")]
-    Operator {
-        /// Which expression.
-        index: usize,
-        /// The operator.
-        operator: String,
-    },
-    /// `In` and `NotIn` need values; `Exists` and `DoesNotExist` take none.
-    #[error("matchExpressions[{index}].values: {operator} {problem}")]
-    Values {
-        /// Which expression.
-        index: usize,
-        /// The operator.
-        operator: String,
-        /// What is wrong with its values.
-        problem: &'static str,
-    },
+#[error("{field}: {problem}")]
+pub struct InvalidSelector {
+    /// The field, below the selector.
+    pub field: String,
+    /// What is wrong with it, and how to mend it.
+    pub problem: String,
 }
 
 /// Whether labels are selected; an empty selector selects everything.
@@ -71,15 +58,17 @@ fn meets(
         "NotIn" => (true, labels.get(key).is_none_or(|value| !values.contains(value))),
         "Exists" => (false, labels.contains_key(key)),
         "DoesNotExist" => (false, !labels.contains_key(key)),
-        other => return Err(InvalidSelector::Operator { index, operator: other.to_owned() }),
-    };
-    match (takes_values, values.is_empty()) {
-        (true, true) => {
-            Err(InvalidSelector::Values { index, operator: operator.clone(), problem: "needs at least one" })
+        other => {
+            let problem = format!("must be In, NotIn, Exists or DoesNotExist: replace {other}");
+            return Err(InvalidSelector { field: format!("matchExpressions[{index}].operator"), problem });
         }
-        (false, false) => Err(InvalidSelector::Values { index, operator: operator.clone(), problem: "takes none" }),
-        _ => Ok(meets),
-    }
+    };
+    let problem = match (takes_values, values.is_empty()) {
+        (true, true) => format!("must have an item for the operator {operator}: add one"),
+        (false, false) => format!("must be empty for the operator {operator}: remove them"),
+        _ => return Ok(meets),
+    };
+    Err(InvalidSelector { field: format!("matchExpressions[{index}].values"), problem })
 }
 
 /// The schema of a namespaceSelector, with the rules that Kubernetes has for its own.
@@ -94,20 +83,20 @@ pub(super) fn schema(_: &mut SchemaGenerator) -> Schema {
             },
             "matchExpressions": {
                 "type": "array", "maxItems": MOST_REQUIREMENTS, "x-kubernetes-list-type": "atomic",
-                "description": "What a namespace's labels must meet, all of it.",
+                "description": "Expressions that the labels of a namespace must meet, all of them.",
                 "items": {
                     "type": "object", "required": ["key", "operator"],
                     "properties": {
-                        "key": with(name, "The label."),
+                        "key": with(name, "The name of the label."),
                         "operator": {"type": "string", "enum": ["In", "NotIn", "Exists", "DoesNotExist"],
-                            "description": "In and NotIn compare with values; Exists and DoesNotExist have none."},
+                            "description": "In and NotIn compare the label with values. Exists and DoesNotExist ask whether it is there."},
                         "values": {"type": "array", "maxItems": 64, "x-kubernetes-list-type": "atomic",
-                            "items": value(), "description": "The values to compare with."},
+                            "items": value(), "description": "The values that In and NotIn compare with."},
                     },
                     "x-kubernetes-validations": [super::schema::rule_at(
                         ".values",
                         "self.operator in ['In', 'NotIn'] ? has(self.values) && self.values.size() > 0 : !has(self.values) || self.values.size() == 0",
-                        "In and NotIn need values; Exists and DoesNotExist take none",
+                        "values must have an item for In and NotIn, and none for Exists and DoesNotExist: add one, or remove them",
                     )],
                 },
             },
@@ -179,9 +168,15 @@ mod tests {
     #[test]
     fn what_cannot_be_evaluated_is_named() {
         for (selector, problem) in [
-            (expression("Near", &[]), "matchExpressions[0].operator: Near is none of In, NotIn, Exists, DoesNotExist"),
-            (expression("In", &[]), "matchExpressions[0].values: In needs at least one"),
-            (expression("Exists", &["a"]), "matchExpressions[0].values: Exists takes none"),
+            (
+                expression("Near", &[]),
+                "matchExpressions[0].operator: must be In, NotIn, Exists or DoesNotExist: replace Near",
+            ),
+            (expression("In", &[]), "matchExpressions[0].values: must have an item for the operator In: add one"),
+            (
+                expression("Exists", &["a"]),
+                "matchExpressions[0].values: must be empty for the operator Exists: remove them",
+            ),
         ] {
             assert_eq!(selects(&selector, &labels(&[])).unwrap_err().to_string(), problem);
         }

@@ -8,8 +8,7 @@ use serde::{Deserialize, Deserializer, Serialize, de::DeserializeOwned};
 
 use super::{Kind, StatusTime, schema};
 
-/// What is known of a registration. A field that does not decode is as if it were absent: the next
-/// report replaces it.
+/// The report on a registration. A field that cannot be decoded counts as absent: the next report replaces it.
 #[derive(JsonSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 #[schemars(extend("default" = {"observedGeneration": -1}))]
@@ -18,7 +17,7 @@ pub struct AppRegistrationStatus {
     #[serde(default, deserialize_with = "decoded_or_default", skip_serializing_if = "Option::is_none")]
     pub observed_generation: Option<i64>,
 
-    /// The client ID at the authorization server.
+    /// The client ID at the authorization server (RFC 7591 client_id).
     #[serde(
         rename = "clientID",
         default,
@@ -32,25 +31,25 @@ pub struct AppRegistrationStatus {
     #[serde(default, deserialize_with = "decoded_or_default", skip_serializing_if = "Option::is_none")]
     pub authorization_server: Option<ServerInUse>,
 
-    /// What is granted of what the spec asks for.
+    /// The items that are granted of those that the spec asks for.
     #[serde(default, deserialize_with = "decoded_or_default", skip_serializing_if = "Option::is_none")]
     pub granted: Option<Granted>,
 
-    /// The credentials with their effective settings and revisions.
+    /// The credentials, with their effective settings and revisions.
     #[serde(default, deserialize_with = "decoded_or_default", skip_serializing_if = "Vec::is_empty")]
     #[schemars(extend("maxItems" = 16, "x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"]))]
     pub credentials: Vec<CredentialStatus>,
 
-    /// The Secrets as they were last seen to be in order.
+    /// The Secrets as the controller last saw them in order, so that a restart needs no requests.
     #[serde(default, deserialize_with = "decoded_or_default", skip_serializing_if = "Vec::is_empty")]
     #[schemars(extend("maxItems" = 16, "x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"]))]
     pub secrets: Vec<SecretStatus>,
 
-    /// When something changes next by itself, access tokens aside.
+    /// When the next rotation, or another change by itself, is due. Access tokens do not count.
     #[serde(default, deserialize_with = "decoded_or_default", skip_serializing_if = "Option::is_none")]
     pub next_rotation_time: Option<StatusTime>,
 
-    /// Ready and Approved; Reconciling and Stalled only where True.
+    /// The conditions Ready and Approved, and Reconciling or Stalled where it is True.
     #[serde(default, deserialize_with = "decoded_or_default", skip_serializing_if = "Vec::is_empty")]
     #[schemars(schema_with = "schema::conditions")]
     pub conditions: Vec<Condition>,
@@ -60,15 +59,15 @@ pub struct AppRegistrationStatus {
 #[derive(JsonSchema, Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct ServerInUse {
-    /// The authorization server's name.
+    /// The name of the authorization server.
     #[schemars(length(max = 63))]
     pub name: String,
 
-    /// Its issuer identifier (RFC 8414).
+    /// The issuer identifier (RFC 8414).
     #[schemars(length(max = 2048))]
     pub issuer: String,
 
-    /// Where tokens are had (RFC 6749 section 3.2).
+    /// The token endpoint (RFC 6749 section 3.2).
     #[schemars(length(max = 2048))]
     pub token_endpoint: String,
 }
@@ -97,7 +96,7 @@ pub struct Granted {
     #[schemars(extend("maxItems" = 32, "items" = schema::text(2048)))]
     pub redirect_uris: Vec<String>,
 
-    /// The customers; `*` is all of them.
+    /// The customers; * is all of them.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     #[schemars(extend("maxItems" = 64, "items" = schema::text(128)))]
     pub customers: Vec<String>,
@@ -112,7 +111,7 @@ pub struct Granted {
 #[derive(JsonSchema, Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct GrantedApi {
-    /// Its audience.
+    /// The audience of the API.
     #[schemars(length(max = 256))]
     pub audience: String,
 
@@ -122,24 +121,24 @@ pub struct GrantedApi {
     pub scopes: Vec<String>,
 }
 
-/// One credential: its effective settings and what is accepted.
+/// A credential: its effective settings, and the revisions that are accepted.
 #[derive(JsonSchema, Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct CredentialStatus {
-    /// The entry's name.
+    /// The name of the credential.
     #[schemars(length(max = 40))]
     pub name: String,
 
-    /// The entry's kind.
+    /// The kind of the credential.
     #[serde(default, deserialize_with = "decoded_or_default", skip_serializing_if = "Option::is_none")]
     pub kind: Option<Kind>,
 
-    /// The Secret that holds it; none of what is given.
+    /// The Secret that holds the credential. A publicKey and a serviceAccount have none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 253))]
     pub secret_name: Option<String>,
 
-    /// How long a revision is valid, after defaults and policy; of an access token, its lifetime.
+    /// How long a revision is valid, after defaults and policies; for an access token, its lifetime.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 32))]
     pub effective_duration: Option<String>,
@@ -164,17 +163,17 @@ pub struct CredentialStatus {
     #[schemars(length(max = 256))]
     pub audience: Option<String>,
 
-    /// Of a ServiceAccount: who its tokens are of.
+    /// The sub of the tokens of a serviceAccount.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 384))]
     pub subject: Option<String>,
 
-    /// The revision that the Secret holds; of a public key, the one accepted, or the one given that was
-    /// accepted once.
+    /// The revision that the Secret holds. For a publicKey, the revision of the key in the spec if it was ever
+    /// accepted, else the one that is accepted.
     #[serde(default, deserialize_with = "decoded_or_default", skip_serializing_if = "Option::is_none")]
     pub current: Option<RevisionStatus>,
 
-    /// The revision before, while it is still accepted.
+    /// The previous revision, while it is still accepted.
     #[serde(default, deserialize_with = "decoded_or_default", skip_serializing_if = "Option::is_none")]
     pub previous: Option<RevisionStatus>,
 }
@@ -183,7 +182,7 @@ pub struct CredentialStatus {
 #[derive(JsonSchema, Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct RevisionStatus {
-    /// Counted from 1 for each entry.
+    /// The number of the revision, counted from 1 for each credential.
     #[schemars(range(min = 1), extend("format" = "int64"))]
     pub revision: u64,
 
@@ -192,21 +191,21 @@ pub struct RevisionStatus {
     #[schemars(length(max = 16))]
     pub hint: Option<String>,
 
-    /// The SHA-256 thumbprint of a certificate (RFC 8705 section 3.1), or of a public key without one (RFC
+    /// The SHA-256 thumbprint of a certificate (RFC 8705 section 3.1), or of a public key without a certificate (RFC
     /// 7638).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 128))]
     pub thumbprint: Option<String>,
 
-    /// When it was minted; of a public key, when it was taken up.
+    /// When the revision was minted; for a publicKey, when it was first accepted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub minted_time: Option<StatusTime>,
 
-    /// When its validity ends; absent where it has no end.
+    /// When the validity of the revision ends. Absent if it has no end.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub not_after: Option<StatusTime>,
 
-    /// When it is replaced.
+    /// When the revision is replaced.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub renewal_time: Option<StatusTime>,
 
@@ -215,11 +214,11 @@ pub struct RevisionStatus {
     pub accepted_until_time: Option<StatusTime>,
 }
 
-/// A Secret as it was last seen to be in order; only to spare a request after a restart.
+/// A Secret as the controller last saw it in order.
 #[derive(JsonSchema, Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct SecretStatus {
-    /// The Secret's name.
+    /// The name of the Secret.
     #[schemars(length(max = 253))]
     pub name: String,
 
@@ -274,135 +273,8 @@ impl fmt::Display for ConditionType {
     }
 }
 
-/// Declares [`Reason`] so that a reason is written down once.
-macro_rules! reasons {
-    ($($(#[doc = $doc:literal])+ $name:ident,)+) => {
-        /// Why: the one list of reasons, for conditions, plan steps, Events and metric labels.
-        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-        pub enum Reason {
-            $($(#[doc = $doc])+ $name,)+
-        }
-
-        impl Reason {
-            /// Every reason.
-            pub const ALL: &[Self] = &[$(Self::$name),+];
-
-            /// The reason in CamelCase, as it stands in conditions, Events and metric labels.
-            #[must_use]
-            pub const fn as_str(self) -> &'static str {
-                match self {
-                    $(Self::$name => stringify!($name),)+
-                }
-            }
-
-            /// What the reason means, in one sentence: the text of the reference documentation.
-            #[must_use]
-            pub const fn description(self) -> &'static str {
-                match self {
-                    $(Self::$name => concat!($($doc),+).trim_ascii(),)+
-                }
-            }
-        }
-    };
-}
-
-reasons! {
-    // Of conditions.
-    /// Every published credential is accepted now.
-    Issued,
-    /// All that is asked for is granted.
-    Granted,
-    /// The policy or the authorization server is understood and in force.
-    InForce,
-    /// Work is under way and needs nobody.
-    Progressing,
-    /// A credential is due for replacement and the last attempt failed; it is tried again.
-    RotationFailing,
-    /// Something asked for waits for an approval.
-    ApprovalRequired,
-    /// The authorization server does not answer, or its keys are not there; it is tried again.
-    ServerUnavailable,
-    /// The authorization server does not take registrations of this namespace, or was deleted.
-    ServerDenied,
-    /// Another authorization server has the issuer, or this one's clients know another one.
-    IssuerConflict,
-    /// An entry has as many live revisions as it may have; the next one waits for one of them to end.
-    MintLimited,
-    /// The namespace is being deleted, so that no Secret can be created in it.
-    NamespaceTerminating,
-    /// A quota of the namespace, or a limit of its policies, leaves no room.
-    QuotaExceeded,
-    /// A policy does not allow what is asked for.
-    PolicyDenied,
-    /// No policy selects the namespace.
-    NoPolicy,
-    /// The Secret's name is taken by an object that is not this registration's.
-    SecretConflict,
-    /// The Secret is marked immutable and cannot be kept up to date.
-    SecretImmutable,
-    /// The client ID belongs to another registration.
-    ClientIDTaken,
-    /// The spec says something that cannot be fulfilled as it is written.
-    InvalidSpec,
-    /// The ledger entry cannot be read, so that nothing is minted or dropped.
-    LedgerUnreadable,
-    /// The clock is behind the newest time in the ledger, so that nothing is minted.
-    ClockBehind,
-    // Of plan steps and Events.
-    /// The credential is minted for the first time.
-    FirstMint,
-    /// A public key or a ServiceAccount of the spec is accepted from now on.
-    TakenUp,
-    /// The credential's renewal time has come.
-    RenewalDue,
-    /// A rotation was asked for by rotateMintedBefore.
-    RotationRequested,
-    /// A revocation was asked for by revokeMintedBefore.
-    RevocationRequested,
-    /// The Secret was deleted.
-    SecretDeleted,
-    /// The Secret holds a value that was not minted here.
-    SecretChanged,
-    /// The Secret lacks a field or a mark.
-    FieldMissing,
-    /// The effective duration was shortened.
-    DurationShortened,
-    /// The spec was changed.
-    SpecChanged,
-    /// What is granted has changed.
-    GrantChanged,
-    /// The entry was removed from the spec.
-    EntryRemoved,
-    /// The overlap with the newer revision has ended.
-    OverlapEnded,
-    /// The revision's validity has ended.
-    Expired,
-    /// The revision was revoked.
-    Revoked,
-    /// Room is made for a new revision.
-    LimitReached,
-    /// A restored registration takes up its ledger entry again.
-    Adopted,
-    /// The client ID of a deleted registration of the same name is taken over, with nothing it had.
-    TakenOver,
-    /// The custom resource definition was replaced: no ledger entry is removed until a person says so.
-    SweepSuspended,
-    /// The access token is due for a refresh.
-    TokenDue,
-    /// The access token was signed with a key that is no longer published.
-    KeyUnpublished,
-}
-
-impl fmt::Display for Reason {
-    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        out.pad(self.as_str())
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeSet;
-
     use serde_json::json;
 
     use super::*;
@@ -428,16 +300,7 @@ mod tests {
     }
 
     #[test]
-    fn reasons_and_condition_types_are_distinct_camel_case_and_what_serde_says() {
-        let mut seen = BTreeSet::new();
-        for reason in Reason::ALL {
-            let text = reason.to_string();
-            assert!(text.len() <= 64 && text.bytes().all(|byte| byte.is_ascii_alphanumeric()), "{text}");
-            assert!(text.starts_with(|first: char| first.is_ascii_uppercase()), "{text}");
-            assert!(reason.description().ends_with('.'), "{text}");
-            assert_eq!(serde_json::to_value(reason).unwrap(), text);
-            assert!(seen.insert(text));
-        }
+    fn condition_types_are_what_serde_says() {
         for condition in ConditionType::ALL {
             assert_eq!(serde_json::to_value(condition).unwrap(), condition.to_string());
         }

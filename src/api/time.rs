@@ -9,7 +9,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
 
 /// Why a text is not a time. Displayed for the person who wrote it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("is not an RFC 3339 time with an offset, such as 2026-11-22T07:00:00Z or 2026-11-22T08:00:00+01:00")]
+#[error("must be an RFC 3339 time with an offset: write it like 2026-11-22T07:00:00Z or 2026-11-22T08:00:00+01:00")]
 pub struct InvalidTime;
 
 /// The last second that a [`Timestamp`] has, 9999-12-30T22:00:00Z.

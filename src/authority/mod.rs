@@ -12,13 +12,15 @@ use std::net::IpAddr;
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 
-use crate::api::{self, AuthorizationServerSpec, InvalidSelector, Reason};
+use crate::api::{self, AuthorizationServerSpec, InvalidDuration, InvalidSelector, Message, Reason};
 use crate::config::{self, Fault, Server};
 
 /// The most servers beside the configured one: each has keys that every replica of the token service holds, and its
 /// names are in the certificate that every connection begins with.
 pub const MOST_SERVERS: usize = 32;
 
+/// The field with the issuer.
+const ISSUER: &str = "spec.builtIn.issuer";
 /// The longest issuer and default audience.
 const LONGEST_TEXT: usize = 256;
 /// The most names in the serving certificate besides the issuer's host.
@@ -37,7 +39,7 @@ pub struct Declared {
     /// When the object was made: of two that want the same issuer the older has it.
     pub created_at: Option<Timestamp>,
     /// What it declares, or why that cannot be understood.
-    pub server: Result<(Authority, LabelSelector), String>,
+    pub server: Result<(Authority, LabelSelector), Message>,
 }
 
 /// A server that is in force.
@@ -56,7 +58,7 @@ pub enum Takes {
     Everyone,
     /// Those with such labels.
     Selected(LabelSelector),
-    /// None, for this reason: what exists goes on.
+    /// None, for this reason, as a clause: what exists goes on.
     Nobody(String),
 }
 
@@ -66,16 +68,22 @@ pub struct Catalog {
     /// Those in force, by name; the configured one among them.
     pub in_force: BTreeMap<String, InForce>,
     /// Why a declared one is not in force as it stands, by name.
-    pub refused: BTreeMap<String, (Reason, String)>,
+    pub refused: BTreeMap<String, (Reason, Message)>,
 }
 
 impl Authority {
     /// Reads what an object declares. The error names the field.
-    pub fn of(name: &str, spec: &AuthorizationServerSpec) -> Result<Self, String> {
-        let Some(built_in) = &spec.built_in else { return Err("spec: set the type of the server: builtIn".to_owned()) };
+    pub fn of(name: &str, spec: &AuthorizationServerSpec) -> Result<Self, Message> {
+        let Some(built_in) = &spec.built_in else {
+            let text = "must be set, because the server has no other type that this version of appreg knows: add it";
+            return Err(Message::of_field("spec.builtIn", text));
+        };
+        let wrong = |field: &str, problem: &str| Message::of_field(format!("spec.builtIn.{field}"), problem);
         let lifetime = match &built_in.access_token_lifetime {
             None => config::default_token_lifetime(),
-            Some(text) => text.parse().map_err(|error| format!("spec.builtIn.accessTokenLifetime: {error}"))?,
+            Some(text) => {
+                text.parse().map_err(|error: InvalidDuration| wrong("accessTokenLifetime", &error.to_string()))?
+            }
         };
         let server = Server {
             name: name.to_owned(),
@@ -86,8 +94,8 @@ impl Authority {
             serving_names: built_in.serving_names.clone(),
             forwarded_certificates: None,
         };
-        server.check().map_err(|Fault { field, problem }| format!("spec.builtIn.{field}: {problem}"))?;
-        limits(&server).map_err(|(field, problem)| format!("spec.builtIn.{field}: {problem}"))?;
+        server.check().map_err(|Fault { field, problem }| wrong(field, problem))?;
+        limits(&server).map_err(|(field, problem)| wrong(field, problem))?;
         Ok(Self::BuiltIn(server))
     }
 
@@ -105,22 +113,25 @@ impl Authority {
 fn limits(server: &Server) -> Result<(), (&'static str, &'static str)> {
     let is_long = |text: &str| text.len() > LONGEST_TEXT;
     if is_long(&server.issuer) {
-        return Err(("issuer", "must have at most 256 characters"));
+        return Err(("issuer", "must have at most 256 characters: shorten it"));
     }
     let authority = server.issuer.trim_start_matches("https://").trim_end_matches(server.path());
     let after_host = authority.trim_start_matches('[').trim_start_matches(server.host()).trim_start_matches(']');
     let is_port = after_host.strip_prefix(':').is_some_and(|port| port.parse::<u16>().is_ok());
     if !is_name(server.host()) || !(after_host.is_empty() || is_port) {
-        return Err(("issuer", "must have a DNS name or an IP address as its host, and a port if any"));
+        return Err((
+            "issuer",
+            "must have a DNS name or an IP address as its host, and a number as its port: change it",
+        ));
     }
     if server.default_audience.as_deref().is_some_and(is_long) {
-        return Err(("defaultAudience", "must have at most 256 characters"));
+        return Err(("defaultAudience", "must have at most 256 characters: shorten it"));
     }
     if server.serving_names.len() > MOST_SERVING_NAMES {
-        return Err(("servingNames", "must be at most 4"));
+        return Err(("servingNames", "must have at most 4 items: remove the others"));
     }
     if !server.serving_names.iter().all(|name| is_name(name)) {
-        return Err(("servingNames", "must be DNS names or IP addresses"));
+        return Err(("servingNames", "must be DNS names or IP addresses: change the others"));
     }
     Ok(())
 }
@@ -141,7 +152,8 @@ impl Declared {
     /// Reads an object's spec.
     #[must_use]
     pub fn of(name: &str, created_at: Option<Timestamp>, spec: AuthorizationServerSpec) -> Self {
-        let selector = |error: InvalidSelector| format!("spec.namespaceSelector.{error}");
+        let selector =
+            |InvalidSelector { field, problem }| Message::of_field(format!("spec.namespaceSelector.{field}"), problem);
         let server = Authority::of(name, &spec).and_then(|authority| {
             // Whether it can be evaluated does not depend on the labels.
             api::selects(&spec.namespace_selector, &BTreeMap::new()).map_err(selector)?;
@@ -152,7 +164,8 @@ impl Declared {
 }
 
 impl Takes {
-    /// Why nothing new begins in a namespace with these labels; `None` if it may. Labels that are not known are `None`.
+    /// Why nothing new begins in a namespace with these labels, as a clause that follows the name of a field; `None` if it
+    /// may. Labels that are not known are `None`.
     #[must_use]
     pub fn refusal(&self, server: &str, namespace: &str, labels: Option<&BTreeMap<String, String>>) -> Option<String> {
         match (self, labels) {
@@ -160,13 +173,13 @@ impl Takes {
             (Self::Nobody(reason), _) => Some(reason.clone()),
             (Self::Selected(selector), _) if *selector == LabelSelector::default() => None,
             (Self::Selected(_), None) => Some(format!(
-                "whether the authorization server {server} takes registrations of {namespace} is not known yet: its \
-                 labels could not be read"
+                "whether the authorization server {server} takes registrations of {namespace} is not known yet, because the \
+                 labels of the namespace could not be read: the controller retries"
             )),
             (Self::Selected(selector), Some(labels)) => (!api::selects(selector, labels).unwrap_or(false)).then(|| {
                 format!(
-                    "the authorization server {server} takes no registrations of the namespace {namespace}: its \
-                     namespaceSelector wants {}",
+                    "the authorization server {server} takes no registrations of the namespace {namespace}, because its \
+                     namespaceSelector is {}: use another server, or label the namespace",
                     api::selector_text(selector)
                 )
             }),
@@ -194,13 +207,17 @@ pub fn catalog(
         }
         places.insert(server.place(), name);
         let reason = match declared {
-            None => "AuthorizationServers could not be listed yet".to_owned(),
-            Some(declared) if declared.contains_key(name) => {
-                format!("the authorization server {name} takes nothing new until its settings can be used")
+            None => {
+                format!("AuthorizationServers could not be listed yet, {name} among them: the controller retries")
             }
-            Some(_) => {
-                format!("the authorization server {name} was deleted: what exists goes on, and nothing new begins")
-            }
+            Some(declared) if declared.contains_key(name) => format!(
+                "the settings of the authorization server {name} cannot be used, so that nothing new begins at it: mend its \
+                 AuthorizationServer"
+            ),
+            Some(_) => format!(
+                "the authorization server {name} was deleted, so that only existing clients continue: use another server, \
+                 or create its AuthorizationServer again"
+            ),
         };
         catalog.put(server, Takes::Nobody(reason));
     }
@@ -209,8 +226,8 @@ pub fn catalog(
     for (name, declared) in candidates {
         let (authority, selector) = match &declared.server {
             _ if *name == configured.name => {
-                let problem = format!("metadata.name: {name} is the configured server; choose another name");
-                catalog.refuse(name, Reason::InvalidSpec, problem);
+                let text = format!("{name} is the name of the configured server: create it under another name");
+                catalog.refuse(name, Reason::InvalidSpec, Message::of_field("metadata.name", text));
                 continue;
             }
             Err(problem) => {
@@ -222,23 +239,21 @@ pub fn catalog(
         let server = authority.server();
         let before = published.get(name);
         if let Some(before) = before.filter(|before| before.issuer != server.issuer) {
-            let problem = format!(
-                "spec.builtIn.issuer: the clients of {name} know {}; write that one, or choose another name",
+            let text = format!(
+                "must be {}, which the clients of {name} know: put it back, or create a server with another name",
                 before.issuer
             );
-            catalog.refuse(name, Reason::IssuerConflict, problem);
+            catalog.refuse(name, Reason::IssuerConflict, Message::of_field(ISSUER, text));
             continue;
         }
         if let Some(other) = places.get(&server.place()).filter(|other| **other != *name) {
-            let problem = format!(
-                "spec.builtIn.issuer: host and path are those of the authorization server {other}; choose others"
-            );
-            catalog.refuse(name, Reason::IssuerConflict, problem);
+            let text = format!("host and path are those of the authorization server {other}: choose others");
+            catalog.refuse(name, Reason::IssuerConflict, Message::of_field(ISSUER, text));
             continue;
         }
         if before.is_none() && catalog.in_force.len() > MOST_SERVERS {
-            let problem = format!("there are {MOST_SERVERS} authorization servers already; delete one");
-            catalog.refuse(name, Reason::QuotaExceeded, problem);
+            let text = format!("There are {MOST_SERVERS} authorization servers already, which is the most: delete one");
+            catalog.refuse(name, Reason::QuotaExceeded, Message::new(text));
             continue;
         }
         places.insert(server.place(), name);
@@ -253,8 +268,8 @@ impl Catalog {
         self.in_force.insert(server.name.clone(), InForce { authority, takes });
     }
 
-    fn refuse(&mut self, name: &str, reason: Reason, problem: String) {
-        self.refused.insert(name.to_owned(), (reason, problem));
+    fn refuse(&mut self, name: &str, reason: Reason, message: Message) {
+        self.refused.insert(name.to_owned(), (reason, message));
     }
 }
 

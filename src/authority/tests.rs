@@ -33,6 +33,10 @@ fn published(servers: &[(&str, &str)]) -> BTreeMap<String, Server> {
     servers.iter().map(of).collect()
 }
 
+fn problem(spec: &AuthorizationServerSpec) -> String {
+    Authority::of("a", spec).map(|_| ()).unwrap_err().to_string()
+}
+
 fn names(catalog: &Catalog) -> Vec<&str> {
     catalog.in_force.keys().map(String::as_str).collect()
 }
@@ -60,7 +64,8 @@ fn an_issuer_is_the_configured_servers_then_the_published_ones_then_that_of_the_
     for (name, other) in [("a", "default"), ("b", "p"), ("c", "d")] {
         let (reason, problem) = &catalog.refused[name];
         assert_eq!(*reason, Reason::IssuerConflict);
-        assert!(problem.contains("spec.builtIn.issuer") && problem.contains(&format!("server {other};")), "{problem}");
+        assert_eq!(problem.field.as_deref(), Some("spec.builtIn.issuer"));
+        assert!(problem.text.contains(&format!("server {other}:")), "{problem}");
     }
 }
 
@@ -69,7 +74,10 @@ fn what_clients_were_told_stays_in_force_whatever_becomes_of_its_object() {
     let before =
         published(&[("gone", "https://g.example"), ("broken", "https://b.example"), ("moved", "https://m.example")]);
     let mut objects = declared(&[("moved", "https://elsewhere.example", 1)]);
-    objects.insert("broken".into(), Declared { created_at: None, server: Err("spec.later: unknown".into()) });
+    objects.insert(
+        "broken".into(),
+        Declared { created_at: None, server: Err(Message::of_field("spec.later", "unknown")) },
+    );
     let all = catalog(&configured(), Some(&objects), &before);
     assert_eq!(names(&all), ["broken", "default", "gone", "moved"]);
     assert_eq!(all.in_force["moved"].authority.server().issuer, "https://m.example");
@@ -77,8 +85,8 @@ fn what_clients_were_told_stays_in_force_whatever_becomes_of_its_object() {
         assert!(all.in_force[name].takes.refusal(name, "shop", None).unwrap().contains(name));
     }
     assert!(all.in_force["gone"].takes.refusal("gone", "shop", None).unwrap().contains("was deleted"));
-    assert_eq!(all.refused["broken"], (Reason::InvalidSpec, "spec.later: unknown".to_owned()));
-    assert!(all.refused["moved"].1.contains("https://m.example"));
+    assert_eq!(all.refused["broken"], (Reason::InvalidSpec, Message::of_field("spec.later", "unknown")));
+    assert!(all.refused["moved"].1.text.contains("https://m.example"));
     assert!(!all.refused.contains_key("gone"));
     // What was not listed was not deleted.
     let unlisted = catalog(&configured(), None, &before);
@@ -91,13 +99,13 @@ fn the_configured_servers_name_is_taken_and_settings_that_cannot_work_are_named(
     let catalog = catalog(&configured(), Some(&objects), &BTreeMap::new());
     assert_eq!(names(&catalog), ["default"]);
     assert_eq!(catalog.in_force["default"].authority.server().issuer, "https://auth.example");
-    assert!(catalog.refused["default"].1.starts_with("metadata.name"));
-    assert!(catalog.refused["plain"].1.starts_with("spec.builtIn.issuer: must be an https URL"));
+    assert!(catalog.refused["default"].1.to_string().starts_with("Field metadata.name: "));
+    assert!(catalog.refused["plain"].1.to_string().starts_with("Field spec.builtIn.issuer: must be an https URL"));
     let mut late = spec("https://l.example");
     late.built_in.as_mut().unwrap().access_token_lifetime = Some("25h".into());
-    assert!(Authority::of("l", &late).unwrap_err().starts_with("spec.builtIn.accessTokenLifetime: must be"));
+    assert!(problem(&late).starts_with("Field spec.builtIn.accessTokenLifetime: must be more than 0s"));
     late.built_in.as_mut().unwrap().access_token_lifetime = Some("soon".into());
-    assert!(Authority::of("l", &late).unwrap_err().starts_with("spec.builtIn.accessTokenLifetime: "));
+    assert!(problem(&late).starts_with("Field spec.builtIn.accessTokenLifetime: must be a duration"));
 }
 
 #[test]
@@ -105,14 +113,14 @@ fn no_server_spoils_the_certificate_that_all_have() {
     let with = |issuer: &str, serving_names: &[&str]| {
         let mut spec = spec(issuer);
         spec.built_in.as_mut().unwrap().serving_names = serving_names.iter().map(|name| (*name).to_owned()).collect();
-        Authority::of("a", &spec).map(|_| ()).unwrap_err()
+        problem(&spec)
     };
     for host in ["a_b.example", "a..example", "-a.example", "a.example:port", "a.example:"] {
         let problem = with(&format!("https://{host}"), &[]);
-        assert!(problem.starts_with("spec.builtIn.issuer: must"), "{host}: {problem}");
+        assert!(problem.starts_with("Field spec.builtIn.issuer: must"), "{host}: {problem}");
     }
     assert!(with(&format!("https://a.example/{}", "x".repeat(250)), &[]).contains("256"));
-    assert!(with("https://a.example", &["*.b.example"]).starts_with("spec.builtIn.servingNames"));
+    assert!(with("https://a.example", &["*.b.example"]).starts_with("Field spec.builtIn.servingNames: must"));
     assert!(with("https://a.example", &["b"; 5]).contains("at most 4"));
     assert!(Authority::of("a", &spec("https://[::1]:8443/a")).is_ok());
 }

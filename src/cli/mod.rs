@@ -1,3 +1,4 @@
-//! What people run where no cluster is: `appreg lint`.
+//! The work without a cluster: `appreg lint`, and the reference pages for `make generate`.
 
 pub mod lint;
+pub mod reference;

@@ -23,12 +23,15 @@ use crate::mint::slow::Slot;
 use crate::mint::{self, Material};
 use crate::plan::facts::Owned;
 use crate::plan::{
-    self, Accept, Failure, LedgerWrite, Mint, Order, Plan, Publish, Remove, Retire, SecretWrite, Step, Value,
+    self, Accept, Failure, LedgerWrite, Mint, Order, Plan, Problem, Publish, Remove, Retire, SecretWrite, Step, Value,
 };
 
 use super::objects::{self, LedgerObject};
 use super::observe::Snapshot;
 use super::{Context, requests};
+
+/// The value of a minted field in a dry run.
+const PLACEHOLDER: &[u8] = b"-";
 
 /// What came of a plan.
 #[derive(Debug, Default)]
@@ -72,6 +75,8 @@ enum Minted {
 enum Refused {
     Stale(Stale),
     Failed(Failure),
+    /// The API server refused the Secret, and so it was not written.
+    Denied(Failure),
 }
 
 /// Whether a plan takes a core for long: it then needs a slot of the pool.
@@ -93,7 +98,7 @@ pub(crate) async fn apply(ctx: &Context, snapshot: &Snapshot, plan: &Plan, slot:
     let minted = match mint_all(snapshot, plan, slot).await {
         Ok(minted) => minted,
         Err(error) => {
-            let message = format!("a credential could not be made: {error}");
+            let message = format!("A credential could not be made, because {error}. The controller retries");
             outcome.failure = Some(Failure { reason: None, message });
             BTreeMap::new()
         }
@@ -101,6 +106,7 @@ pub(crate) async fn apply(ctx: &Context, snapshot: &Snapshot, plan: &Plan, slot:
     for (entry, minted) in &minted {
         outcome.minted.insert(entry.clone(), minted.known());
     }
+    let mut refused = Vec::new();
     let mut is_accepted = outcome.failure.is_none();
     let mut writer = Writer { ctx, snapshot, plan, minted, entry: None };
     for (index, step) in plan.steps.iter().enumerate() {
@@ -121,9 +127,48 @@ pub(crate) async fn apply(ctx: &Context, snapshot: &Snapshot, plan: &Plan, slot:
             Ok(()) => outcome.done.push(index),
             Err(Refused::Stale(stale)) => outcome.stale.push(stale),
             Err(Refused::Failed(failure)) => outcome.failure = outcome.failure.or(Some(failure)),
+            Err(Refused::Denied(failure)) => {
+                outcome.failure = outcome.failure.or(Some(failure));
+                refused.extend(revisions_of(plan, step));
+            }
         }
     }
+    // A refusal is known: what was accepted for it was never published, and takes no place.
+    writer.take_back(&refused).await;
     outcome
+}
+
+/// The revisions that a step would have published for the first time.
+fn revisions_of(plan: &Plan, step: &Step) -> Vec<(String, u64)> {
+    let Step::Publish(publish) = step else { return Vec::new() };
+    let is_shown = |mint: &&Mint| {
+        publish.fields.values().any(|value| matches!(value, Value::Minted(entry) if *entry == mint.entry))
+    };
+    let minted = plan.mints.iter().filter(|mint| mint.revision > 0).filter(is_shown);
+    minted.map(|mint| (mint.entry.clone(), mint.revision)).collect()
+}
+
+/// Asks by a dry run for Secrets of the plan that were refused before, so that nothing is accepted in vain. Returns those
+/// that are refused again. The dry run has a placeholder where the plan mints: no credential is made for it.
+pub(crate) async fn rehearse(ctx: &Context, snapshot: &Snapshot, plan: &Plan) -> BTreeMap<String, Problem> {
+    let mut refusals = BTreeMap::new();
+    for step in &plan.steps {
+        let Step::Publish(publish) = step else { continue };
+        let object = ObjectName::new(&snapshot.facts.registration.namespace, &publish.name);
+        if revisions_of(plan, step).is_empty() || !ctx.state().world.was_refused(&object) {
+            continue;
+        }
+        let writer = Writer { ctx, snapshot, plan, minted: BTreeMap::new(), entry: None };
+        let secret = writer.secret(publish, Some(PLACEHOLDER));
+        if let Err(error) = requests::rehearse(ctx, &object, &secret).await
+            && error.is_refusal()
+        {
+            let failure = refused(&publish.name, &error);
+            let reason = failure.reason.unwrap_or(Reason::SecretRefused);
+            refusals.insert(publish.name.clone(), Problem::new(reason, failure.message));
+        }
+    }
+    refusals
 }
 
 async fn mint_all(
@@ -281,7 +326,7 @@ impl Writer<'_> {
             Err(error) if error.already_exists() || error.conflict() || error.is_absent(&object.name) => {
                 return Err(Refused::Stale(Stale::Entry(object)));
             }
-            Err(error) => return Err(Refused::Failed(failed("the ledger entry", &error, None))),
+            Err(error) => return Err(Refused::Failed(failed("The ledger entry", &error, None))),
         };
         let version = version_of(&written);
         self.ctx.state().world.ledger_wrote(Item {
@@ -297,12 +342,25 @@ impl Writer<'_> {
         Ok(())
     }
 
-    async fn publish(&mut self, publish: &Publish) -> Result<String, Refused> {
+    /// Takes revisions out of the ledger entry again that this pass has put there and that were refused. Where that
+    /// fails they age out.
+    async fn take_back(&mut self, refused: &[(String, u64)]) {
+        let Some((version, mut entry)) = self.entry.take().filter(|_| !refused.is_empty()) else { return };
+        for (name, revision) in refused {
+            if let Some(credential) = entry.credentials.get_mut(name) {
+                credential.revisions.retain(|known| known.revision != *revision);
+            }
+        }
+        let _ = self.write_entry(entry, Some(version)).await;
+    }
+
+    /// A Secret as the plan wants it, with a placeholder for what is minted if there is one.
+    fn secret(&self, publish: &Publish, placeholder: Option<&[u8]>) -> Secret {
         let registration = &self.snapshot.facts.registration;
-        let object = ObjectName::new(&registration.namespace, &publish.name);
         let mut data = BTreeMap::new();
         for (field, value) in &publish.fields {
-            if let Some(bytes) = self.value(publish, field, value) {
+            let placeholder = placeholder.filter(|_| matches!(value, Value::Minted(_))).map(<[u8]>::to_vec);
+            if let Some(bytes) = placeholder.or_else(|| self.value(publish, field, value)) {
                 data.insert((*field).to_owned(), ByteString(bytes));
             }
         }
@@ -315,7 +373,7 @@ impl Writer<'_> {
             SecretWrite::Create => (None, None),
             SecretWrite::Replace { uid, resource_version } => (Some(uid.clone()), Some(resource_version.clone())),
         };
-        let secret = Secret {
+        Secret {
             metadata: ObjectMeta {
                 name: Some(publish.name.clone()),
                 namespace: Some(registration.namespace.clone()),
@@ -334,8 +392,13 @@ impl Writer<'_> {
             type_: Some(publish.type_.to_owned()),
             data: Some(data),
             ..Secret::default()
-        };
-        match requests::write(self.ctx, &object, &secret).await {
+        }
+    }
+
+    async fn publish(&mut self, publish: &Publish) -> Result<String, Refused> {
+        let namespace = &self.snapshot.facts.registration.namespace;
+        let object = ObjectName::new(namespace, &publish.name);
+        match requests::write(self.ctx, &object, &self.secret(publish, None)).await {
             Ok(written) => {
                 let version = version_of(&written);
                 let value = objects::meta(written.metadata);
@@ -345,18 +408,14 @@ impl Writer<'_> {
             Err(error) if error.already_exists() || error.conflict() || error.is_absent(&publish.name) => {
                 Err(Refused::Stale(Stale::Secret(publish.name.clone())))
             }
-            Err(error) => {
-                let reason = if error.namespace_terminating() || error.namespace_missing() {
-                    Some(Reason::NamespaceTerminating)
-                } else if error.quota_exceeded() {
-                    Some(Reason::QuotaExceeded)
-                } else if error.invalid() {
-                    Some(invalid_reason(&error))
-                } else {
-                    None
-                };
-                Err(Refused::Failed(failed(&format!("the Secret {}", publish.name), &error, reason)))
+            Err(error) if error.is_refusal() => {
+                let failure = refused(&publish.name, &error);
+                if failure.reason != Some(Reason::NamespaceTerminating) {
+                    self.ctx.state().world.secret_refused(object);
+                }
+                Err(Refused::Denied(failure))
             }
+            Err(error) => Err(Refused::Failed(failed(&format!("The Secret {}", publish.name), &error, None))),
         }
     }
 
@@ -373,7 +432,7 @@ impl Writer<'_> {
             Ok(_) => {}
             Err(error) if error.is_absent(&remove.name) || error.conflict() => {}
             Err(error) => {
-                return Err(Refused::Failed(failed(&format!("the Secret {}", remove.name), &error, None)));
+                return Err(Refused::Failed(failed(&format!("The Secret {}", remove.name), &error, None)));
             }
         }
         self.ctx.state().world.secret_removed(&object, version);
@@ -423,18 +482,37 @@ impl Minted {
     }
 }
 
-/// What a refused Secret says of the spec that asked for it.
-fn invalid_reason(error: &Error) -> Reason {
+/// Whose refusal it was. Only a field that the template has written is the spec's fault.
+fn refused(name: &str, error: &Error) -> Failure {
     let fields = error.invalid_fields();
-    if fields.contains(&"type") {
+    let is_of_template =
+        |field: &&str| ["metadata.labels", "metadata.annotations", "data["].iter().any(|of| field.starts_with(of));
+    let reason = if error.namespace_terminating() || error.namespace_missing() {
+        Reason::NamespaceTerminating
+    } else if error.quota_exceeded() {
+        Reason::QuotaExceeded
+    } else if error.denied_by_admission() {
+        Reason::SecretRefused
+    } else if fields.contains(&"type") {
         Reason::SecretConflict
     } else if fields.contains(&"data") {
         Reason::SecretImmutable
-    } else {
+    } else if fields.iter().any(is_of_template) {
         Reason::InvalidSpec
-    }
+    } else {
+        Reason::SecretRefused
+    };
+    failed(&format!("The Secret {name}"), error, Some(reason))
 }
 
 fn failed(what: &str, error: &Error, reason: Option<Reason>) -> Failure {
-    Failure { reason, message: format!("{what} could not be written: {}", error.chain()) }
+    let remedy = match reason {
+        Some(Reason::NamespaceTerminating) => "Create the registration in another namespace",
+        Some(Reason::QuotaExceeded) => "Free some of the quota, or raise it; the controller retries",
+        Some(Reason::SecretConflict | Reason::SecretImmutable) => "Delete the Secret, and it is created again",
+        Some(Reason::InvalidSpec) => "Change the spec so that the API server accepts the Secret",
+        Some(Reason::SecretRefused) => "Make it accept the Secret; the controller asks again by a dry run",
+        Some(_) | None => "The controller retries",
+    };
+    Failure { reason, message: format!("{what} could not be written: {}. {remedy}", error.chain()) }
 }

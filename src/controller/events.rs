@@ -11,9 +11,10 @@ use kube::{Api, Resource as _};
 use tokio::sync::mpsc;
 use tokio::time::{MissedTickBehavior, interval};
 
-use crate::api::{AppRegistration, Reason};
+use crate::api::AppRegistration;
 use crate::clock::Clock;
 use crate::kubernetes::client::{ANSWER_WITHIN, Clients, call};
+use crate::plan::{Notice, Severity};
 
 /// The most Events that wait to be sent; further ones are dropped.
 const MOST_WAITING: usize = 256;
@@ -21,24 +22,6 @@ const MOST_WAITING: usize = 256;
 const PACE: Duration = Duration::from_millis(50);
 /// The longest note the API allows, in bytes.
 const LONGEST_NOTE_BYTES: usize = 1024;
-
-/// Whether an Event is a warning.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Severity {
-    /// It is not.
-    Normal,
-    /// It is.
-    Warning,
-}
-
-/// Something to be told.
-#[derive(Debug)]
-pub(crate) struct Notice {
-    pub(crate) severity: Severity,
-    pub(crate) reason: Reason,
-    pub(crate) action: &'static str,
-    pub(crate) note: String,
-}
 
 /// Where Events are put.
 #[derive(Clone)]
@@ -122,6 +105,7 @@ fn event(about: ObjectReference, notice: Notice, now: jiff::Timestamp) -> Event 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::api::Reason;
 
     #[test]
     fn the_name_that_the_api_server_is_to_complete_does_not_end_in_a_dot() {

@@ -9,8 +9,8 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 use kube::core::PartialObjectMeta;
 
 use crate::api::{
-    RegistrationApproval, RegistrationApprovalSpec, RegistrationPolicy, RegistrationPolicyStatus, RegistrationRef,
-    selects,
+    Message, RegistrationApproval, RegistrationApprovalSpec, RegistrationPolicy, RegistrationPolicyStatus,
+    RegistrationRef, selects,
 };
 use crate::config;
 use crate::kubernetes::store::{Changed, Store};
@@ -25,7 +25,7 @@ pub(crate) struct PolicyObject {
     /// `metadata.generation`.
     pub(crate) generation: i64,
     /// The rules with the namespaces that they are for, or why they cannot be understood.
-    pub(crate) rules: Result<(Arc<Rules>, LabelSelector), String>,
+    pub(crate) rules: Result<(Arc<Rules>, LabelSelector), Message>,
     /// Its status as last reported.
     pub(crate) status: RegistrationPolicyStatus,
 }
@@ -41,7 +41,7 @@ pub(crate) fn policy(DeserializeGuard(object): DeserializeGuard<RegistrationPoli
             let name = policy.metadata.name.unwrap_or_default();
             let rules = Rules::of_object(&name, &policy.spec)
                 .map(|rules| (Arc::new(rules), policy.spec.namespace_selector))
-                .map_err(|invalid| format!("spec.{invalid}"));
+                .map_err(|Invalid { field, problem }| Message::of_field(format!("spec.{field}"), problem));
             PolicyObject {
                 generation: policy.metadata.generation.unwrap_or_default(),
                 rules,
@@ -51,7 +51,7 @@ pub(crate) fn policy(DeserializeGuard(object): DeserializeGuard<RegistrationPoli
         Err(invalid) => PolicyObject {
             generation: invalid.metadata.generation.unwrap_or_default(),
             status: invalid.status(),
-            rules: Err(invalid.problem),
+            rules: Err(Message::of_field(invalid.field, invalid.problem)),
         },
     }
 }

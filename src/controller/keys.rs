@@ -79,20 +79,20 @@ pub(crate) struct KeySecrets {
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Problem {
     /// A request failed.
-    #[error("{what}: {}", .source.chain())]
+    #[error("{what} could not be read or written: {}. The controller retries", .source.chain())]
     Request {
-        /// The Secret.
+        /// The object, at the beginning of a sentence.
         what: String,
         /// Why.
         source: Error,
     },
     /// What is there cannot be read, and is not written over.
-    #[error("the Secret {0} cannot be read; restore it, or delete it to start with new keys")]
+    #[error("The Secret {0} cannot be read: restore it, or delete it to start with new keys")]
     Unreadable(String),
     /// A key could not be made.
-    #[error("{what} could not be made: {source}")]
+    #[error("{what} could not be made, because {source}. The controller retries")]
     Mint {
-        /// What.
+        /// What, at the beginning of a sentence.
         what: &'static str,
         /// Why.
         source: mint::Error,
@@ -152,10 +152,13 @@ impl Keys {
         change(Arc::make_mut(&mut self.environment));
     }
 
-    /// What is not as it should be, for people.
+    /// What is not as it should be, as a clause for `/readyz`.
     pub(crate) fn problem(&self, ctx: &Context) -> Option<String> {
         if !self.is_complete() {
-            return Some(format!("the keys of the authorization server {} are not there yet", self.server()));
+            return Some(format!(
+                "the authorization server {} has no keys yet; the controller creates them",
+                self.server()
+            ));
         }
         self.emergency.problem(&KeySecrets::of(ctx, self.server()).signing_keys.name)
     }
@@ -226,7 +229,7 @@ async fn authorities(
         fields.remove(&format!("{id}.pem"));
     }
     if wanted.needs_new(now) {
-        let minted = mint::ca::mint(now).map_err(|source| Problem::Mint { what: "a certificate authority", source })?;
+        let minted = mint::ca::mint(now).map_err(|source| Problem::Mint { what: "A certificate authority", source })?;
         fields.insert(format!("{}.pem", minted.record.id), ByteString(minted.private_key_pem.expose().to_vec()));
         wanted = wanted.with(minted.record);
     }
@@ -298,7 +301,7 @@ pub(super) async fn current(ctx: &Context, object: &ObjectName) -> Result<Option
     match call(ANSWER_WITHIN, api.get(&object.name)).await {
         Ok(secret) => Ok(Some(Arc::new(secret))),
         Err(error) if error.is_absent(&object.name) => Ok(None),
-        Err(source) => Err(Problem::Request { what: object.name.to_string(), source }),
+        Err(source) => Err(Problem::Request { what: format!("The Secret {}", object.name), source }),
     }
 }
 
@@ -317,7 +320,7 @@ pub(super) async fn put(ctx: &Context, object: &ObjectName, held: Option<&Secret
         data: Some(body.fields),
         ..Secret::default()
     };
-    let failed = |source| Problem::Request { what: object.name.to_string(), source };
+    let failed = |source| Problem::Request { what: format!("The Secret {}", object.name), source };
     let written = requests::write(ctx, object, &secret).await.map_err(failed)?;
     tracing::info!(secret = %object.name, "written");
     let version = version_of(&written);

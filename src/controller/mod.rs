@@ -25,6 +25,7 @@ mod sweep;
 mod watches;
 mod world;
 
+use std::sync::atomic::AtomicUsize;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use arc_swap::ArcSwap;
@@ -61,6 +62,8 @@ pub(crate) struct Context {
     pub(crate) signing_key_pool: Pool,
     pub(crate) events: Events,
     pub(crate) metrics: Metrics,
+    /// How many writes are slow at the moment.
+    pub(crate) slow_writes: AtomicUsize,
     /// Something is in the schedule.
     pub(crate) work: Notify,
     /// The keys' Secrets have changed.

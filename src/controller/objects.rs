@@ -7,7 +7,7 @@ use k8s_openapi::api::core::v1::Secret;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ManagedFieldsEntry, ObjectMeta, OwnerReference};
 use kube::core::PartialObjectMeta;
 
-use crate::api::{AppRegistration, AppRegistrationStatus, names};
+use crate::api::{AppRegistration, AppRegistrationStatus, Message, names};
 use crate::credential::field;
 use crate::kubernetes::DeserializeGuard;
 use crate::ledger::{self, Entry, Unreadable};
@@ -48,10 +48,12 @@ pub(crate) enum Registered {
     Unreadable {
         /// Its uid.
         uid: String,
+        /// Whether it is being deleted.
+        is_terminating: bool,
         /// `metadata.generation`.
         generation: i64,
         /// What was wrong.
-        problem: String,
+        problem: Message,
         /// Whether its status says so already: then it is not said again after a restart.
         is_told: bool,
     },
@@ -99,13 +101,15 @@ pub(crate) fn registered(DeserializeGuard(object): DeserializeGuard<AppRegistrat
         }
         Err(invalid) => {
             let status: AppRegistrationStatus = invalid.status();
+            let problem = Message::of_field(invalid.field, invalid.problem);
             let is_told = status.observed_generation == invalid.metadata.generation
-                && status.conditions.iter().any(|condition| condition.message.contains(&invalid.problem));
+                && status.conditions.iter().any(|condition| condition.message.starts_with(&problem.to_string()));
             Registered::Unreadable {
+                is_terminating: invalid.metadata.deletion_timestamp.is_some(),
                 uid: invalid.metadata.uid.unwrap_or_default(),
                 generation: invalid.metadata.generation.unwrap_or_default(),
                 is_told,
-                problem: invalid.problem,
+                problem,
             }
         }
     }

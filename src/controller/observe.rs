@@ -8,7 +8,7 @@ use std::sync::Arc;
 use k8s_openapi::api::core::v1::Secret;
 use kube::Api;
 
-use crate::api::{self, AppRegistration, Kind, RegistrationApproval, RegistrationApprovalSpec};
+use crate::api::{self, AppRegistration, Kind, Message, RegistrationApproval, RegistrationApprovalSpec};
 use crate::credential::Fields;
 use crate::credential::access_token::Claims;
 use crate::credential::published::Published;
@@ -32,6 +32,8 @@ pub(crate) struct Sight {
     pub(crate) look: Look,
     /// Ledger entries whose watch lags behind a write of somebody else.
     pub(crate) entries: BTreeSet<ObjectName>,
+    /// Secrets that the API server has refused in a dry run, each with why.
+    pub(crate) refusals: BTreeMap<String, plan::Problem>,
 }
 
 /// Facts for the plan, and what only the writes may see.
@@ -57,7 +59,7 @@ pub(crate) enum Seen {
     /// A registration that could not be understood, and says so already.
     Told,
     /// A registration that could not be understood.
-    Unreadable { generation: i64, version: u64, problem: String },
+    Unreadable { generation: i64, version: u64, problem: Message },
     /// A registration.
     Snapshot(Box<Snapshot>),
 }
@@ -73,10 +75,6 @@ pub(crate) async fn snapshot(ctx: &Context, object: &ObjectName, sight: &Sight) 
             Some(Registered::Unreadable { generation, problem, .. }) => {
                 let problem = problem.clone();
                 return Ok(Seen::Unreadable { generation: *generation, version, problem });
-            }
-            // It waits for its dependents (foreground deletion) or for somebody's finalizer: nothing is made for it.
-            Some(Registered::Readable(registration)) if registration.metadata.deletion_timestamp.is_some() => {
-                return Ok(Seen::Gone);
             }
             Some(Registered::Readable(registration)) => registration.clone(),
         }
@@ -94,6 +92,7 @@ pub(crate) async fn snapshot(ctx: &Context, object: &ObjectName, sight: &Sight) 
     let state = ctx.state();
     let mut snapshot = gather(&state.world, &registration, &servers, &live, ctx);
     snapshot.facts.registration.confirmed = sight.look.registration;
+    snapshot.facts.refusals.clone_from(&sight.refusals);
     for (name, read) in approvals {
         match read {
             Ok(spec) => drop(snapshot.facts.governance.approvals.insert(name, spec)),
@@ -147,7 +146,15 @@ fn gather(
     }
     let environment = keys.environment.clone();
     Snapshot {
-        facts: Facts { registration: facts_of, environment, admission, governance, ledger, secrets },
+        facts: Facts {
+            registration: facts_of,
+            environment,
+            admission,
+            governance,
+            ledger,
+            secrets,
+            refusals: BTreeMap::new(),
+        },
         held,
         keys: keys.clone(),
         resource_version: registration.metadata.resource_version.clone().unwrap_or_default(),
@@ -251,6 +258,7 @@ fn registration_fact(world: &World, registration: &AppRegistration) -> Registrat
     let namespace = meta.namespace.clone().unwrap_or_default();
     Registration {
         namespace_is_terminating: world.governors.is_terminating(&namespace),
+        is_terminating: meta.deletion_timestamp.is_some(),
         namespace,
         name: meta.name.clone().unwrap_or_default(),
         uid: meta.uid.clone().unwrap_or_default(),

@@ -149,11 +149,10 @@ fn status(
 ) -> RegistrationPolicyStatus {
     let count = |number: usize| Some(i64::try_from(number).unwrap_or(i64::MAX));
     let (reason, message) = match &object.rules {
-        Ok(_) => (Reason::InForce, "the policy is in force".to_owned()),
-        Err(problem) => (
-            Reason::InvalidSpec,
-            format!("the policy selects nothing and allows nothing, because it cannot be understood: {problem}"),
-        ),
+        Ok(_) => (Reason::InForce, "The policy is in force".to_owned()),
+        Err(problem) => {
+            (Reason::InvalidSpec, format!("{problem}. Until then the policy selects nothing and allows nothing"))
+        }
     };
     RegistrationPolicyStatus {
         observed_generation: Some(object.generation),

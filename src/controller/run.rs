@@ -41,6 +41,8 @@ use super::{Context, SLOW_MINTS_AT_ONCE, State, policy_status, report, sweep};
 const TICK: Duration = Duration::from_secs(30);
 /// How often one pass looks and decides again before it gives way to others.
 const MOST_ROUNDS: usize = 8;
+/// How many passes whose write is slow may go on beside the others.
+const MOST_SLOW_WRITES: usize = 256;
 /// How long passes that are under way may take once the program stops.
 const DRAIN_WITHIN: Duration = Duration::from_secs(10);
 /// How long a registration is left alone whose namespace turned out to be under deletion before its watch said so.
@@ -94,6 +96,7 @@ impl Controller {
             signing_key_pool: Pool::new(1),
             events,
             metrics: Metrics::register(registry),
+            slow_writes: AtomicUsize::new(0),
             work: Notify::new(),
             keys_changed: Notify::new(),
             sweep_due: Notify::new(),
@@ -131,7 +134,8 @@ impl Controller {
         conditions.push(Condition::new("keys", move || {
             let servers = ctx.servers.load();
             if !servers.configured().is_complete() {
-                return Readiness::Missing("the signing keys are not there yet".to_owned());
+                let text = "the configured authorization server has no keys yet; the controller creates them";
+                return Readiness::Missing(text.to_owned());
             }
             servers.all().find_map(|keys| keys.problem(&ctx)).map_or(Readiness::Ready, Readiness::Degraded)
         }));
@@ -267,7 +271,9 @@ async fn drive(ctx: &Arc<Context>, concurrency: usize, stop: &CancellationToken)
             let mut state = ctx.state();
             state.schedule.tick(now);
             let is_ready = ctx.servers.load().is_ready();
-            while is_ready && state.schedule.running() < concurrency + waiting.load(Ordering::Relaxed) {
+            let slow = ctx.slow_writes.load(Ordering::Relaxed).min(MOST_SLOW_WRITES);
+            let most = concurrency + waiting.load(Ordering::Relaxed) + slow;
+            while is_ready && state.schedule.running() < most {
                 let Some(object) = state.schedule.next_run() else { break };
                 let (ctx, waiting) = (ctx.clone(), waiting.clone());
                 passes.spawn(async move { pass(&ctx, &object, &waiting).await });
@@ -378,6 +384,13 @@ async fn reconcile(ctx: &Context, object: &ObjectName, waiting: &AtomicUsize) ->
             now = ctx.clock.now();
             continue;
         }
+        if sight.refusals.is_empty() {
+            sight.refusals = act::rehearse(ctx, &snapshot, &plan).await;
+            if !sight.refusals.is_empty() {
+                // Everything else is still done.
+                continue;
+            }
+        }
         tracing::debug!(registration = %object, %plan, "decided");
         let outcome = act::apply(ctx, &snapshot, &plan, slot.take()).await;
         if !outcome.stale.is_empty() && outcome.failure.is_none() {
@@ -389,6 +402,8 @@ async fn reconcile(ctx: &Context, object: &ObjectName, waiting: &AtomicUsize) ->
             return failed(object, &error.chain());
         }
         return match outcome.failure {
+            // No watch tells when the API server would accept the Secret.
+            None if !sight.refusals.is_empty() => Next::Again,
             None => Next::Wake(plan.wake),
             // Trying again would only mint again: the registration is about to go, or the namespace waits for its pods.
             Some(failure) if failure.reason == Some(Reason::NamespaceTerminating) => {

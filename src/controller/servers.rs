@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use jiff::{SignedDuration, Timestamp};
 
-use crate::api::{AuthorizationServer, AuthorizationServerStatus, Reason};
+use crate::api::{AuthorizationServer, AuthorizationServerStatus, Message, Reason};
 use crate::authority::{self, Authority, Catalog, Declared, InForce, Takes};
 use crate::config::{self, Config, Server, published};
 use crate::kubernetes::client::Error;
@@ -69,7 +69,7 @@ pub(crate) fn object(DeserializeGuard(object): DeserializeGuard<AuthorizationSer
             status: invalid.status(),
             declared: Declared {
                 created_at: invalid.metadata.creation_timestamp.map(|at| at.0),
-                server: Err(invalid.problem),
+                server: Err(Message::of_field(invalid.field, invalid.problem)),
             },
         },
     }
@@ -121,7 +121,9 @@ impl Keys {
     pub(crate) fn admission(&self, namespace: &str, labels: Option<&BTreeMap<String, String>>) -> Admission {
         let server = self.server();
         if !self.is_complete() {
-            return Admission::Unavailable(format!("the keys of the authorization server {server} are not there yet"));
+            return Admission::Unavailable(format!(
+                "The authorization server {server} has no keys yet: the controller creates them, and retries"
+            ));
         }
         self.takes.refusal(server, namespace, labels).map_or(Admission::Open, Admission::Closed)
     }
@@ -299,9 +301,9 @@ fn due_reports(
         let name = &*object.name;
         let server = catalog.in_force.get(name).map(|in_force| in_force.authority.server());
         let (reason, message) = match (catalog.refused.get(name), problems.get(name), server) {
-            (Some((reason, problem)), ..) => (*reason, problem.clone()),
+            (Some((reason, problem)), ..) => (*reason, problem.to_string()),
             (None, Some(Some(problem)), _) => (Reason::ServerUnavailable, problem.clone()),
-            (None, None, Some(server)) => (Reason::InForce, format!("tokens are had at {}", server.token_endpoint())),
+            (None, None, Some(server)) => (Reason::InForce, format!("Serving tokens at {}", server.token_endpoint())),
             (None, Some(None), _) | (None, None, None) => return None,
         };
         // Another server may have its name and its keys, if it is the configured one.

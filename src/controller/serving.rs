@@ -39,7 +39,7 @@ pub(super) async fn upkeep(ctx: &Context, now: Timestamp) -> Result<Timestamp, P
         return Ok(renewal);
     }
     let not_after = rotation::add(now, SERVING_LIFE);
-    let mint_problem = |source| Problem::Mint { what: "the serving certificate", source };
+    let mint_problem = |source| Problem::Mint { what: "The serving certificate", source };
     let authority = keys.signing_authority(not_after).ok_or(mint_problem(mint::Error::NotSigned))?;
     let minted = certificate::mint_serving(&ServingOrder { names, minted_at: now, not_after }, &authority)
         .map_err(mint_problem)?;

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use k8s_openapi::ByteString;
 
-use crate::api::{AppRegistration, names, parse_time};
+use crate::api::{AppRegistration, InvalidTime, names, parse_time};
 use crate::config::{Server, published};
 use crate::credential::Fields;
 use crate::mint;
@@ -54,8 +54,7 @@ impl Emergency {
         match self {
             Self::None | Self::Before(_) => None,
             Self::Malformed(_) => Some(format!(
-                "the annotation appreg.dev/revoke-minted-before of the Secret {secret} does nothing: it is not an RFC 3339 \
-                 time with an offset, such as 2026-11-22T07:00:00Z or 2026-11-22T08:00:00+01:00"
+                "the annotation appreg.dev/revoke-minted-before of the Secret {secret} does nothing, because it {InvalidTime}"
             )),
         }
     }
@@ -98,7 +97,7 @@ pub(super) async fn upkeep(ctx: &Context, keys: &mut Keys, now: Timestamp) -> Re
     let is_configured = keys.server() == ctx.config.server.name;
     let mut is_changed = !is_configured && publish(&keys.environment.server, &mut fields).map_err(|()| unreadable())?;
     if is_configured && !body.annotations.contains_key(CRD_UID_ANNOTATION) {
-        let request = |source| Problem::Request { what: "the custom resource definition".to_owned(), source };
+        let request = |source| Problem::Request { what: "The definition of AppRegistration".to_owned(), source };
         if let Some(uid) = keys::live_crd::<AppRegistration>(ctx).await.map_err(request)? {
             body.annotations.insert(CRD_UID_ANNOTATION.to_owned(), uid);
             is_changed = true;
@@ -154,7 +153,7 @@ async fn change(
             Change::Add { sign_from } => {
                 let minted = mint(ctx, algorithm, now, sign_from)
                     .await
-                    .map_err(|source| Problem::Mint { what: "a token signing key", source })?;
+                    .map_err(|source| Problem::Mint { what: "A token signing key", source })?;
                 let pem = minted.private_key_pem.expose().to_vec();
                 fields.insert(field(&minted.record.kid), ByteString(pem));
                 index = index.with(minted.record);

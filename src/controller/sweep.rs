@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::stream::{self, StreamExt as _};
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::{ObjectReference, Secret};
 use kube::Api;
@@ -21,16 +22,19 @@ use crate::kubernetes::ObjectName;
 use crate::kubernetes::client::{ANSWER_WITHIN, Error, call};
 use crate::kubernetes::watch::Health;
 use crate::ledger::Entry;
+use crate::plan::{Notice, Severity};
 use crate::rotation;
 
-use super::events::{Notice, Severity};
 use super::objects::{LedgerObject, SIGNING_KEYS};
 use super::{Context, keys, world};
 
 /// How long an owner must have been absent.
 const ABSENT_FOR: SignedDuration = SignedDuration::from_secs(30);
-/// At most ten entries in a second.
+/// The shortest time between two turns.
 const PACE: Duration = Duration::from_millis(100);
+/// How many entries are looked at, or removed, at the same time: hundreds end together, and the API server has others to
+/// serve.
+const MOST_AT_ONCE: usize = 16;
 /// How long to wait where something stands in the way.
 const LOOK_AGAIN: Duration = Duration::from_secs(5);
 
@@ -75,31 +79,7 @@ pub(crate) async fn run(ctx: &Context, registrations: watch::Receiver<Health>, l
         if due.is_empty() {
             ctx.metrics.sweep_suspended.set(0);
         }
-        let mut is_held_up = false;
-        for object in due {
-            if !is_current() {
-                is_held_up = true;
-                break;
-            }
-            let Some(entry) = orphans.get(&object) else { continue };
-            match sweep(ctx, &object, entry).await {
-                Ok(Verdict::Swept) => {
-                    tracing::info!(entry = %object, registration = %format_args!("{}/{}", entry.owner.namespace, entry.owner.name), "swept");
-                    ctx.metrics.swept();
-                }
-                Ok(Verdict::Kept) => is_held_up = true,
-                Ok(Verdict::Suspended) => {
-                    // What holds for one holds for all: they are not asked for one by one.
-                    is_held_up = true;
-                    break;
-                }
-                Err(error) => {
-                    tracing::debug!(entry = %object, problem = error.chain(), "not swept");
-                    is_held_up = true;
-                }
-            }
-            sleep(PACE).await;
-        }
+        let is_held_up = turn(ctx, &orphans, due, &is_current).await;
         let until_next = absences.next().map(|at| at.duration_since(ctx.clock.now()));
         let pause = match until_next {
             _ if is_held_up => LOOK_AGAIN,
@@ -113,32 +93,91 @@ pub(crate) async fn run(ctx: &Context, registrations: watch::Receiver<Health>, l
     }
 }
 
-enum Verdict {
-    Swept,
-    Kept,
-    /// Nothing is swept until a person says so.
-    Suspended,
+/// An entry whose owner has been absent for long enough, as the watch shows it.
+struct Candidate<'a> {
+    object: ObjectName,
+    entry: &'a Entry,
+    uid: String,
+    version: u64,
 }
 
-async fn sweep(ctx: &Context, object: &ObjectName, entry: &Entry) -> Result<Verdict, Error> {
-    let (uid, version) = {
-        let state = ctx.state();
-        let Some(LedgerObject::Entry { uid, .. }) = state.world.ledger.value(object) else { return Ok(Verdict::Kept) };
-        (uid.clone(), state.world.ledger.version(object).unwrap_or(0))
-    };
-    if !is_gone(ctx, entry).await? {
-        return Ok(Verdict::Kept);
+/// Removes what is due, side by side, and tells whether something stands in the way. The definition is asked for once,
+/// after every owner was: what holds for one entry holds for all.
+async fn turn(
+    ctx: &Context,
+    orphans: &BTreeMap<ObjectName, Arc<Entry>>,
+    due: Vec<ObjectName>,
+    is_current: &impl Fn() -> bool,
+) -> bool {
+    if due.is_empty() {
+        return false;
     }
+    if !is_current() {
+        return true;
+    }
+    let candidates: Vec<_> = due.into_iter().filter_map(|object| candidate(ctx, orphans, object)).collect();
+    let checks: Vec<_> = candidates.iter().map(|candidate| gone(ctx, candidate)).collect();
+    let checked: Vec<_> = stream::iter(checks).buffer_unordered(MOST_AT_ONCE).collect().await;
+    let gone: Vec<_> = checked.into_iter().flatten().collect();
+    if gone.is_empty() {
+        return true;
+    }
+    match definition_stands(ctx).await {
+        Ok(true) => {}
+        Ok(false) => return true,
+        Err(error) => {
+            tracing::debug!(problem = error.chain(), "nothing is swept");
+            return true;
+        }
+    }
+    if !is_current() {
+        return true;
+    }
+    let count = gone.len();
+    let removals: Vec<_> = gone.into_iter().map(|candidate| remove(ctx, candidate)).collect();
+    let removed: Vec<_> = stream::iter(removals).buffer_unordered(MOST_AT_ONCE).collect().await;
+    removed.iter().any(Result::is_err) || count < candidates.len()
+}
+
+fn candidate<'a>(
+    ctx: &Context,
+    orphans: &'a BTreeMap<ObjectName, Arc<Entry>>,
+    object: ObjectName,
+) -> Option<Candidate<'a>> {
+    let entry = orphans.get(&object)?;
+    let state = ctx.state();
+    let Some(LedgerObject::Entry { uid, .. }) = state.world.ledger.value(&object) else { return None };
+    let (uid, version) = (uid.clone(), state.world.ledger.version(&object).unwrap_or(0));
+    Some(Candidate { object, entry, uid, version })
+}
+
+/// The candidate, if its owner does not exist.
+async fn gone<'a>(ctx: &Context, candidate: &'a Candidate<'a>) -> Option<&'a Candidate<'a>> {
+    match is_gone(ctx, candidate.entry).await {
+        Ok(is_gone) => is_gone.then_some(candidate),
+        Err(error) => {
+            tracing::debug!(entry = %candidate.object, problem = error.chain(), "not swept");
+            None
+        }
+    }
+}
+
+/// Whether the definition is the one that the ledger was made under, and stays. If not, nothing is swept until a person
+/// says so.
+async fn definition_stands(ctx: &Context) -> Result<bool, Error> {
     let remembered = keys::remembered_crd(ctx);
     let live = keys::live_crd::<AppRegistration>(ctx).await?;
-    if remembered.is_none() || live != remembered {
-        if ctx.metrics.sweep_suspended.set(1) == 0 {
-            tracing::warn!(
-                annotation = keys::CRD_UID_ANNOTATION,
-                "the custom resource definition is not the one that the ledger was made under: nothing is swept \
+    if remembered.is_some() && live == remembered {
+        ctx.metrics.sweep_suspended.set(0);
+        return Ok(true);
+    }
+    if ctx.metrics.sweep_suspended.set(1) == 0 {
+        tracing::warn!(
+            annotation = keys::CRD_UID_ANNOTATION,
+            "the custom resource definition is not the one that the ledger was made under: nothing is swept \
                  until the annotation is removed from the Secret signing-keys"
-            );
-            ctx.events.tell(
+        );
+        ctx.events.tell(
                 ObjectReference {
                     api_version: Some("v1".to_owned()),
                     kind: Some("Secret".to_owned()),
@@ -151,37 +190,49 @@ async fn sweep(ctx: &Context, object: &ObjectName, entry: &Entry) -> Result<Verd
                     reason: Reason::SweepSuspended,
                     action: "Sweep",
                     note: format!(
-                        "the custom resource definition is not the one that the ledger was made under: no ledger entry is \
-                         removed until the annotation {} is removed from this Secret",
+                        "The CustomResourceDefinition was replaced since the ledger was created, so no ledger entry is removed: \
+                         check that every registration was restored, then remove the annotation {} from this Secret",
                         keys::CRD_UID_ANNOTATION
                     ),
                 },
             );
-        }
-        return Ok(Verdict::Suspended);
     }
-    ctx.metrics.sweep_suspended.set(0);
+    Ok(false)
+}
+
+/// By the uid and the resourceVersion that were seen before the owner was looked for.
+async fn remove(ctx: &Context, candidate: &Candidate<'_>) -> Result<(), Error> {
+    let Candidate { object, entry, uid, version } = candidate;
     let api: Api<Secret> = Api::namespaced(ctx.clients.requests.clone(), &object.namespace);
     let params = DeleteParams {
-        preconditions: Some(Preconditions { uid: Some(uid), resource_version: Some(version.to_string()) }),
+        preconditions: Some(Preconditions { uid: Some(uid.clone()), resource_version: Some(version.to_string()) }),
         ..DeleteParams::default()
     };
     match call(ANSWER_WITHIN, api.delete(&object.name, &params)).await {
         Ok(_) => {}
         Err(error) if error.is_absent(&object.name) => {}
-        Err(error) => return Err(error),
+        Err(error) => {
+            tracing::debug!(entry = %object, problem = error.chain(), "not swept");
+            return Err(error);
+        }
     }
-    let due = ctx.state().world.ledger_removed(object, version);
+    let due = ctx.state().world.ledger_removed(object, *version);
     ctx.take(due);
-    Ok(Verdict::Swept)
+    tracing::info!(entry = %object, registration = %format_args!("{}/{}", entry.owner.namespace, entry.owner.name), "swept");
+    ctx.metrics.swept();
+    Ok(())
 }
 
-/// Whether the owner does not exist: another uid under its name, or a genuine 404.
+/// Whether the owner does not exist: another uid under its name, a genuine 404, or a deletion that something holds up. A
+/// deletion cannot be taken back, so the client does not wait for a finalizer.
 async fn is_gone(ctx: &Context, entry: &Entry) -> Result<bool, Error> {
     let owner = &entry.owner;
     let api: Api<PartialObjectMeta<AppRegistration>> = Api::namespaced(ctx.clients.requests.clone(), &owner.namespace);
     match call(ANSWER_WITHIN, api.get(&owner.name)).await {
-        Ok(live) => Ok(live.metadata.uid.as_deref().is_some_and(|uid| uid != owner.uid)),
+        Ok(live) => {
+            let is_another = live.metadata.uid.as_deref().is_some_and(|uid| uid != owner.uid);
+            Ok(is_another || live.metadata.deletion_timestamp.is_some())
+        }
         Err(error) if error.is_absent(&owner.name) => Ok(true),
         Err(error) => Err(error),
     }

@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
-use crate::api::AppRegistration;
+use crate::api::{AppRegistration, secret_name};
 use crate::config::published;
 use crate::kubernetes::ObjectName;
 use crate::kubernetes::store::{Changed, Store};
@@ -45,6 +45,8 @@ pub(crate) struct World {
     waiting: HashMap<ObjectName, BTreeSet<ObjectName>>,
     /// The resourceVersion at which a Secret was seen to hold what its annotations say.
     verified: HashMap<ObjectName, u64>,
+    /// Secrets that the API server refused when they were last written.
+    refused: BTreeSet<ObjectName>,
     /// The resourceVersion at which a registration that cannot be understood was reported.
     reported: HashMap<ObjectName, u64>,
 }
@@ -92,6 +94,12 @@ impl World {
             }
             match self.registrations.value(&object) {
                 None => {
+                    if let Some(before) = before.as_ref().and_then(Registered::readable) {
+                        let entries = before.spec.effective_credentials();
+                        for secret in entries.iter().filter_map(|entry| secret_name(entry, &object.name)) {
+                            self.refused.remove(&ObjectName::new(&object.namespace, &secret));
+                        }
+                    }
                     self.reported.remove(&object);
                     self.tally.note(&object, None);
                     // Room may have been made for one that waits. One that has a client waits for none.
@@ -102,6 +110,10 @@ impl World {
                     };
                     due.again.extend(others.filter(waits).cloned());
                     due.gone.push(object);
+                }
+                Some(after) if after.is_terminating() => {
+                    due.sweep = true;
+                    due.again.push(object);
                 }
                 Some(after) if after.was_never_reported() => due.new.push(object),
                 Some(_) => due.again.push(object),
@@ -246,6 +258,7 @@ impl World {
 
     /// Takes an own write of a Secret.
     pub(crate) fn secret_wrote(&mut self, item: Item<SecretMeta>) {
+        self.refused.remove(&item.object);
         self.verified.insert(item.object.clone(), item.version);
         let changed = self.secrets.wrote(item).into_iter().collect();
         self.secrets_changed(changed);
@@ -287,9 +300,25 @@ impl World {
         self.waiting.entry(entry).or_default().insert(registration);
     }
 
+    /// The API server refused this Secret.
+    pub(crate) fn secret_refused(&mut self, object: ObjectName) {
+        self.refused.insert(object);
+    }
+
+    /// Whether the API server refused this Secret when it was last written.
+    pub(crate) fn was_refused(&self, object: &ObjectName) -> bool {
+        self.refused.contains(object)
+    }
+
     /// Whether a registration of this uid exists.
     pub(crate) fn exists(&self, uid: &str) -> bool {
         self.uids.contains_key(uid)
+    }
+
+    /// Whether the registration of this uid is being deleted, and something holds it: a deletion cannot be taken back.
+    fn is_terminating(&self, uid: &str) -> bool {
+        let object = self.uids.get(uid);
+        object.and_then(|object| self.registrations.value(object)).is_some_and(Registered::is_terminating)
     }
 
     /// The ledger entries of a registration's uid.
@@ -402,6 +431,14 @@ impl Registered {
         }
     }
 
+    /// Whether it is being deleted, and something holds it.
+    pub(crate) fn is_terminating(&self) -> bool {
+        match self {
+            Self::Readable(registration) => registration.metadata.deletion_timestamp.is_some(),
+            Self::Unreadable { is_terminating, .. } => *is_terminating,
+        }
+    }
+
     fn was_never_reported(&self) -> bool {
         self.readable().is_some_and(|registration| {
             registration.status.as_ref().and_then(|status| status.observed_generation).is_none_or(|seen| seen < 0)
@@ -436,13 +473,13 @@ fn index<K: std::hash::Hash + Eq>(
     }
 }
 
-/// Ledger entries by owner uid whose registration is not there, for the sweep.
+/// Ledger entries whose registration is not there, or is being deleted, for the sweep.
 pub(crate) fn orphans(world: &World) -> BTreeMap<ObjectName, Arc<Entry>> {
     world
         .ledger
         .iter()
         .filter_map(|(object, value)| Some((object, value.entry()?)))
-        .filter(|(_, entry)| !world.exists(&entry.owner.uid))
+        .filter(|(_, entry)| !world.exists(&entry.owner.uid) || world.is_terminating(&entry.owner.uid))
         .map(|(object, entry)| (object.clone(), entry.clone()))
         .collect()
 }
@@ -480,10 +517,11 @@ mod tests {
     fn only_an_entry_whose_registration_is_not_there_wakes_the_sweep() {
         let mut world = World::default();
         let registration = Registered::Unreadable {
+            is_terminating: false,
             uid: "present".into(),
             generation: 1,
             is_told: true,
-            problem: "none that matters here".into(),
+            problem: crate::api::Message::new("None that matters here"),
         };
         world.registrations(Change::Applied(Item {
             object: ObjectName::new("shop", "present"),

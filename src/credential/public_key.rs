@@ -43,48 +43,46 @@ pub struct Given {
     pub not_after: Timestamp,
 }
 
-/// Why what was given cannot be used. The texts follow the name of the field, say what to do, and repeat nothing.
+/// Why what was given cannot be used. The texts follow the name of the field, say how to mend it, and repeat nothing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Unusable {
     /// Both or neither of the two forms.
-    #[error("needs exactly one of pem and der")]
+    #[error("must have exactly one of pem and der: remove the other, or add one")]
     NotOne,
     /// A private key in any form, or a PKCS #12 file, which holds one.
     #[error(
-        "is a private key: remove it, and treat it as leaked; what belongs here is the certificate or the public key"
+        "must not be a private key: remove it, and treat it as leaked; write the certificate or the public key here"
     )]
     PrivateKey,
     /// More than 12 KiB.
-    #[error("is longer than 12 KiB: write one certificate or one public key alone")]
+    #[error("must have at most 12 KiB: write one certificate or one public key alone")]
     TooLong,
     /// No block of PEM, or a broken one.
     #[error(
-        "cannot be read as PEM: write the whole block from -----BEGIN CERTIFICATE----- or -----BEGIN PUBLIC KEY----- to \
+        "must be PEM: write the whole block from -----BEGIN CERTIFICATE----- or -----BEGIN PUBLIC KEY----- to \
          its -----END line"
     )]
     NotPem,
     /// A chain, or a key beside its certificate.
-    #[error("has more than one PEM block: keep the application's own certificate and remove the others")]
+    #[error("must have one PEM block: keep the application's own certificate, and remove the others")]
     SeveralBlocks,
     /// Another block than a certificate or a public key.
     #[error(
-        "is PEM of another kind: write -----BEGIN CERTIFICATE----- or -----BEGIN PUBLIC KEY-----, to which \
+        "must be a certificate or a public key: write -----BEGIN CERTIFICATE----- or -----BEGIN PUBLIC KEY-----, to which \
          `openssl rsa -RSAPublicKey_in -pubout` turns an RSA PUBLIC KEY"
     )]
     OtherBlock,
     /// `der` is not base64.
-    #[error("der is not base64: write what `base64 -w0 app.cer` prints")]
+    #[error("must have base64 in der: write the output of `base64 -w0 app.cer`")]
     NotBase64,
     /// `der` is base64 of PEM.
-    #[error("der is base64 of a PEM file: write the file itself as pem")]
+    #[error("must not have base64 of a PEM file in der: write the file itself as pem")]
     PemInDer,
     /// Neither X.509 nor a public key, or damaged.
-    #[error(
-        "is neither an X.509 certificate nor a public key (SubjectPublicKeyInfo), or it is damaged: export it again"
-    )]
+    #[error("must be an undamaged X.509 certificate or public key (SubjectPublicKeyInfo): export it again")]
     Malformed,
     /// A key that cannot be used.
-    #[error("has a key that is not accepted: use ECDSA P-256 or P-384, Ed25519, or RSA of 2048 to 4096 bits")]
+    #[error("must have a key that is accepted: use ECDSA P-256 or P-384, Ed25519, or RSA of 2048 to 4096 bits")]
     Key,
 }
 

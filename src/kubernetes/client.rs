@@ -10,11 +10,17 @@ use kube::{Client, Config, core::Status};
 /// How long an ordinary request may take.
 pub const ANSWER_WITHIN: Duration = Duration::from_secs(5);
 
+/// How long a write may take. An admission webhook may take 30 s, and one that is dead and ignored takes its whole time:
+/// with less, nothing would be written as long as it exists.
+pub const WRITTEN_WITHIN: Duration = Duration::from_secs(35);
+
 const CONNECT_WITHIN: Duration = Duration::from_secs(5);
 /// Idle pooled connections that went silent close themselves after this, so that they do not cost a request each.
 const READ_WITHIN: Duration = Duration::from_secs(10);
 /// Messages of the API server are cut to this many characters.
 const MESSAGE_MAX_CHARS: usize = 300;
+/// The words after which admission says in its own words why.
+const DENIALS: [&str; 2] = ["denied the request", "denied request"];
 /// The reason that kube invents when an error's body is not a `Status`; its message is the body.
 const NOT_A_STATUS: &str = "Failed to parse error data";
 
@@ -25,6 +31,8 @@ pub struct Clients {
     pub watches: Client,
     /// For everything else, under [`call`].
     pub requests: Client,
+    /// For writes that pass admission, which may take [`WRITTEN_WITHIN`].
+    pub writes: Client,
 }
 
 impl Clients {
@@ -36,7 +44,9 @@ impl Clients {
         let watches = Client::try_from(config.clone())?;
         config.read_timeout = Some(READ_WITHIN);
         config.reset_reader_on_write = true;
-        Ok(Self { watches, requests: Client::try_from(config)? })
+        let requests = Client::try_from(config.clone())?;
+        config.read_timeout = Some(WRITTEN_WITHIN + READ_WITHIN);
+        Ok(Self { watches, requests, writes: Client::try_from(config)? })
     }
 }
 
@@ -133,6 +143,19 @@ impl Error {
         self.is(422, "Invalid")
     }
 
+    /// True if the request was refused, and so was not carried out: by a quota, by admission, by a rule, for want of
+    /// rights. A conflict is none, nor an answer that says to come again.
+    #[must_use]
+    pub fn is_refusal(&self) -> bool {
+        self.status().is_some_and(|s| (400..500).contains(&s.code) && !matches!(s.code, 408 | 409 | 429))
+    }
+
+    /// True if an admission webhook or a `ValidatingAdmissionPolicy` refused the request. Its name is in the text.
+    #[must_use]
+    pub fn denied_by_admission(&self) -> bool {
+        self.status().is_some_and(|s| DENIALS.iter().any(|denial| s.message.contains(denial)))
+    }
+
     /// The fields an [`invalid`](Self::invalid) answer complains about, in its order; empty for other errors.
     #[must_use]
     pub fn invalid_fields(&self) -> Vec<&str> {
@@ -221,8 +244,9 @@ impl fmt::Display for Told<'_> {
             return write!(f, "{} without a status, from a proxy or for a kind that is not served", status.code);
         }
         write!(f, "{} {}", status.code, status.reason)?;
-        // The messages of these quote what was sent.
-        if status.code == 422 || status.code == 400 {
+        // The messages of these quote what was sent, but for one of admission, of which the beginning is told.
+        let is_denial = DENIALS.iter().any(|denial| status.message.contains(denial));
+        if !is_denial && (status.code == 422 || status.code == 400) {
             for cause in status.details.iter().flat_map(|d| &d.causes) {
                 write!(f, ", {}: {}", cause.field, cause.reason)?;
             }
@@ -240,7 +264,7 @@ impl fmt::Display for Told<'_> {
 /// The part of a message that the API server wrote. What follows comes from an admission webhook or policy, which has
 /// seen the object and may quote it.
 fn quoteless(message: &str) -> &str {
-    ["denied the request", "denied request"]
+    DENIALS
         .iter()
         .filter_map(|end| message.find(end).map(|at| &message[..at + end.len()]))
         .min_by_key(|part| part.len())
@@ -351,7 +375,7 @@ mod tests {
         let mut config = Config::new("http://127.0.0.1:1".parse().unwrap());
         config.root_cert = Some(Vec::new());
         let clients = Clients::new(config).unwrap();
-        for client in [clients.watches, clients.requests] {
+        for client in [clients.watches, clients.requests, clients.writes] {
             let error = call(ANSWER_WITHIN, client.apiserver_version()).await.unwrap_err();
             assert!(error.unknown_outcome() && matches!(error, Error::Connection(_)));
             assert!(error.chain().contains("refused"), "{error:?}");

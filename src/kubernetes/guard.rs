@@ -20,7 +20,9 @@ pub struct DeserializeGuard<K>(pub Result<K, InvalidObject>);
 pub struct InvalidObject {
     /// Its metadata.
     pub metadata: ObjectMeta,
-    /// Which field, and what was expected there: `spec.grantTypes[0]: expected …`.
+    /// The path of the field that could not be parsed, such as `spec.grantTypes[0]`.
+    pub field: String,
+    /// What is expected there, and how to mend it: `must be one of …: change it`.
     pub problem: String,
     /// Its status, whatever that is.
     status: Value,
@@ -41,22 +43,33 @@ impl<'de, K: DeserializeOwned> Deserialize<'de> for DeserializeGuard<K> {
             return Ok(Self(Ok(parsed)));
         }
         let metadata = ObjectMeta::deserialize(&object["metadata"]).map_err(D::Error::custom)?;
-        let problem = match serde_path_to_error::deserialize::<_, K>(&object) {
-            Ok(_) => String::new(),
-            Err(error) => format!("{}: {}", error.path(), expectation(&error.inner().to_string())),
+        let (field, problem) = match serde_path_to_error::deserialize::<_, K>(&object) {
+            Ok(_) => (String::new(), String::new()),
+            Err(error) => expectation(&error.path().to_string(), &error.inner().to_string()),
         };
-        Ok(Self(Err(InvalidObject { metadata, problem, status: object["status"].clone() })))
+        Ok(Self(Err(InvalidObject { metadata, field, problem, status: object["status"].clone() })))
     }
 }
 
-/// What serde says without the value that it says it of.
-fn expectation(error: &str) -> String {
-    if error.starts_with("missing field") || error.starts_with("duplicate field") {
-        return error.to_owned();
+/// The field, and what serde expects there: without the value that it found.
+fn expectation(path: &str, error: &str) -> (String, String) {
+    if let Some(missing) = error.strip_prefix("missing field `") {
+        let name = missing.trim_end_matches('`');
+        return (format!("{path}.{name}"), "must be set: add it".to_owned());
     }
-    error
-        .rsplit_once(", expected ")
-        .map_or("another value is expected".to_owned(), |(_, what)| format!("expected {what}"))
+    if error.starts_with("unknown field") {
+        let problem = "must be a field that this version of appreg knows: remove it, or upgrade appreg";
+        return (path.to_owned(), problem.to_owned());
+    }
+    let expected = match error.rsplit_once(", expected ").map(|(_, expected)| expected) {
+        Some("a sequence") => "a list",
+        Some("a map") => "an object",
+        Some(type_) if type_.starts_with("struct ") => "an object",
+        Some("u32" | "u64" | "i64") => "a whole number in the allowed range",
+        Some(other) => other,
+        None => return (path.to_owned(), "must have another value: change it".to_owned()),
+    };
+    (path.to_owned(), format!("must be {expected}: change it"))
 }
 
 impl<K: Resource> Resource for DeserializeGuard<K> {
@@ -99,24 +112,24 @@ mod tests {
         let object = json!({"metadata": {"name": "storefront"}, "spec": spec});
         let guard: DeserializeGuard<AppRegistration> = serde_json::from_value(object).unwrap();
         assert_eq!(guard.meta().name.as_deref(), Some("storefront"));
-        guard.0.map_or_else(|invalid| invalid.problem, |_| String::new())
+        guard.0.map_or_else(|invalid| format!("{}: {}", invalid.field, invalid.problem), |_| String::new())
     }
 
     #[test]
     fn what_is_wrong_names_the_field_and_the_expectation_and_not_the_value() {
         assert_eq!(problem(&json!({"displayName": "Shop"})), "");
-        assert_eq!(problem(&json!({"displayName": 123_456})), "spec.displayName: expected a string");
-        assert_eq!(problem(&json!({})), "spec: missing field `displayName`");
+        assert_eq!(problem(&json!({"displayName": 123_456})), "spec.displayName: must be a string: change it");
+        assert_eq!(problem(&json!({})), "spec.displayName: must be set: add it");
         let text =
             problem(&json!({"displayName": "Shop", "grantTypes": ["client_credentials", "telepathy, expected x"]}));
         assert_eq!(
             text,
-            "spec.grantTypes[1]: expected one of `client_credentials`, `authorization_code`, `refresh_token`"
+            "spec.grantTypes[1]: must be one of `client_credentials`, `authorization_code`, `refresh_token`: change it"
         );
         let text = problem(
             &json!({"displayName": "Shop", "credentials": [{"name": "web", "certificate": {"privateKey": {"algorithm": "telepathy"}}}]}),
         );
-        assert!(text.starts_with("spec.credentials[0].certificate.privateKey.algorithm: expected one of"), "{text}");
+        assert!(text.starts_with("spec.credentials[0].certificate.privateKey.algorithm: must be one of"), "{text}");
     }
 
     #[test]

@@ -17,7 +17,7 @@ use jiff::{SignedDuration, Timestamp};
 
 use super::facts::{self, Facts};
 use super::model::{Memory, Stored, UID, World, at};
-use super::{Failure, Look, Order, Plan, after_failure, decide};
+use super::{Failure, Look, Order, Plan, after_failure, decide, notices};
 use crate::api::{
     AccessToken, ApiAccess, ApiRule, AppRegistrationSpec, AuthorizationServerRef, Certificate, ClientSecret,
     ClientType, CustomerScope, CustomerScopeType, DeletionPolicy, Entry, KeyType, OnViolation, Reason,
@@ -220,7 +220,11 @@ fn check(case: Case, now: &str, expected: Expect) {
     let mut case = case.settled();
     let now = at(now);
     let plans = case.world.converge(&mut case.memory, now);
-    let mut text: String = plans.iter().map(ToString::to_string).collect::<Vec<_>>().join("--\n");
+    let told = |plan: &Plan| -> String {
+        let all: Vec<_> = (0..plan.steps.len()).collect();
+        notices(plan, &all).iter().map(|n| format!("Event {}: {}\n", n.reason, n.note)).collect::<Vec<_>>().concat()
+    };
+    let mut text = plans.iter().map(|plan| format!("{plan}{}", told(plan))).collect::<Vec<_>>().join("--\n");
     let rest = case.decided(now);
     if plans.is_empty() {
         text = rest.to_string();
@@ -320,9 +324,9 @@ fn a_public_client_is_a_ledger_entry_and_nothing_else() {
         "2026-01-01",
         expect![[r#"
             accept 0c1e4b6e-6d8a-4f6e-9a55-1d3c0e6f7a10 (create)  FirstMint
-            Ready=False InvalidSpec: Field spec.credentials must not be empty: set clientType: Public for a client without credentials, or leave credentials out for a client secret and an access token
+            Ready=False InvalidSpec: Field spec.credentials: must not be empty: set clientType: Public for a client without credentials, or leave credentials out for a client secret and an access token
             Approved=True Granted
-            Stalled=True InvalidSpec: Field spec.credentials must not be empty: set clientType: Public for a client without credentials, or leave credentials out for a client secret and an access token
+            Stalled=True InvalidSpec: Field spec.credentials: must not be empty: set clientType: Public for a client without credentials, or leave credentials out for a client secret and an access token
             wake never
             = POST ledger, PUT status
         "#]],
@@ -349,18 +353,19 @@ fn rotates_a_client_secret_inside_its_renewal_window() {
         issued("billing", "2026-01-01").lives("90d").renew_before("30d"),
         "2026-03-05",
         expect![[r#"
-        look at Secret billing
-        --
-        mint clientSecret `web` revision 2  2026-03-05T00:00:00Z … 2026-06-03T00:00:00Z  RenewalDue
-        accept 0c1e4b6e-6d8a-4f6e-9a55-1d3c0e6f7a10 (replace)  RenewalDue
-        publish billing (replace)  RenewalDue
-          client_secret ← minted for `web`
-          previous_client_secret ← held client_secret
-        Ready=True Issued
-        Approved=True Granted
-        wake 2026-04-30T10:58:55Z
-        = GET Secret billing, PUT ledger, PUT Secret billing, PUT status
-    "#]],
+            look at Secret billing
+            --
+            mint clientSecret `web` revision 2  2026-03-05T00:00:00Z … 2026-06-03T00:00:00Z  RenewalDue
+            accept 0c1e4b6e-6d8a-4f6e-9a55-1d3c0e6f7a10 (replace)  RenewalDue
+            publish billing (replace)  RenewalDue
+              client_secret ← minted for `web`
+              previous_client_secret ← held client_secret
+            Ready=True Issued
+            Approved=True Granted
+            wake 2026-04-30T10:58:55Z
+            Event RenewalDue: Credential web was replaced by revision 2, which is valid until 2026-06-03T00:00:00Z. The renewal time of the credential has come
+            = GET Secret billing, PUT ledger, PUT Secret billing, PUT status
+        "#]],
     );
 }
 
@@ -387,18 +392,19 @@ fn a_forced_rotation_keeps_the_old_one_for_the_overlap() {
         case,
         "2026-01-05T12:00:00Z",
         expect![[r#"
-        look at Secret billing
-        --
-        mint clientSecret `web` revision 2  2026-01-05T12:00:00Z … 2026-04-05T12:00:00Z  RotationRequested
-        accept 0c1e4b6e-6d8a-4f6e-9a55-1d3c0e6f7a10 (replace)  RotationRequested
-        publish billing (replace)  RotationRequested
-          client_secret ← minted for `web`
-          previous_client_secret ← held client_secret
-        Ready=True Issued
-        Approved=True Granted
-        wake 2026-01-24T12:00:00Z
-        = GET Secret billing, PUT ledger, PUT Secret billing, PUT status
-    "#]],
+            look at Secret billing
+            --
+            mint clientSecret `web` revision 2  2026-01-05T12:00:00Z … 2026-04-05T12:00:00Z  RotationRequested
+            accept 0c1e4b6e-6d8a-4f6e-9a55-1d3c0e6f7a10 (replace)  RotationRequested
+            publish billing (replace)  RotationRequested
+              client_secret ← minted for `web`
+              previous_client_secret ← held client_secret
+            Ready=True Issued
+            Approved=True Granted
+            wake 2026-01-24T12:00:00Z
+            Event RotationRequested: Credential web was replaced by revision 2, which is valid until 2026-04-05T12:00:00Z. Someone requested a rotation by rotateMintedBefore
+            = GET Secret billing, PUT ledger, PUT Secret billing, PUT status
+        "#]],
     );
 }
 
@@ -448,18 +454,19 @@ fn a_shortened_duration_makes_the_renewal_due() {
         case,
         "2026-01-25",
         expect![[r#"
-        look at Secret billing
-        --
-        mint clientSecret `web` revision 2  2026-01-25T00:00:00Z … 2026-02-24T00:00:00Z  DurationShortened
-        accept 0c1e4b6e-6d8a-4f6e-9a55-1d3c0e6f7a10 (replace)  DurationShortened
-        publish billing (replace)  DurationShortened
-          client_secret ← minted for `web`
-          previous_client_secret ← held client_secret
-        Ready=True Issued
-        Approved=True Granted
-        wake 2026-02-07T00:00:00Z
-        = GET Secret billing, PUT ledger, PUT Secret billing, PUT status
-    "#]],
+            look at Secret billing
+            --
+            mint clientSecret `web` revision 2  2026-01-25T00:00:00Z … 2026-02-24T00:00:00Z  DurationShortened
+            accept 0c1e4b6e-6d8a-4f6e-9a55-1d3c0e6f7a10 (replace)  DurationShortened
+            publish billing (replace)  DurationShortened
+              client_secret ← minted for `web`
+              previous_client_secret ← held client_secret
+            Ready=True Issued
+            Approved=True Granted
+            wake 2026-02-07T00:00:00Z
+            Event DurationShortened: Credential web was replaced by revision 2, which is valid until 2026-02-24T00:00:00Z. The effective duration was shortened, so the credential was replaced earlier
+            = GET Secret billing, PUT ledger, PUT Secret billing, PUT status
+        "#]],
     );
 }
 
@@ -504,18 +511,19 @@ fn a_revocation_adds_the_new_one_publishes_it_alone_and_drops_the_old() {
         case,
         "2026-01-10",
         expect![[r#"
-        look at Secret billing
-        --
-        mint clientSecret `web` revision 2  2026-01-10T00:00:00Z … 2026-04-10T00:00:00Z  RevocationRequested
-        accept 0c1e4b6e-6d8a-4f6e-9a55-1d3c0e6f7a10 (replace)  RevocationRequested
-        publish billing (replace)  RevocationRequested
-          client_secret ← minted for `web`
-        retire `web` revision 1 Revoked
-        Ready=True Issued
-        Approved=True Granted
-        wake 2026-03-07T10:58:55Z
-        = GET Secret billing, PUT ledger, PUT Secret billing, PUT ledger, PUT status
-    "#]],
+            look at Secret billing
+            --
+            mint clientSecret `web` revision 2  2026-01-10T00:00:00Z … 2026-04-10T00:00:00Z  RevocationRequested
+            accept 0c1e4b6e-6d8a-4f6e-9a55-1d3c0e6f7a10 (replace)  RevocationRequested
+            publish billing (replace)  RevocationRequested
+              client_secret ← minted for `web`
+            retire `web` revision 1 Revoked
+            Ready=True Issued
+            Approved=True Granted
+            wake 2026-03-07T10:58:55Z
+            Event RevocationRequested: Credential web was revoked and replaced by revision 2, which is valid until 2026-04-10T00:00:00Z. Someone requested a revocation by revokeMintedBefore
+            = GET Secret billing, PUT ledger, PUT Secret billing, PUT ledger, PUT status
+        "#]],
     );
 }
 
@@ -529,18 +537,19 @@ fn a_revocation_of_one_entry_leaves_the_others_alone() {
         case,
         "2026-01-10",
         expect![[r#"
-        look at Secret billing-batch
-        --
-        mint clientSecret `batch` revision 2  2026-01-10T00:00:00Z … 2026-04-10T00:00:00Z  RevocationRequested
-        accept 0c1e4b6e-6d8a-4f6e-9a55-1d3c0e6f7a10 (replace)  RevocationRequested
-        publish billing-batch (replace)  RevocationRequested
-          client_secret ← minted for `batch`
-        retire `batch` revision 1 Revoked
-        Ready=True Issued
-        Approved=True Granted
-        wake 2026-02-25T03:22:44Z
-        = GET Secret billing-batch, PUT ledger, PUT Secret billing-batch, PUT ledger, PUT status
-    "#]],
+            look at Secret billing-batch
+            --
+            mint clientSecret `batch` revision 2  2026-01-10T00:00:00Z … 2026-04-10T00:00:00Z  RevocationRequested
+            accept 0c1e4b6e-6d8a-4f6e-9a55-1d3c0e6f7a10 (replace)  RevocationRequested
+            publish billing-batch (replace)  RevocationRequested
+              client_secret ← minted for `batch`
+            retire `batch` revision 1 Revoked
+            Ready=True Issued
+            Approved=True Granted
+            wake 2026-02-25T03:22:44Z
+            Event RevocationRequested: Credential batch was revoked and replaced by revision 2, which is valid until 2026-04-10T00:00:00Z. Someone requested a revocation by revokeMintedBefore
+            = GET Secret billing-batch, PUT ledger, PUT Secret billing-batch, PUT ledger, PUT status
+        "#]],
     );
 }
 
@@ -552,18 +561,19 @@ fn an_annotation_rotates_all_entries() {
         case,
         "2026-01-10",
         expect![[r#"
-        look at Secret billing
-        --
-        mint clientSecret `web` revision 2  2026-01-10T00:00:00Z … 2026-04-10T00:00:00Z  RotationRequested
-        accept 0c1e4b6e-6d8a-4f6e-9a55-1d3c0e6f7a10 (replace)  RotationRequested
-        publish billing (replace)  RotationRequested
-          client_secret ← minted for `web`
-          previous_client_secret ← held client_secret
-        Ready=True Issued
-        Approved=True Granted
-        wake 2026-02-18T00:00:00Z
-        = GET Secret billing, PUT ledger, PUT Secret billing, PUT status
-    "#]],
+            look at Secret billing
+            --
+            mint clientSecret `web` revision 2  2026-01-10T00:00:00Z … 2026-04-10T00:00:00Z  RotationRequested
+            accept 0c1e4b6e-6d8a-4f6e-9a55-1d3c0e6f7a10 (replace)  RotationRequested
+            publish billing (replace)  RotationRequested
+              client_secret ← minted for `web`
+              previous_client_secret ← held client_secret
+            Ready=True Issued
+            Approved=True Granted
+            wake 2026-02-18T00:00:00Z
+            Event RotationRequested: Credential web was replaced by revision 2, which is valid until 2026-04-10T00:00:00Z. Someone requested a rotation by rotateMintedBefore
+            = GET Secret billing, PUT ledger, PUT Secret billing, PUT status
+        "#]],
     );
 }
 
@@ -577,18 +587,19 @@ fn an_annotation_revokes_one_entry_by_name() {
         case,
         "2026-01-10",
         expect![[r#"
-        look at Secret billing-batch
-        --
-        mint clientSecret `batch` revision 2  2026-01-10T00:00:00Z … 2026-04-10T00:00:00Z  RevocationRequested
-        accept 0c1e4b6e-6d8a-4f6e-9a55-1d3c0e6f7a10 (replace)  RevocationRequested
-        publish billing-batch (replace)  RevocationRequested
-          client_secret ← minted for `batch`
-        retire `batch` revision 1 Revoked
-        Ready=True Issued
-        Approved=True Granted
-        wake 2026-02-01T00:00:00Z
-        = GET Secret billing-batch, PUT ledger, PUT Secret billing-batch, PUT ledger, PUT status
-    "#]],
+            look at Secret billing-batch
+            --
+            mint clientSecret `batch` revision 2  2026-01-10T00:00:00Z … 2026-04-10T00:00:00Z  RevocationRequested
+            accept 0c1e4b6e-6d8a-4f6e-9a55-1d3c0e6f7a10 (replace)  RevocationRequested
+            publish billing-batch (replace)  RevocationRequested
+              client_secret ← minted for `batch`
+            retire `batch` revision 1 Revoked
+            Ready=True Issued
+            Approved=True Granted
+            wake 2026-02-01T00:00:00Z
+            Event RevocationRequested: Credential batch was revoked and replaced by revision 2, which is valid until 2026-04-10T00:00:00Z. Someone requested a revocation by revokeMintedBefore
+            = GET Secret billing-batch, PUT ledger, PUT Secret billing-batch, PUT ledger, PUT status
+        "#]],
     );
 }
 
@@ -602,18 +613,19 @@ fn a_revocation_that_has_come_is_not_held_up_by_a_later_one() {
         case,
         "2026-01-10",
         expect![[r#"
-        look at Secret billing
-        --
-        mint clientSecret `web` revision 2  2026-01-10T00:00:00Z … 2026-04-10T00:00:00Z  RevocationRequested
-        accept 0c1e4b6e-6d8a-4f6e-9a55-1d3c0e6f7a10 (replace)  RevocationRequested
-        publish billing (replace)  RevocationRequested
-          client_secret ← minted for `web`
-        retire `web` revision 1 Revoked
-        Ready=True Issued
-        Approved=True Granted
-        wake 2026-03-07T10:58:55Z
-        = GET Secret billing, PUT ledger, PUT Secret billing, PUT ledger, PUT status
-    "#]],
+            look at Secret billing
+            --
+            mint clientSecret `web` revision 2  2026-01-10T00:00:00Z … 2026-04-10T00:00:00Z  RevocationRequested
+            accept 0c1e4b6e-6d8a-4f6e-9a55-1d3c0e6f7a10 (replace)  RevocationRequested
+            publish billing (replace)  RevocationRequested
+              client_secret ← minted for `web`
+            retire `web` revision 1 Revoked
+            Ready=True Issued
+            Approved=True Granted
+            wake 2026-03-07T10:58:55Z
+            Event RevocationRequested: Credential web was revoked and replaced by revision 2, which is valid until 2026-04-10T00:00:00Z. Someone requested a revocation by revokeMintedBefore
+            = GET Secret billing, PUT ledger, PUT Secret billing, PUT ledger, PUT status
+        "#]],
     );
 }
 
@@ -666,7 +678,7 @@ fn a_malformed_watermark_is_named_and_does_nothing() {
         expect![[r#"
             Ready=True Issued
             Approved=True Granted
-            Stalled=True InvalidSpec: Annotation appreg.dev/revoke-minted-before is not an RFC 3339 time with an offset, such as 2026-11-22T07:00:00Z or 2026-11-22T08:00:00+01:00
+            Stalled=True InvalidSpec: Field metadata.annotations[appreg.dev/revoke-minted-before]: must be an RFC 3339 time with an offset: write it like 2026-11-22T07:00:00Z or 2026-11-22T08:00:00+01:00
             wake 2026-02-25T03:22:44Z
             = PUT status
         "#]],
@@ -682,17 +694,18 @@ fn an_unknown_value_is_replaced_and_nothing_is_shown_as_previous() {
         case,
         "2026-01-10",
         expect![[r#"
-        look at Secret billing
-        --
-        mint clientSecret `web` revision 2  2026-01-10T00:00:00Z … 2026-04-10T00:00:00Z  SecretChanged
-        accept 0c1e4b6e-6d8a-4f6e-9a55-1d3c0e6f7a10 (replace)  SecretChanged
-        publish billing (replace)  SecretChanged
-          client_secret ← minted for `web`
-        Ready=True Issued
-        Approved=True Granted
-        wake 2026-02-18T00:00:00Z
-        = GET Secret billing, PUT ledger, PUT Secret billing, PUT status
-    "#]],
+            look at Secret billing
+            --
+            mint clientSecret `web` revision 2  2026-01-10T00:00:00Z … 2026-04-10T00:00:00Z  SecretChanged
+            accept 0c1e4b6e-6d8a-4f6e-9a55-1d3c0e6f7a10 (replace)  SecretChanged
+            publish billing (replace)  SecretChanged
+              client_secret ← minted for `web`
+            Ready=True Issued
+            Approved=True Granted
+            wake 2026-02-18T00:00:00Z
+            Event SecretChanged: Credential web was replaced by revision 2, which is valid until 2026-04-10T00:00:00Z. Someone changed the Secret: it held a value that the ledger does not know, or that is not accepted any more
+            = GET Secret billing, PUT ledger, PUT Secret billing, PUT status
+        "#]],
     );
 }
 
@@ -713,15 +726,16 @@ fn an_older_value_put_back_by_hand_is_current_and_the_newer_one_gets_its_overlap
         case,
         "2026-02-20",
         expect![[r#"
-        look at Secret billing
-        --
-        publish billing (replace)  SecretChanged
-          client_secret ← held client_secret
-        Ready=True Issued
-        Approved=True Granted
-        wake 2026-04-17T12:00:00Z
-        = GET Secret billing, PUT Secret billing, PUT status
-    "#]],
+            look at Secret billing
+            --
+            publish billing (replace)  SecretChanged
+              client_secret ← held client_secret
+            Ready=True Issued
+            Approved=True Granted
+            wake 2026-04-17T12:00:00Z
+            Event SecretChanged: The Secret billing was repaired: a field, label or annotation was missing or changed
+            = GET Secret billing, PUT Secret billing, PUT status
+        "#]],
     );
 }
 
@@ -734,17 +748,19 @@ fn a_removed_field_is_minted_anew() {
         case,
         "2026-01-10",
         expect![[r#"
-        look at Secret billing
-        --
-        mint clientSecret `web` revision 2  2026-01-10T00:00:00Z … 2026-04-10T00:00:00Z  FieldMissing
-        accept 0c1e4b6e-6d8a-4f6e-9a55-1d3c0e6f7a10 (replace)  FieldMissing
-        publish billing (replace)  FieldMissing
-          client_secret ← minted for `web`
-        Ready=True Issued
-        Approved=True Granted
-        wake 2026-02-18T00:00:00Z
-        = GET Secret billing, PUT ledger, PUT Secret billing, PUT status
-    "#]],
+            look at Secret billing
+            --
+            mint clientSecret `web` revision 2  2026-01-10T00:00:00Z … 2026-04-10T00:00:00Z  FieldMissing
+            accept 0c1e4b6e-6d8a-4f6e-9a55-1d3c0e6f7a10 (replace)  FieldMissing
+            publish billing (replace)  FieldMissing
+              client_secret ← minted for `web`
+            Ready=True Issued
+            Approved=True Granted
+            wake 2026-02-18T00:00:00Z
+            Event FieldMissing: Credential web was replaced by revision 2, which is valid until 2026-04-10T00:00:00Z. A field, label or annotation of the Secret was missing or different, and was written again
+            Event FieldMissing: The Secret billing was repaired: a field, label or annotation was missing or changed
+            = GET Secret billing, PUT ledger, PUT Secret billing, PUT status
+        "#]],
     );
 }
 
@@ -757,15 +773,16 @@ fn a_removed_public_field_is_written_again_with_the_value_that_is_held() {
         case,
         "2026-01-10",
         expect![[r#"
-        look at Secret billing
-        --
-        publish billing (replace)  FieldMissing
-          client_secret ← held client_secret
-        Ready=True Issued
-        Approved=True Granted
-        wake 2026-02-25T03:22:44Z
-        = GET Secret billing, PUT Secret billing, PUT status
-    "#]],
+            look at Secret billing
+            --
+            publish billing (replace)  FieldMissing
+              client_secret ← held client_secret
+            Ready=True Issued
+            Approved=True Granted
+            wake 2026-02-25T03:22:44Z
+            Event FieldMissing: The Secret billing was repaired: a field, label or annotation was missing or changed
+            = GET Secret billing, PUT Secret billing, PUT status
+        "#]],
     );
 }
 
@@ -778,16 +795,17 @@ fn an_edited_authority_is_written_again_beside_its_certificate() {
         case,
         "2026-01-10",
         expect![[r#"
-        look at Secret billing
-        --
-        publish billing (replace)  FieldMissing
-          tls.crt ← held tls.crt
-          tls.key ← held tls.key
-        Ready=True Issued
-        Approved=True Granted
-        wake 2026-02-21T06:27:32Z
-        = GET Secret billing, PUT Secret billing, PUT status
-    "#]],
+            look at Secret billing
+            --
+            publish billing (replace)  FieldMissing
+              tls.crt ← held tls.crt
+              tls.key ← held tls.key
+            Ready=True Issued
+            Approved=True Granted
+            wake 2026-02-21T06:27:32Z
+            Event FieldMissing: The Secret billing was repaired: a field, label or annotation was missing or changed
+            = GET Secret billing, PUT Secret billing, PUT status
+        "#]],
     );
 }
 
@@ -816,15 +834,16 @@ fn stripped_marks_are_written_again_with_the_value_that_is_held() {
         case,
         "2026-01-10",
         expect![[r#"
-        look at Secret billing
-        --
-        publish billing (replace)  FieldMissing
-          client_secret ← held client_secret
-        Ready=True Issued
-        Approved=True Granted
-        wake 2026-02-25T03:22:44Z
-        = GET Secret billing, PUT Secret billing, PUT status
-    "#]],
+            look at Secret billing
+            --
+            publish billing (replace)  FieldMissing
+              client_secret ← held client_secret
+            Ready=True Issued
+            Approved=True Granted
+            wake 2026-02-25T03:22:44Z
+            Event FieldMissing: The Secret billing was repaired: a field, label or annotation was missing or changed
+            = GET Secret billing, PUT Secret billing, PUT status
+        "#]],
     );
 }
 
@@ -835,15 +854,16 @@ fn a_stripped_owner_is_written_again() {
         case,
         "2026-01-10",
         expect![[r#"
-        look at Secret billing
-        --
-        publish billing (replace)  FieldMissing
-          client_secret ← held client_secret
-        Ready=True Issued
-        Approved=True Granted
-        wake 2026-02-25T03:22:44Z
-        = GET Secret billing, PUT Secret billing, PUT status
-    "#]],
+            look at Secret billing
+            --
+            publish billing (replace)  FieldMissing
+              client_secret ← held client_secret
+            Ready=True Issued
+            Approved=True Granted
+            wake 2026-02-25T03:22:44Z
+            Event FieldMissing: The Secret billing was repaired: a field, label or annotation was missing or changed
+            = GET Secret billing, PUT Secret billing, PUT status
+        "#]],
     );
 }
 
@@ -859,9 +879,9 @@ fn while_a_namespace_is_being_deleted_what_is_there_is_rotated_and_what_is_gone_
         ending(case),
         "2026-01-02",
         expect![[r#"
-            Ready=False NamespaceTerminating: Field spec.credentials[api].secretName: the Secret billing-token cannot be created: the namespace is being deleted
+            Ready=False NamespaceTerminating: Field spec.credentials[api].secretName: the Secret billing-token cannot be created, because the namespace is being deleted: create the registration in another namespace
             Approved=True Granted
-            Reconciling=True NamespaceTerminating: Field spec.credentials[api].secretName: the Secret billing-token cannot be created: the namespace is being deleted
+            Reconciling=True NamespaceTerminating: Field spec.credentials[api].secretName: the Secret billing-token cannot be created, because the namespace is being deleted: create the registration in another namespace
             wake 2026-02-25T03:22:44Z
             = PUT status
         "#]],
@@ -871,18 +891,19 @@ fn while_a_namespace_is_being_deleted_what_is_there_is_rotated_and_what_is_gone_
         due,
         "2026-03-05",
         expect![[r#"
-        look at Secret billing
-        --
-        mint clientSecret `web` revision 2  2026-03-05T00:00:00Z … 2026-06-03T00:00:00Z  RenewalDue
-        accept 0c1e4b6e-6d8a-4f6e-9a55-1d3c0e6f7a10 (replace)  RenewalDue
-        publish billing (replace)  RenewalDue
-          client_secret ← minted for `web`
-          previous_client_secret ← held client_secret
-        Ready=True Issued
-        Approved=True Granted
-        wake 2026-04-30T10:58:55Z
-        = GET Secret billing, PUT ledger, PUT Secret billing, PUT status
-    "#]],
+            look at Secret billing
+            --
+            mint clientSecret `web` revision 2  2026-03-05T00:00:00Z … 2026-06-03T00:00:00Z  RenewalDue
+            accept 0c1e4b6e-6d8a-4f6e-9a55-1d3c0e6f7a10 (replace)  RenewalDue
+            publish billing (replace)  RenewalDue
+              client_secret ← minted for `web`
+              previous_client_secret ← held client_secret
+            Ready=True Issued
+            Approved=True Granted
+            wake 2026-04-30T10:58:55Z
+            Event RenewalDue: Credential web was replaced by revision 2, which is valid until 2026-06-03T00:00:00Z. The renewal time of the credential has come
+            = GET Secret billing, PUT ledger, PUT Secret billing, PUT status
+        "#]],
     );
 }
 
@@ -933,17 +954,18 @@ fn a_deleted_secret_is_made_with_the_next_revision() {
         issued("billing", "2026-01-01").with_secret_deleted("billing"),
         "2026-01-10",
         expect![[r#"
-        look at Secret billing
-        --
-        mint clientSecret `web` revision 2  2026-01-10T00:00:00Z … 2026-04-10T00:00:00Z  SecretDeleted
-        accept 0c1e4b6e-6d8a-4f6e-9a55-1d3c0e6f7a10 (replace)  SecretDeleted
-        publish billing (create)  SecretDeleted
-          client_secret ← minted for `web`
-        Ready=True Issued
-        Approved=True Granted
-        wake 2026-02-18T00:00:00Z
-        = GET Secret billing, PUT ledger, POST Secret billing, PUT status
-    "#]],
+            look at Secret billing
+            --
+            mint clientSecret `web` revision 2  2026-01-10T00:00:00Z … 2026-04-10T00:00:00Z  SecretDeleted
+            accept 0c1e4b6e-6d8a-4f6e-9a55-1d3c0e6f7a10 (replace)  SecretDeleted
+            publish billing (create)  SecretDeleted
+              client_secret ← minted for `web`
+            Ready=True Issued
+            Approved=True Granted
+            wake 2026-02-18T00:00:00Z
+            Event SecretDeleted: Credential web was replaced by revision 2, which is valid until 2026-04-10T00:00:00Z. Someone deleted the Secret, so it was created again with a new credential
+            = GET Secret billing, PUT ledger, POST Secret billing, PUT status
+        "#]],
     );
 }
 
@@ -979,18 +1001,20 @@ fn a_restored_registration_takes_up_its_entry_after_its_uid_was_confirmed() {
         case,
         "2026-01-10",
         expect![[r#"
-        look at Secret billing
-        --
-        look at the registration
-        --
-        accept 0c1e4b6e-6d8a-4f6e-9a55-1d3c0e6f7a10 (replace)  Adopted
-        publish billing (replace)  FieldMissing
-          client_secret ← held client_secret
-        Ready=True Issued
-        Approved=True Granted
-        wake 2026-02-24T13:45:47Z
-        = GET Secret billing, GET registration, PUT ledger, PUT Secret billing, PUT status
-    "#]],
+            look at Secret billing
+            --
+            look at the registration
+            --
+            accept 0c1e4b6e-6d8a-4f6e-9a55-1d3c0e6f7a10 (replace)  Adopted
+            publish billing (replace)  FieldMissing
+              client_secret ← held client_secret
+            Ready=True Issued
+            Approved=True Granted
+            wake 2026-02-24T13:45:47Z
+            Event Adopted: Client 0c1e4b6e-6d8a-4f6e-9a55-1d3c0e6f7a10 now belongs to this registration. A restored registration continues with its former ledger entry: same client ID, same credentials
+            Event FieldMissing: The Secret billing was repaired: a field, label or annotation was missing or changed
+            = GET Secret billing, GET registration, PUT ledger, PUT Secret billing, PUT status
+        "#]],
     );
 }
 
@@ -1038,6 +1062,7 @@ fn a_recreated_registration_takes_over_the_name_of_a_chosen_client_id_and_nothin
             Ready=True Issued
             Approved=True Granted
             wake 2026-03-03T04:09:21Z
+            Event TakenOver: Client shop.billing now belongs to this registration. A new registration has the client ID of a deleted one of the same namespace and name, and none of its credentials
             = GET Secret billing, GET registration, PUT ledger, POST Secret billing, PUT status
         "#]],
     );
@@ -1116,9 +1141,9 @@ fn a_client_id_of_somebody_else_is_taken() {
         "2026-01-01",
         alter,
         expect![[r#"
-            Ready=False ClientIDTaken: Field spec.clientID: shop.billing belongs to another registration: choose another one
+            Ready=False ClientIDTaken: Field spec.clientID: shop.billing belongs to another registration: create this one anew with another clientID
             Approved=True Granted
-            Stalled=True ClientIDTaken: Field spec.clientID: shop.billing belongs to another registration: choose another one
+            Stalled=True ClientIDTaken: Field spec.clientID: shop.billing belongs to another registration: create this one anew with another clientID
             wake 2026-01-01T01:00:00Z
         "#]],
     );
@@ -1151,13 +1176,14 @@ fn a_removed_entry_leaves_its_secret_first_and_then_the_ledger() {
         case,
         "2026-01-10",
         expect![[r#"
-        remove Secret billing-batch
-        retire `batch` EntryRemoved
-        Ready=True Issued
-        Approved=True Granted
-        wake 2026-02-25T03:22:44Z
-        = DELETE Secret billing-batch, PUT ledger, PUT status
-    "#]],
+            remove Secret billing-batch
+            retire `batch` EntryRemoved
+            Ready=True Issued
+            Approved=True Granted
+            wake 2026-02-25T03:22:44Z
+            Event EntryRemoved: Credentials that were removed from the spec are no longer accepted: batch
+            = DELETE Secret billing-batch, PUT ledger, PUT status
+        "#]],
     );
 }
 
@@ -1172,17 +1198,18 @@ fn a_removed_entry_leaves_the_secret_that_it_shared() {
         case,
         "2026-01-10",
         expect![[r#"
-        look at Secret billing
-        --
-        publish billing (replace)  EntryRemoved
-          tls.crt ← held tls.crt
-          tls.key ← held tls.key
-        retire `web` EntryRemoved
-        Ready=True Issued
-        Approved=True Granted
-        wake 2026-02-21T06:27:32Z
-        = GET Secret billing, PUT Secret billing, PUT ledger, PUT status
-    "#]],
+            look at Secret billing
+            --
+            publish billing (replace)  EntryRemoved
+              tls.crt ← held tls.crt
+              tls.key ← held tls.key
+            retire `web` EntryRemoved
+            Ready=True Issued
+            Approved=True Granted
+            wake 2026-02-21T06:27:32Z
+            Event EntryRemoved: Credentials that were removed from the spec are no longer accepted: web
+            = GET Secret billing, PUT Secret billing, PUT ledger, PUT status
+        "#]],
     );
 }
 
@@ -1220,10 +1247,11 @@ fn what_another_kind_had_under_the_name_goes_even_where_the_new_kind_cannot_be_m
             accept 0c1e4b6e-6d8a-4f6e-9a55-1d3c0e6f7a10 (replace)  GrantChanged
             publish billing (replace)  EntryRemoved
             retire `web` EntryRemoved
-            Ready=False ServerUnavailable: The authorization server has no certificate authority yet: it is tried again
+            Ready=False ServerUnavailable: The authorization server has no certificate authority yet: the controller creates one, and retries
             Approved=True Granted
-            Reconciling=True ServerUnavailable: The authorization server has no certificate authority yet: it is tried again
+            Reconciling=True ServerUnavailable: The authorization server has no certificate authority yet: the controller creates one, and retries
             wake 2026-01-10T00:05:00Z
+            Event EntryRemoved: Credentials that were removed from the spec are no longer accepted: web
             = PUT ledger, PUT Secret billing, PUT ledger, PUT status
         "#]],
     );
@@ -1267,7 +1295,7 @@ fn a_token_asks_for_a_scope_that_is_not_granted() {
               access_token ← minted for `api`
             Ready=True Issued
             Approved=True Granted
-            Stalled=True InvalidSpec: Field spec.credentials[api].accessToken.scopes: admin is nothing that the registration asks for: add it to spec.scopes
+            Stalled=True InvalidSpec: Field spec.credentials[api].accessToken.scopes: admin must be asked for by the registration as well: add it to spec.scopes
             wake 2026-01-01T00:37:10Z
             = POST ledger, POST Secret billing-token, PUT status
         "#]],
@@ -1334,6 +1362,7 @@ fn a_kind_outside_the_policy_is_not_begun_but_what_exists_goes_on() {
             Approved=False PolicyDenied: Field spec.credentials[api]: the kind AccessToken is not allowed by policy/default. Use another kind, or add it to credentialKinds
             Stalled=True PolicyDenied: Field spec.credentials[api]: the kind AccessToken is not allowed by policy/default. Use another kind, or add it to credentialKinds
             wake 2026-05-20T10:58:55Z
+            Event RenewalDue: Credential web was replaced by revision 2, which is valid until 2026-06-23T00:00:00Z. The renewal time of the credential has come
             = GET Secret billing, PUT ledger, PUT Secret billing, PUT status
         "#]],
     );
@@ -1346,7 +1375,7 @@ fn a_duration_outside_the_policy_is_bounded_and_it_is_said() {
     let plans = case.world.converge(&mut case.memory, at("2026-01-01"));
     let approved = plans[0].status.conditions.iter().find(|c| c.type_ == "Approved").unwrap();
     expect!["True Granted"].assert_eq(&format!("{} {}", approved.status, approved.reason));
-    expect!["Field spec.credentials[web].effectiveDuration is bounded to 90d by policy/default"]
+    expect!["Field spec.credentials[web].effectiveDuration: bounded to 90d by policy/default: set a duration within its bounds, or change the bounds"]
         .assert_eq(&approved.message);
     expect!["2026-04-01T00:00:00Z"].assert_eq(&plans[0].mints[0].not_after.to_string());
 }
@@ -1361,17 +1390,18 @@ fn at_the_limit_the_oldest_that_nobody_shows_makes_room() {
         case.with_secret_deleted("billing"),
         "2026-01-09",
         expect![[r#"
-        look at Secret billing
-        --
-        mint clientSecret `web` revision 9  2026-01-09T00:00:00Z … 2027-01-09T00:00:00Z  SecretDeleted
-        accept 0c1e4b6e-6d8a-4f6e-9a55-1d3c0e6f7a10 (replace)  SecretDeleted
-        publish billing (create)  SecretDeleted
-          client_secret ← minted for `web`
-        Ready=True Issued
-        Approved=True Granted
-        wake 2026-06-16T04:00:00Z
-        = GET Secret billing, PUT ledger, POST Secret billing, PUT status
-    "#]],
+            look at Secret billing
+            --
+            mint clientSecret `web` revision 9  2026-01-09T00:00:00Z … 2027-01-09T00:00:00Z  SecretDeleted
+            accept 0c1e4b6e-6d8a-4f6e-9a55-1d3c0e6f7a10 (replace)  SecretDeleted
+            publish billing (create)  SecretDeleted
+              client_secret ← minted for `web`
+            Ready=True Issued
+            Approved=True Granted
+            wake 2026-06-16T04:00:00Z
+            Event SecretDeleted: Credential web was replaced by revision 9, which is valid until 2027-01-09T00:00:00Z. Someone deleted the Secret, so it was created again with a new credential
+            = GET Secret billing, PUT ledger, POST Secret billing, PUT status
+        "#]],
     );
 }
 
@@ -1385,9 +1415,9 @@ fn at_the_limit_with_nothing_old_enough_the_operator_waits() {
         case.with_secret_deleted("billing"),
         "2026-01-01T00:09:00Z",
         expect![[r#"
-            Ready=False MintLimited: Credential web has 8 live revisions, which is the most: the next one waits for one of them to end
+            Ready=False MintLimited: Field spec.credentials[web]: 8 revisions are live, which is the most, so the next one waits until one of them ends: stop whatever keeps changing the Secret billing
             Approved=True Granted
-            Reconciling=True MintLimited: Credential web has 8 live revisions, which is the most: the next one waits for one of them to end
+            Reconciling=True MintLimited: Field spec.credentials[web]: 8 revisions are live, which is the most, so the next one waits until one of them ends: stop whatever keeps changing the Secret billing
             wake 2026-01-01T00:10:01Z
             = PUT status
         "#]],
@@ -1401,9 +1431,9 @@ fn a_clock_that_is_behind_mints_nothing() {
         case,
         "2026-01-09",
         expect![[r#"
-            Ready=False ClockBehind: The operator's clock is behind, because the ledger has a credential minted at 2026-01-10T00:00:00Z: nothing is minted until the clock is set right
+            Ready=False ClockBehind: The controller's clock is behind: the ledger has a credential that was minted at 2026-01-10T00:00:00Z. Nothing is minted until the clock of the controller's node is corrected
             Approved=True Granted
-            Reconciling=True ClockBehind: The operator's clock is behind, because the ledger has a credential minted at 2026-01-10T00:00:00Z: nothing is minted until the clock is set right
+            Reconciling=True ClockBehind: The controller's clock is behind: the ledger has a credential that was minted at 2026-01-10T00:00:00Z. Nothing is minted until the clock of the controller's node is corrected
             wake 2026-01-09T00:05:00Z
             = PUT status
         "#]],
@@ -1466,18 +1496,19 @@ fn other_dns_names_or_another_key_make_another_certificate() {
         case,
         "2026-01-10",
         expect![[r#"
-        look at Secret billing
-        --
-        mint certificate `mtls` revision 2  2026-01-10T00:00:00Z … 2026-04-10T00:00:00Z  SpecChanged
-        accept 0c1e4b6e-6d8a-4f6e-9a55-1d3c0e6f7a10 (replace)  SpecChanged
-        publish billing (replace)  SpecChanged
-          tls.crt ← minted for `mtls`
-          tls.key ← minted for `mtls`
-        Ready=True Issued
-        Approved=True Granted
-        wake 2026-02-18T00:00:00Z
-        = GET Secret billing, PUT ledger, PUT Secret billing, PUT status
-    "#]],
+            look at Secret billing
+            --
+            mint certificate `mtls` revision 2  2026-01-10T00:00:00Z … 2026-04-10T00:00:00Z  SpecChanged
+            accept 0c1e4b6e-6d8a-4f6e-9a55-1d3c0e6f7a10 (replace)  SpecChanged
+            publish billing (replace)  SpecChanged
+              tls.crt ← minted for `mtls`
+              tls.key ← minted for `mtls`
+            Ready=True Issued
+            Approved=True Granted
+            wake 2026-02-18T00:00:00Z
+            Event SpecChanged: Credential mtls was replaced by revision 2, which is valid until 2026-04-10T00:00:00Z. The spec was changed in a way that the credential or the Secret must follow
+            = GET Secret billing, PUT ledger, PUT Secret billing, PUT status
+        "#]],
     );
 }
 
@@ -1490,18 +1521,19 @@ fn a_certificate_with_the_key_of_another_is_replaced() {
         case,
         "2026-01-10",
         expect![[r#"
-        look at Secret billing
-        --
-        mint certificate `mtls` revision 2  2026-01-10T00:00:00Z … 2026-04-10T00:00:00Z  SecretChanged
-        accept 0c1e4b6e-6d8a-4f6e-9a55-1d3c0e6f7a10 (replace)  SecretChanged
-        publish billing (replace)  SecretChanged
-          tls.crt ← minted for `mtls`
-          tls.key ← minted for `mtls`
-        Ready=True Issued
-        Approved=True Granted
-        wake 2026-02-18T00:00:00Z
-        = GET Secret billing, PUT ledger, PUT Secret billing, PUT status
-    "#]],
+            look at Secret billing
+            --
+            mint certificate `mtls` revision 2  2026-01-10T00:00:00Z … 2026-04-10T00:00:00Z  SecretChanged
+            accept 0c1e4b6e-6d8a-4f6e-9a55-1d3c0e6f7a10 (replace)  SecretChanged
+            publish billing (replace)  SecretChanged
+              tls.crt ← minted for `mtls`
+              tls.key ← minted for `mtls`
+            Ready=True Issued
+            Approved=True Granted
+            wake 2026-02-18T00:00:00Z
+            Event SecretChanged: Credential mtls was replaced by revision 2, which is valid until 2026-04-10T00:00:00Z. Someone changed the Secret: it held a value that the ledger does not know, or that is not accepted any more
+            = GET Secret billing, PUT ledger, PUT Secret billing, PUT status
+        "#]],
     );
 }
 
@@ -1539,14 +1571,15 @@ fn a_token_is_signed_again_when_its_key_is_no_longer_published() {
         case,
         "2026-01-01T00:05:00Z",
         expect![[r#"
-        mint accessToken `api`  2026-01-01T00:05:00Z … 2026-01-01T01:05:00Z  KeyUnpublished
-        publish billing-token (replace)  KeyUnpublished
-          access_token ← minted for `api`
-        Ready=True Issued
-        Approved=True Granted
-        wake 2026-01-01T00:44:12Z
-        = PUT Secret billing-token
-    "#]],
+            mint accessToken `api`  2026-01-01T00:05:00Z … 2026-01-01T01:05:00Z  KeyUnpublished
+            publish billing-token (replace)  KeyUnpublished
+              access_token ← minted for `api`
+            Ready=True Issued
+            Approved=True Granted
+            wake 2026-01-01T00:44:12Z
+            Event KeyUnpublished: Credential api was replaced by a token, which is valid until 2026-01-01T01:05:00Z. The access token was signed with a key that is no longer published, so it was signed again
+            = PUT Secret billing-token
+        "#]],
     );
 }
 
@@ -1578,15 +1611,16 @@ fn a_revoked_token_is_signed_again_and_the_watermark_is_in_the_ledger() {
         case,
         "2026-01-01T00:05:00Z",
         expect![[r#"
-        mint accessToken `api`  2026-01-01T00:05:00Z … 2026-01-01T01:05:00Z  RevocationRequested
-        accept 0c1e4b6e-6d8a-4f6e-9a55-1d3c0e6f7a10 (replace)  RevocationRequested
-        publish billing-token (replace)  RevocationRequested
-          access_token ← minted for `api`
-        Ready=True Issued
-        Approved=True Granted
-        wake 2026-01-01T00:44:12Z
-        = PUT ledger, PUT Secret billing-token, PUT status
-    "#]],
+            mint accessToken `api`  2026-01-01T00:05:00Z … 2026-01-01T01:05:00Z  RevocationRequested
+            accept 0c1e4b6e-6d8a-4f6e-9a55-1d3c0e6f7a10 (replace)  RevocationRequested
+            publish billing-token (replace)  RevocationRequested
+              access_token ← minted for `api`
+            Ready=True Issued
+            Approved=True Granted
+            wake 2026-01-01T00:44:12Z
+            Event RevocationRequested: Credential api was revoked and replaced by a token, which is valid until 2026-01-01T01:05:00Z. Someone requested a revocation by revokeMintedBefore
+            = PUT ledger, PUT Secret billing-token, PUT status
+        "#]],
     );
 }
 
@@ -1599,14 +1633,15 @@ fn a_token_older_than_its_client_is_signed_again() {
         case,
         "2026-01-01T00:05:00Z",
         expect![[r#"
-        mint accessToken `api`  2026-01-01T00:05:00Z … 2026-01-01T01:05:00Z  RevocationRequested
-        publish billing-token (replace)  RevocationRequested
-          access_token ← minted for `api`
-        Ready=True Issued
-        Approved=True Granted
-        wake 2026-01-01T00:44:12Z
-        = PUT Secret billing-token
-    "#]],
+            mint accessToken `api`  2026-01-01T00:05:00Z … 2026-01-01T01:05:00Z  RevocationRequested
+            publish billing-token (replace)  RevocationRequested
+              access_token ← minted for `api`
+            Ready=True Issued
+            Approved=True Granted
+            wake 2026-01-01T00:44:12Z
+            Event RevocationRequested: Credential api was revoked and replaced by a token, which is valid until 2026-01-01T01:05:00Z. Someone requested a revocation by revokeMintedBefore
+            = PUT Secret billing-token
+        "#]],
     );
 }
 
@@ -1619,14 +1654,15 @@ fn a_token_older_than_a_recorded_revocation_is_signed_again() {
         case,
         "2026-01-01T00:05:00Z",
         expect![[r#"
-        mint accessToken `api`  2026-01-01T00:05:00Z … 2026-01-01T01:05:00Z  RevocationRequested
-        publish billing-token (replace)  RevocationRequested
-          access_token ← minted for `api`
-        Ready=True Issued
-        Approved=True Granted
-        wake 2026-01-01T00:44:12Z
-        = PUT Secret billing-token
-    "#]],
+            mint accessToken `api`  2026-01-01T00:05:00Z … 2026-01-01T01:05:00Z  RevocationRequested
+            publish billing-token (replace)  RevocationRequested
+              access_token ← minted for `api`
+            Ready=True Issued
+            Approved=True Granted
+            wake 2026-01-01T00:44:12Z
+            Event RevocationRequested: Credential api was revoked and replaced by a token, which is valid until 2026-01-01T01:05:00Z. Someone requested a revocation by revokeMintedBefore
+            = PUT Secret billing-token
+        "#]],
     );
 }
 
@@ -1659,9 +1695,9 @@ fn without_a_signing_key_a_token_waits() {
         "2026-01-01",
         expect![[r#"
             accept 0c1e4b6e-6d8a-4f6e-9a55-1d3c0e6f7a10 (create)  FirstMint
-            Ready=False ServerUnavailable: The authorization server has no token signing key yet: it is tried again
+            Ready=False ServerUnavailable: The authorization server has no token signing key yet: the controller creates one, and retries
             Approved=True Granted
-            Reconciling=True ServerUnavailable: The authorization server has no token signing key yet: it is tried again
+            Reconciling=True ServerUnavailable: The authorization server has no token signing key yet: the controller creates one, and retries
             wake 2026-01-01T00:05:00Z
             = POST ledger, PUT status
         "#]],
@@ -1678,9 +1714,9 @@ fn an_entry_of_an_unknown_kind_is_named_and_not_removed() {
         case,
         "2026-01-10",
         expect![[r#"
-            Ready=False InvalidSpec: Field spec.credentials[web] must have exactly one kind of credential that this version of appreg knows: remove the others, or upgrade appreg
+            Ready=False InvalidSpec: Field spec.credentials[web]: must have exactly one kind of credential that this version of appreg knows: remove the others, or upgrade appreg
             Approved=True Granted
-            Stalled=True InvalidSpec: Field spec.credentials[web] must have exactly one kind of credential that this version of appreg knows: remove the others, or upgrade appreg
+            Stalled=True InvalidSpec: Field spec.credentials[web]: must have exactly one kind of credential that this version of appreg knows: remove the others, or upgrade appreg
             wake never
             = PUT status
         "#]],
@@ -1696,9 +1732,9 @@ fn an_entry_of_an_unknown_kind_keeps_every_secret_that_may_be_its_own() {
         case,
         "2026-01-10",
         expect![[r#"
-            Ready=False InvalidSpec: Field spec.credentials[batch] must have exactly one kind of credential that this version of appreg knows: remove the others, or upgrade appreg
+            Ready=False InvalidSpec: Field spec.credentials[batch]: must have exactly one kind of credential that this version of appreg knows: remove the others, or upgrade appreg
             Approved=True Granted
-            Stalled=True InvalidSpec: Field spec.credentials[batch] must have exactly one kind of credential that this version of appreg knows: remove the others, or upgrade appreg
+            Stalled=True InvalidSpec: Field spec.credentials[batch]: must have exactly one kind of credential that this version of appreg knows: remove the others, or upgrade appreg
             wake never
             = PUT status
         "#]],
@@ -1714,9 +1750,9 @@ fn an_undecodable_duration_is_named_and_the_entry_stays() {
         case,
         "2026-01-10",
         expect![[r#"
-            Ready=False InvalidSpec: Field spec.credentials[web].effectiveDuration is not a duration: write numbers with the units s, m, h, d or w, such as 90d or 1h30m
+            Ready=False InvalidSpec: Field spec.credentials[web].effectiveDuration: must be a duration in the units s, m, h, d and w: write it like 90d or 1h30m
             Approved=True Granted
-            Stalled=True InvalidSpec: Field spec.credentials[web].effectiveDuration is not a duration: write numbers with the units s, m, h, d or w, such as 90d or 1h30m
+            Stalled=True InvalidSpec: Field spec.credentials[web].effectiveDuration: must be a duration in the units s, m, h, d and w: write it like 90d or 1h30m
             wake never
             = PUT status
         "#]],
@@ -1744,8 +1780,9 @@ fn an_entry_that_cannot_be_understood_keeps_its_fields_when_its_secret_is_writte
               tls.key ← minted for `mtls`
             Ready=True Issued
             Approved=True Granted
-            Stalled=True InvalidSpec: Field spec.credentials[web].effectiveDuration is not a duration: write numbers with the units s, m, h, d or w, such as 90d or 1h30m
+            Stalled=True InvalidSpec: Field spec.credentials[web].effectiveDuration: must be a duration in the units s, m, h, d and w: write it like 90d or 1h30m
             wake 2026-02-18T00:00:00Z
+            Event RotationRequested: Credential mtls was replaced by revision 2, which is valid until 2026-04-10T00:00:00Z. Someone requested a rotation by rotateMintedBefore
             = GET Secret billing, PUT ledger, PUT Secret billing, PUT status
         "#]],
     );
@@ -1759,18 +1796,19 @@ fn another_issuer_is_written_to_every_secret() {
         case,
         "2026-01-01T00:05:00Z",
         expect![[r#"
-        look at Secret billing
-        --
-        mint accessToken `api`  2026-01-01T00:05:00Z … 2026-01-01T01:05:00Z  GrantChanged
-        publish billing (replace)  FieldMissing
-          client_secret ← held client_secret
-        publish billing-token (replace)  GrantChanged
-          access_token ← minted for `api`
-        Ready=True Issued
-        Approved=True Granted
-        wake 2026-01-01T00:44:12Z
-        = GET Secret billing, PUT Secret billing, PUT Secret billing-token, PUT status
-    "#]],
+            look at Secret billing
+            --
+            mint accessToken `api`  2026-01-01T00:05:00Z … 2026-01-01T01:05:00Z  GrantChanged
+            publish billing (replace)  FieldMissing
+              client_secret ← held client_secret
+            publish billing-token (replace)  GrantChanged
+              access_token ← minted for `api`
+            Ready=True Issued
+            Approved=True Granted
+            wake 2026-01-01T00:44:12Z
+            Event FieldMissing: The Secret billing was repaired: a field, label or annotation was missing or changed
+            = GET Secret billing, PUT Secret billing, PUT Secret billing-token, PUT status
+        "#]],
     );
 }
 
@@ -1781,16 +1819,17 @@ fn an_orphan_lets_go_of_its_secret() {
         case,
         "2026-01-10",
         expect![[r#"
-        look at Secret billing
-        --
-        accept 0c1e4b6e-6d8a-4f6e-9a55-1d3c0e6f7a10 (replace)  SpecChanged
-        publish billing (replace)  FieldMissing
-          client_secret ← held client_secret
-        Ready=True Issued
-        Approved=True Granted
-        wake 2026-02-25T03:22:44Z
-        = GET Secret billing, PUT ledger, PUT Secret billing, PUT status
-    "#]],
+            look at Secret billing
+            --
+            accept 0c1e4b6e-6d8a-4f6e-9a55-1d3c0e6f7a10 (replace)  SpecChanged
+            publish billing (replace)  FieldMissing
+              client_secret ← held client_secret
+            Ready=True Issued
+            Approved=True Granted
+            wake 2026-02-25T03:22:44Z
+            Event FieldMissing: The Secret billing was repaired: a field, label or annotation was missing or changed
+            = GET Secret billing, PUT ledger, PUT Secret billing, PUT status
+        "#]],
     );
 }
 
@@ -1812,15 +1851,16 @@ fn a_secret_template_is_written_and_cannot_take_our_marks() {
         case,
         "2026-01-10",
         expect![[r#"
-        look at Secret billing
-        --
-        publish billing (replace)  FieldMissing
-          client_secret ← held client_secret
-        Ready=True Issued
-        Approved=True Granted
-        wake 2026-02-25T03:22:44Z
-        = GET Secret billing, PUT Secret billing, PUT status
-    "#]],
+            look at Secret billing
+            --
+            publish billing (replace)  FieldMissing
+              client_secret ← held client_secret
+            Ready=True Issued
+            Approved=True Granted
+            wake 2026-02-25T03:22:44Z
+            Event FieldMissing: The Secret billing was repaired: a field, label or annotation was missing or changed
+            = GET Secret billing, PUT Secret billing, PUT status
+        "#]],
     );
 }
 
@@ -1833,9 +1873,9 @@ fn an_unknown_authorization_server_is_named() {
         case,
         "2026-01-01",
         expect![[r#"
-            Ready=False InvalidSpec: Field spec.authorizationServerRef.name: there is no authorization server keycloak: create it, or name another one
+            Ready=False InvalidSpec: Field spec.authorizationServerRef.name: there is no authorization server keycloak: create it, or create this registration anew with another server
             Approved=True Granted
-            Stalled=True InvalidSpec: Field spec.authorizationServerRef.name: there is no authorization server keycloak: create it, or name another one
+            Stalled=True InvalidSpec: Field spec.authorizationServerRef.name: there is no authorization server keycloak: create it, or create this registration anew with another server
             wake 2026-01-01T00:05:00Z
             = PUT status
         "#]],
@@ -1906,7 +1946,7 @@ fn two_entries_that_would_write_one_field_do_not_fight_over_it() {
 fn check_failure(case: Case, now: &str, reason: Option<Reason>, expected: Expect) {
     let case = case.settled();
     let (facts, plan) = (case.facts(&Look::default()), case.decided(at(now)));
-    let failure = Failure { reason, message: "the ledger entry could not be written: 500".into() };
+    let failure = Failure { reason, message: "The ledger entry could not be written: 500".into() };
     let status = after_failure(&facts, &plan, &failure, at(now));
     let text = status
         .conditions
@@ -1925,9 +1965,9 @@ fn a_first_mint_that_fails_is_not_ready() {
         "2026-01-01",
         None,
         expect![[r#"
-            Ready=False Progressing: the ledger entry could not be written: 500
+            Ready=False Progressing: The ledger entry could not be written: 500
             Approved=True Granted: Everything that is asked for is granted
-            Reconciling=True Progressing: the ledger entry could not be written: 500
+            Reconciling=True Progressing: The ledger entry could not be written: 500
         "#]],
     );
 }
@@ -1941,7 +1981,7 @@ fn a_rotation_that_fails_stays_ready_and_says_so() {
         expect![[r#"
             Ready=True Issued: Every credential is accepted
             Approved=True Granted: Everything that is asked for is granted
-            Reconciling=True RotationFailing: the ledger entry could not be written: 500
+            Reconciling=True RotationFailing: The ledger entry could not be written: 500
         "#]],
     );
 }
@@ -1953,9 +1993,9 @@ fn a_quota_is_named() {
         "2026-01-01",
         Some(Reason::QuotaExceeded),
         expect![[r#"
-            Ready=False QuotaExceeded: the ledger entry could not be written: 500
+            Ready=False QuotaExceeded: The ledger entry could not be written: 500
             Approved=True Granted: Everything that is asked for is granted
-            Reconciling=True QuotaExceeded: the ledger entry could not be written: 500
+            Reconciling=True QuotaExceeded: The ledger entry could not be written: 500
         "#]],
     );
 }
@@ -2012,7 +2052,7 @@ fn a_token_asks_for_nothing_that_belongs_to_another_api() {
               access_token ← minted for `api`
             Ready=True Issued
             Approved=True Granted
-            Stalled=True InvalidSpec: Field spec.credentials[api].accessToken.scopes: admin is nothing that the registration asks for: add it to spec.apis[https://b.example].scopes
+            Stalled=True InvalidSpec: Field spec.credentials[api].accessToken.scopes: admin must be asked for by the registration as well: add it to spec.apis[https://b.example].scopes
             wake 2026-01-01T00:37:10Z
             = POST ledger, POST Secret billing-token, PUT status
         "#]],
@@ -2031,9 +2071,9 @@ fn a_token_for_an_api_that_is_not_granted_is_not_made_and_none_takes_its_place()
         "2026-01-01",
         expect![[r#"
             accept 0c1e4b6e-6d8a-4f6e-9a55-1d3c0e6f7a10 (create)  FirstMint
-            Ready=False PolicyDenied: Field spec.credentials[api].accessToken: https://a.example is not granted to the registration, see spec.apis
-            Approved=False PolicyDenied: Field spec.apis: https://a.example is not allowed: add it to apis of a RegistrationPolicy that selects the namespace shop. The closest one, policy/default, allows https://b.* there. Field spec.credentials[api].accessToken: https://a.example is not granted to the registration, see spec.apis
-            Stalled=True PolicyDenied: Field spec.credentials[api].accessToken: https://a.example is not granted to the registration, see spec.apis
+            Ready=False PolicyDenied: Field spec.credentials[api].accessToken: https://a.example is not granted to the registration: see spec.apis
+            Approved=False PolicyDenied: Field spec.apis: https://a.example is not allowed: add it to apis of a RegistrationPolicy that selects the namespace shop. The closest one, policy/default, allows https://b.* there. Field spec.credentials[api].accessToken: https://a.example is not granted to the registration: see spec.apis
+            Stalled=True PolicyDenied: Field spec.credentials[api].accessToken: https://a.example is not granted to the registration: see spec.apis
             wake never
             = POST ledger, PUT status
         "#]],
@@ -2138,13 +2178,13 @@ fn an_empty_list_of_credentials_is_no_public_client() {
         applied("billing").asking(vec![]),
         "2026-01-01",
         expect![[r#"
-        accept 0c1e4b6e-6d8a-4f6e-9a55-1d3c0e6f7a10 (create)  FirstMint
-        Ready=False InvalidSpec: Field spec.credentials must not be empty: set clientType: Public for a client without credentials, or leave credentials out for a client secret and an access token
-        Approved=True Granted
-        Stalled=True InvalidSpec: Field spec.credentials must not be empty: set clientType: Public for a client without credentials, or leave credentials out for a client secret and an access token
-        wake never
-        = POST ledger, PUT status
-    "#]],
+            accept 0c1e4b6e-6d8a-4f6e-9a55-1d3c0e6f7a10 (create)  FirstMint
+            Ready=False InvalidSpec: Field spec.credentials: must not be empty: set clientType: Public for a client without credentials, or leave credentials out for a client secret and an access token
+            Approved=True Granted
+            Stalled=True InvalidSpec: Field spec.credentials: must not be empty: set clientType: Public for a client without credentials, or leave credentials out for a client secret and an access token
+            wake never
+            = POST ledger, PUT status
+        "#]],
     );
 }
 
@@ -2193,4 +2233,93 @@ fn a_revocation_of_a_service_account_covers_every_token_that_is_out_at_the_write
     let credential = &case.world.entry().unwrap().credentials["workload"];
     assert_eq!(credential.tokens_revoked_before, Some(at("2026-01-04")), "a new entry of the name revives nothing");
     assert_eq!(credential.revoked_before, None);
+}
+
+/// A registration that somebody's finalizer holds.
+fn going(case: Case) -> Case {
+    let mut case = case.settled();
+    case.world.registration.is_terminating = true;
+    case
+}
+
+#[test]
+fn a_registration_that_is_being_deleted_gets_nothing_new() {
+    let case = going(issued("billing", "2026-01-01")).with_secret_deleted("billing");
+    check(
+        case,
+        "2026-03-25",
+        expect![[r#"
+        Ready=False Terminating: The registration is being deleted: nothing is minted for it, and its client ends. See metadata.finalizers for who holds the object
+        Approved=True Granted
+        Reconciling=True Terminating: The registration is being deleted: nothing is minted for it, and its client ends. See metadata.finalizers for who holds the object
+        wake never
+        = PUT status
+    "#]],
+    );
+}
+
+#[test]
+fn a_revocation_counts_for_a_registration_that_is_being_deleted() {
+    let case = going(issued("billing", "2026-01-01"));
+    let case = case.edited(|spec| spec.revoke_minted_before = Some("2026-01-02T00:00:00Z".into()));
+    check(
+        case,
+        "2026-01-02",
+        expect![[r#"
+        look at Secret billing
+        --
+        accept 0c1e4b6e-6d8a-4f6e-9a55-1d3c0e6f7a10 (replace)  SpecChanged
+        retire `web` revision 1 Revoked
+        Ready=False Terminating: The registration is being deleted: nothing is minted for it, and its client ends. See metadata.finalizers for who holds the object
+        Approved=True Granted
+        Reconciling=True Terminating: The registration is being deleted: nothing is minted for it, and its client ends. See metadata.finalizers for who holds the object
+        wake never
+        = GET Secret billing, PUT ledger, PUT ledger, PUT status
+    "#]],
+    );
+}
+
+#[test]
+fn a_withdrawal_counts_for_a_registration_that_is_being_deleted_and_a_new_item_does_not() {
+    let asking = |spec: &mut AppRegistrationSpec, scopes: &[&str]| {
+        spec.scopes = scopes.iter().map(|scope| (*scope).to_owned()).collect();
+    };
+    let case = issued("billing", "2026-01-01").spec(|spec| asking(spec, &["read", "write"]));
+    let case = going(case).edited(|spec| asking(spec, &["read", "admin"])).later("2026-01-02");
+    assert_eq!(case.world.entry().unwrap().grant.scopes.keys().collect::<Vec<_>>(), ["read"]);
+}
+
+#[test]
+fn a_registration_that_is_being_deleted_gets_no_client_once_its_own_has_ended() {
+    let mut case = going(issued("billing", "2026-01-01"));
+    case.world.ledger.clear();
+    check(
+        case,
+        "2026-01-02",
+        expect![[r#"
+        Ready=False Terminating: The registration is being deleted: nothing is minted for it, and its client ends. See metadata.finalizers for who holds the object
+        Approved=True Granted
+        Reconciling=True Terminating: The registration is being deleted: nothing is minted for it, and its client ends. See metadata.finalizers for who holds the object
+        wake never
+        = PUT status
+    "#]],
+    );
+}
+
+#[test]
+fn a_secret_that_is_refused_in_a_dry_run_costs_no_revision_and_whose_refusal_it_was_is_said() {
+    let mut case = issued("billing", "2026-01-01").with_secret_deleted("billing");
+    case.alter = Some(|facts| {
+        let text =
+            "The Secret billing could not be written: 403 Forbidden: admission webhook \"guard\" denied the request";
+        facts.refusals = std::collections::BTreeMap::from([(
+            "billing".to_owned(),
+            super::Problem::new(Reason::SecretRefused, text),
+        )]);
+    });
+    let plan = case.decided(at("2026-01-02"));
+    assert!(plan.mints.is_empty() && plan.steps.is_empty(), "{plan}");
+    let reconciling = plan.status.conditions.iter().find(|c| c.type_ == "Reconciling").unwrap();
+    assert_eq!(reconciling.reason, "SecretRefused");
+    assert!(reconciling.message.contains("webhook \"guard\" denied"), "{}", reconciling.message);
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use jiff::{SignedDuration, Timestamp};
 
-use crate::api::{self, KeyType, Kind, KindSpec, LongDuration, Reason, names};
+use crate::api::{self, KeyType, Kind, KindSpec, LongDuration, Message, Reason, names};
 use crate::config::Durations;
 use crate::credential::{Held, Shown, certificate, public_key};
 use crate::ledger;
@@ -69,7 +69,7 @@ pub(super) struct Resolved {
     /// What stands in the way.
     pub problems: Vec<Problem>,
     /// What was changed by a bound, for the report.
-    pub notes: Vec<String>,
+    pub notes: Vec<Message>,
 }
 
 impl Settings {
@@ -125,9 +125,9 @@ pub(super) fn resolve(
     let mut resolved = Resolved::default();
     let is_empty = registration.spec.credentials.as_ref().is_some_and(Vec::is_empty);
     if is_empty && !registration.spec.is_public() {
-        let message = "Field spec.credentials must not be empty: set clientType: Public for a client without credentials, or \
-                       leave credentials out for a client secret and an access token";
-        resolved.problems.push(Problem::new(Reason::InvalidSpec, message.to_owned()));
+        let text = "must not be empty: set clientType: Public for a client without credentials, or leave credentials out for a \
+                    client secret and an access token";
+        resolved.problems.push(Problem::of_field(Reason::InvalidSpec, "spec.credentials", text));
     }
     let common = Common {
         now,
@@ -141,8 +141,8 @@ pub(super) fn resolve(
     };
     for entry in registration.spec.effective_credentials().iter() {
         if !resolved.names.insert(entry.name.clone()) {
-            let message = format!("Field spec.credentials: two have the name {}: rename one of them", entry.name);
-            resolved.problems.push(Problem::new(Reason::InvalidSpec, message));
+            let text = format!("two have the name {}: rename one of them", entry.name);
+            resolved.problems.push(Problem::of_field(Reason::InvalidSpec, "spec.credentials", text));
             continue;
         }
         match common.entry(entry, &mut resolved) {
@@ -158,12 +158,12 @@ impl Resolved {
     fn push(&mut self, desired: Desired) {
         match self.entries.iter().find(|other| desired.conflicts_with(other)) {
             None => self.entries.push(desired),
-            Some(other) => self.problems.push(Problem::new(
+            Some(other) => self.problems.push(Problem::of_field(
                 Reason::InvalidSpec,
+                format!("spec.credentials[{}]", desired.name),
                 format!(
-                    "Field spec.credentials[{}]: {} writes the same field of the Secret {}: give one of them a secretName of \
-                     its own",
-                    desired.name, other.name, desired.secret
+                    "{} writes the same field of the Secret {}: give one of them a secretName of its own",
+                    other.name, desired.secret
                 ),
             )),
         }
@@ -214,13 +214,11 @@ impl Common<'_> {
                 self.given(entry, given::Settings::ServiceAccount { subject }, resolved);
                 Ok(())
             }
-            None => Err(Problem::new(
+            None => Err(Problem::of_field(
                 Reason::InvalidSpec,
-                format!(
-                    "Field spec.credentials[{}] must have exactly one kind of credential that this version of appreg knows: \
-                     remove the others, or upgrade appreg",
-                    entry.name
-                ),
+                format!("spec.credentials[{}]", entry.name),
+                "must have exactly one kind of credential that this version of appreg knows: remove the others, or upgrade \
+                 appreg",
             )),
         }
     }
@@ -239,26 +237,24 @@ impl Common<'_> {
         let asked = duration(entry.effective_duration.as_deref(), &path("effectiveDuration"))?;
         if asked.is_some_and(|asked| !asked.is_positive() || asked > longest) {
             let most = LongDuration::from_seconds(longest.as_secs().unsigned_abs());
-            return Err(Problem::new(
-                Reason::InvalidSpec,
-                format!("Field {} must be more than 0s and at most {most}: change it", path("effectiveDuration")),
-            ));
+            let text = format!("must be more than 0s and at most {most}: change it");
+            return Err(Problem::of_field(Reason::InvalidSpec, path("effectiveDuration"), text));
         }
         let renew_before = duration(entry.renew_before.as_deref(), &path("renewBefore"))?;
         let bounded = policy::effective_duration(self.governance, settings.kind(), durations, asked);
         if let Some(by) = &bounded.clamped_by {
             let to = LongDuration::from_seconds(bounded.duration.as_secs().unsigned_abs());
-            resolved.notes.push(format!("Field {} is bounded to {to} by policy/{by}", path("effectiveDuration")));
+            let text =
+                format!("bounded to {to} by policy/{by}: set a duration within its bounds, or change the bounds");
+            resolved.notes.push(Message::of_field(path("effectiveDuration"), text));
         }
         if renew_before.is_some_and(|before| before >= bounded.duration) {
-            resolved.notes.push(format!(
-                "Field {} is not shorter than the effective duration: a third of it is used",
-                path("renewBefore")
-            ));
+            let text = "is not shorter than the effective duration, so a third of that is used: shorten it";
+            resolved.notes.push(Message::of_field(path("renewBefore"), text));
         }
         let problems = &mut resolved.problems;
-        let rotate = marks(&self.rotate, entry.rotate_minted_before.as_deref(), &entry.name, problems);
-        let revoke = marks(&self.revoke, entry.revoke_minted_before.as_deref(), &entry.name, problems);
+        let rotate = marks(&self.rotate, Watermark::Rotate, entry, problems);
+        let revoke = marks(&self.revoke, Watermark::Revoke, entry, problems);
         resolved.push(Desired {
             name: entry.name.clone(),
             secret,
@@ -282,14 +278,11 @@ impl Common<'_> {
             ("rotateMintedBefore", entry.rotate_minted_before.is_some()),
         ] {
             if is_written {
-                let message = format!(
-                    "Field {} must not be set for publicKey or serviceAccount credentials: remove it",
-                    path(entry, field)
-                );
-                problems.push(Problem::new(Reason::InvalidSpec, message));
+                let text = "must not be set for publicKey or serviceAccount credentials: remove it";
+                problems.push(Problem::of_field(Reason::InvalidSpec, path(entry, field), text));
             }
         }
-        let revoke = marks(&self.revoke, entry.revoke_minted_before.as_deref(), &entry.name, problems);
+        let revoke = marks(&self.revoke, Watermark::Revoke, entry, problems);
         given.push(Given {
             name: entry.name.clone(),
             revoke_before: self.latest(&revoke),
@@ -304,7 +297,7 @@ impl Common<'_> {
         let dns_names = asked.dns_names.iter().filter(granted).cloned().collect();
         let field = path(entry, "certificate.privateKey");
         let mut key_type = asked.private_key.unwrap_or_default().key_type().unwrap_or_else(|problem| {
-            problems.push(Problem::new(Reason::InvalidSpec, format!("Field {field}: {problem}")));
+            problems.push(Problem::of_field(Reason::InvalidSpec, field.clone(), problem.to_string()));
             KeyType::default()
         });
         let credential = self.before.and_then(|before| before.credentials.get(&entry.name));
@@ -312,11 +305,11 @@ impl Common<'_> {
             credential.and_then(|known| known.revisions.last()).and_then(|r| certificate::key_type(&r.verifier));
         if let Some(before) = before.filter(|before| *before != key_type && !self.governance.allows_key_type(key_type))
         {
-            let message = format!(
-                "Field {field}: {key_type} is allowed by no policy, so {before} stays: put it back, or add {key_type} to \
-                 privateKeys of a RegistrationPolicy"
+            let text = format!(
+                "{key_type} is not allowed by any policy, so {before} stays: put it back, or add {key_type} to privateKeys of \
+                 a RegistrationPolicy"
             );
-            problems.push(Problem::new(Reason::PolicyDenied, message));
+            problems.push(Problem::of_field(Reason::PolicyDenied, field, text));
             key_type = before;
         }
         Settings::Certificate { key_type, dns_names }
@@ -353,12 +346,11 @@ impl Common<'_> {
     fn not_granted(&self, field: &str, item: &Item) -> Problem {
         let name = &item.name;
         if let Some(denied) = self.decision.denied.iter().find(|denied| denied.item == *item) {
-            let message = format!("Field {field}: {name} is not granted to the registration, see {}", item.path());
-            return Problem::new(denied.reason(), message);
+            let text = format!("{name} is not granted to the registration, see {}", item.path());
+            return Problem::of_field(denied.reason(), field, text);
         }
-        let message =
-            format!("Field {field}: {name} is nothing that the registration asks for: add it to {}", item.path());
-        Problem::new(Reason::InvalidSpec, message)
+        let text = format!("{name} must be asked for by the registration as well: add it to {}", item.path());
+        Problem::of_field(Reason::InvalidSpec, field, text)
     }
 
     /// The latest that has come: one that is still to come must not hold up a revocation that is due.
@@ -379,19 +371,24 @@ fn path(entry: &api::Entry, field: &str) -> String {
 /// The watermarks of an entry: its own, the spec's, the annotations'.
 fn marks(
     common: &[(Option<String>, Timestamp)],
-    own: Option<&str>,
-    entry: &str,
+    watermark: Watermark,
+    entry: &api::Entry,
     problems: &mut Vec<Problem>,
 ) -> Vec<Timestamp> {
-    let own = own.and_then(|text| match api::parse_time(text) {
+    let own = match watermark {
+        Watermark::Rotate => &entry.rotate_minted_before,
+        Watermark::Revoke => &entry.revoke_minted_before,
+    };
+    let own = own.as_deref().and_then(|text| match api::parse_time(text) {
         Ok(time) => Some(rotation::whole_seconds_up(time)),
         Err(error) => {
-            let message = format!("Field spec.credentials[{entry}]: a watermark {error}");
-            problems.push(Problem::new(Reason::InvalidSpec, message));
+            let field = path(entry, watermark.field());
+            problems.push(Problem::of_field(Reason::InvalidSpec, field, error.to_string()));
             None
         }
     });
-    let common = common.iter().filter(|(of, _)| of.as_deref().is_none_or(|of| of == entry)).map(|(_, time)| *time);
+    let is_meant = |of: &Option<String>| of.as_ref().is_none_or(|of| *of == entry.name);
+    let common = common.iter().filter(|(of, _)| is_meant(of)).map(|(_, time)| *time);
     common.chain(own).collect()
 }
 
@@ -400,6 +397,16 @@ fn marks(
 enum Watermark {
     Rotate,
     Revoke,
+}
+
+impl Watermark {
+    /// The field, of the spec and of its entries.
+    const fn field(self) -> &'static str {
+        match self {
+            Self::Rotate => "rotateMintedBefore",
+            Self::Revoke => "revokeMintedBefore",
+        }
+    }
 }
 
 /// The latest `revokeMintedBefore` that is meant for the whole registration and has come.
@@ -428,30 +435,22 @@ fn watermarks(
     watermark: Watermark,
     problems: &mut Vec<Problem>,
 ) -> Vec<(Option<String>, Timestamp)> {
-    let (field, spec, annotation) = match watermark {
-        Watermark::Rotate => (
-            "Field spec.rotateMintedBefore",
-            &registration.spec.rotate_minted_before,
-            names::ROTATE_MINTED_BEFORE_ANNOTATION,
-        ),
-        Watermark::Revoke => (
-            "Field spec.revokeMintedBefore",
-            &registration.spec.revoke_minted_before,
-            names::REVOKE_MINTED_BEFORE_ANNOTATION,
-        ),
+    let (spec, annotation) = match watermark {
+        Watermark::Rotate => (&registration.spec.rotate_minted_before, names::ROTATE_MINTED_BEFORE_ANNOTATION),
+        Watermark::Revoke => (&registration.spec.revoke_minted_before, names::REVOKE_MINTED_BEFORE_ANNOTATION),
     };
     let annotated = registration.annotations.get(annotation).map(String::as_str).unwrap_or_default();
     let of_annotation = annotated.split(',').map(str::trim).filter(|part| !part.is_empty()).map(|part| {
         let (entry, text) = part.split_once('=').map_or((None, part), |(entry, text)| (Some(entry.to_owned()), text));
-        (format!("Annotation {annotation}"), entry, text.to_owned())
+        (format!("metadata.annotations[{annotation}]"), entry, text.to_owned())
     });
-    let of_spec = spec.iter().map(|text| (field.to_owned(), None, text.clone()));
+    let of_spec = spec.iter().map(|text| (format!("spec.{}", watermark.field()), None, text.clone()));
     of_spec
         .chain(of_annotation)
-        .filter_map(|(origin, entry, text)| match api::parse_time(&text) {
+        .filter_map(|(field, entry, text)| match api::parse_time(&text) {
             Ok(time) => Some((entry, rotation::whole_seconds_up(time))),
             Err(error) => {
-                problems.push(Problem::new(Reason::InvalidSpec, format!("{origin} {error}")));
+                problems.push(Problem::of_field(Reason::InvalidSpec, field, error.to_string()));
                 None
             }
         })
@@ -461,5 +460,5 @@ fn watermarks(
 fn duration(text: Option<&str>, path: &str) -> Result<Option<SignedDuration>, Problem> {
     text.map(|text| text.parse::<LongDuration>().map(LongDuration::signed))
         .transpose()
-        .map_err(|error| Problem::new(Reason::InvalidSpec, format!("Field {path} {error}")))
+        .map_err(|error| Problem::of_field(Reason::InvalidSpec, path, error.to_string()))
 }

@@ -65,12 +65,13 @@ fn revisioned(view: &View<'_>, obstacle: Obstacle) -> Verdict {
         match (obstacle, room) {
             (Some(problem), _) => verdict.problem = Some(problem),
             (None, Room::Full { until }) => {
-                let message = format!(
-                    "Credential {} has {MOST_LIVE_REVISIONS} live revisions, which is the most: the next one waits for one of \
-                     them to end",
-                    view.desired.name
+                let text = format!(
+                    "{MOST_LIVE_REVISIONS} revisions are live, which is the most, so the next one waits until one of them \
+                     ends: stop whatever keeps changing the Secret {}",
+                    view.desired.secret
                 );
-                verdict.problem = Some(Problem::new(Reason::MintLimited, message));
+                let field = format!("spec.credentials[{}]", view.desired.name);
+                verdict.problem = Some(Problem::of_field(Reason::MintLimited, field, text));
                 verdict.wake = Some(until);
             }
             (None, Room::Free { evict }) => {
@@ -211,8 +212,9 @@ fn token(view: &View<'_>, obstacle: Obstacle) -> Verdict {
         (Some(_), obstacle, _) => {
             verdict.will_be_served = is_served;
             let no_key = || {
-                let message = "The authorization server has no token signing key yet: it is tried again".to_owned();
-                Problem::new(Reason::ServerUnavailable, message)
+                let text =
+                    "The authorization server has no token signing key yet: the controller creates one, and retries";
+                Problem::new(Reason::ServerUnavailable, text)
             };
             verdict.problem = Some(obstacle.unwrap_or_else(no_key));
         }

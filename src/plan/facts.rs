@@ -14,6 +14,8 @@ use crate::policy::{Governance, Subject};
 use crate::signer;
 use crate::signer::ca::CaIndex;
 
+use super::Problem;
+
 /// Everything that a decision is made from.
 #[derive(Clone, Debug)]
 pub struct Facts {
@@ -29,6 +31,8 @@ pub struct Facts {
     pub ledger: LedgerFact,
     /// The Secrets it wants, and those that carry its mark, by name.
     pub secrets: BTreeMap<String, SecretFact>,
+    /// Secrets that the API server has just refused in a dry run, each with why.
+    pub refusals: BTreeMap<String, Problem>,
 }
 
 /// The registration as the API server has it.
@@ -39,6 +43,8 @@ pub struct Registration {
     /// Whether its namespace is being deleted: objects in it can be replaced, and no longer be created. It may go on for
     /// as long as a pod in it takes to end.
     pub namespace_is_terminating: bool,
+    /// Whether it is being deleted itself, and something holds it: a finalizer, or its dependents.
+    pub is_terminating: bool,
     /// Its name.
     pub name: String,
     /// Its uid.

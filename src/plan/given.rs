@@ -166,20 +166,21 @@ fn public_key(given: &Given, key: Result<&public_key::Given, Unusable>, seen: Se
             },
             Standing::NotYet => {
                 let from = key.not_before;
-                let text = format!("is a certificate that is valid from {from} on: it is accepted from then on");
+                let text = format!("the certificate is valid from {from} on: it is accepted from then on");
                 verdict.problem = Some(said(given, Reason::Progressing, &text));
                 wakes.push(rotation::whole_seconds_up(from));
             }
             Standing::Over => {
-                let text = format!("is a certificate that ended at {}: write a newer one", key.not_after);
+                let text = format!("the certificate ended at {}: write a newer one", key.not_after);
                 verdict.problem = Some(said(given, Reason::Expired, &text));
             }
             Standing::Bounded => {
-                let text = "was accepted for as long as the policies allowed (durations.publicKey): write another one";
+                let text =
+                    "the key was accepted for as long as the policies allow (durations.publicKey): write another one";
                 verdict.problem = Some(said(given, Reason::Expired, text));
             }
             Standing::Revoked => {
-                let text = "has a key that was revoked by revokeMintedBefore: write another one";
+                let text = "the key was revoked by revokeMintedBefore: write another one";
                 verdict.problem = Some(said(given, Reason::Revoked, text));
             }
         },
@@ -268,5 +269,5 @@ fn take_up(given: &Given, key: &public_key::Given, verdict: &mut Verdict, now: T
 }
 
 fn said(given: &Given, reason: Reason, text: &str) -> Problem {
-    Problem::new(reason, format!("Field spec.credentials[{}].publicKey {text}", given.name))
+    Problem::of_field(reason, format!("spec.credentials[{}].publicKey", given.name), text)
 }

@@ -10,7 +10,10 @@ use crate::ledger::{self, Credential, Entry, Grant, Owner, VERSION};
 use crate::policy::{self, Decision};
 
 use super::facts::{Admission, Facts, LedgerFact, Owned, Standing};
-use super::{Accept, Draft, LedgerWrite, Problem, Retire, desired};
+use super::{Accept, Draft, LedgerWrite, Problem, Retire, desired, obstacle};
+
+/// The field with the name of the authorization server.
+pub(super) const SERVER: &str = "spec.authorizationServerRef.name";
 
 /// The client of a registration, and what the plan builds on.
 #[derive(Clone, Debug)]
@@ -64,10 +67,16 @@ pub(super) fn client(facts: &Facts, now: Timestamp) -> Result<Client, Blocked> {
     let server = &facts.environment.server;
     let asked = registration.spec.authorization_server();
     if asked != server.name {
-        let message = format!(
-            "Field spec.authorizationServerRef.name: there is no authorization server {asked}: create it, or name another one"
+        let text = format!(
+            "there is no authorization server {asked}: create it, or create this registration anew with another server"
         );
-        return Err(Blocked::Problem(Problem::new(Reason::InvalidSpec, message)));
+        return Err(Blocked::Problem(Problem::of_field(Reason::InvalidSpec, SERVER, text)));
+    }
+    if let Some(problem) = obstacle::is_terminating(facts)
+        && !matches!(facts.ledger, LedgerFact::Held { standing: Standing::Ours, .. })
+    {
+        // Its client has ended already, or never came to be: it gets none in its last moments.
+        return Err(Blocked::Problem(problem));
     }
     if let Admission::Unavailable(reason) = &facts.admission {
         return Err(Blocked::Problem(Problem::new(Reason::ServerUnavailable, reason.clone())));
@@ -110,8 +119,8 @@ pub(super) fn client(facts: &Facts, now: Timestamp) -> Result<Client, Blocked> {
         }
         LedgerFact::Taken => {
             let id = wanted.unwrap_or_default();
-            let message = format!("Field spec.clientID: {id} belongs to another registration: choose another one");
-            Err(Blocked::Problem(Problem::new(Reason::ClientIDTaken, message)))
+            let text = format!("{id} belongs to another registration: create this one anew with another clientID");
+            Err(Blocked::Problem(Problem::of_field(Reason::ClientIDTaken, "spec.clientID", text)))
         }
         LedgerFact::Unreadable(problem) => {
             let message = format!(
@@ -128,7 +137,12 @@ pub(super) fn grant(facts: &Facts, client: &Client, now: Timestamp) -> Decision 
     let none = Grant::default();
     let before = client.entry().map_or(&none, |entry| &entry.grant);
     // How it may authenticate is known when the credentials are.
-    policy::evaluate(&registration.spec, registration.subject(), &facts.governance, before, now)
+    let mut decision = policy::evaluate(&registration.spec, registration.subject(), &facts.governance, before, now);
+    if registration.is_terminating {
+        // Withdrawals count to the end; nothing new does.
+        decision.grant = decision.grant.within(before);
+    }
+    decision
 }
 
 /// The ledger entry as it shall be, if it is not so already.
@@ -173,21 +187,7 @@ pub(super) fn accept(facts: &Facts, client: &Client, draft: &Draft, now: Timesta
             credential.revisions.retain(|r| !r.is_expired(now) && Some(r.revision) != verdict.evict);
         }
     }
-    let mut given = Vec::new();
-    for (wanted, verdict) in &draft.given {
-        let Some(credential) = &verdict.credential else { continue };
-        let mut credential = credential.clone();
-        let exists = entry.credentials.get(&wanted.name).is_some_and(|before| before.kind == credential.kind);
-        if !exists && client.entry().is_some() {
-            // A pod's own token may be older than the entry that lets it in; access tokens of a former entry may not.
-            let is_service_account = credential.kind == Kind::ServiceAccount;
-            let mark =
-                if is_service_account { &mut credential.tokens_revoked_before } else { &mut credential.revoked_before };
-            *mark = (*mark).max(Some(now));
-        }
-        entry.credentials.insert(wanted.name.clone(), credential);
-        given.extend(verdict.changes.iter().cloned());
-    }
+    let given = take_up(client, draft, &mut entry, now);
     let (write, reason) = match &client.base {
         Base::New => (LedgerWrite::Create, Reason::FirstMint),
         Base::Known { resource_version, entry: before } => {
@@ -210,6 +210,26 @@ pub(super) fn accept(facts: &Facts, client: &Client, draft: &Draft, now: Timesta
         }
     };
     Some(Accept { write, entry, given, reason })
+}
+
+/// Puts what is given into the entry, as the verdicts say, and returns what changes.
+fn take_up(client: &Client, draft: &Draft, entry: &mut Entry, now: Timestamp) -> Vec<super::Change> {
+    let mut given = Vec::new();
+    for (wanted, verdict) in &draft.given {
+        let Some(credential) = &verdict.credential else { continue };
+        let mut credential = credential.clone();
+        let exists = entry.credentials.get(&wanted.name).is_some_and(|before| before.kind == credential.kind);
+        if !exists && client.entry().is_some() {
+            // A pod's own token may be older than the entry that lets it in; access tokens of a former entry may not.
+            let is_service_account = credential.kind == Kind::ServiceAccount;
+            let mark =
+                if is_service_account { &mut credential.tokens_revoked_before } else { &mut credential.revoked_before };
+            *mark = (*mark).max(Some(now));
+        }
+        entry.credentials.insert(wanted.name.clone(), credential);
+        given.extend(verdict.changes.iter().cloned());
+    }
+    given
 }
 
 /// What leaves the ledger once the Secrets are written.
@@ -252,8 +272,7 @@ fn owner(facts: &Facts) -> Owner {
 /// Whether the server and the policies let the client come to be.
 fn admitted(facts: &Facts) -> Result<(), Blocked> {
     if let Admission::Closed(reason) = &facts.admission {
-        let message = format!("Field spec.authorizationServerRef.name: {reason}");
-        return Err(Blocked::Problem(Problem::new(Reason::ServerDenied, message)));
+        return Err(Blocked::Problem(Problem::of_field(Reason::ServerDenied, SERVER, reason.clone())));
     }
     let registration = &facts.registration;
     let admitted = facts.governance.admits_client(registration.spec.client_id.as_deref(), registration.subject());

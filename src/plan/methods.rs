@@ -8,6 +8,9 @@ use crate::policy::Governance;
 use super::Problem;
 use super::given::{self, Given};
 
+/// The field of a chosen method.
+const AUTH_METHOD: &str = "spec.tokenEndpointAuthMethod";
+
 /// What a kind of credential can do, the usual way first. A public key that is a certificate can do one more.
 #[must_use]
 pub(super) const fn of_kind(kind: Kind) -> &'static [Method] {
@@ -44,8 +47,8 @@ pub(super) fn allowed(
         None => possible.iter().copied().filter(|method| *method != Method::ClientSecretPost).collect(),
     };
     let problem = spec.token_endpoint_auth_method.filter(|m| !has_unknown && !possible.contains(m)).map(|method| {
-        let message = format!("Field spec.tokenEndpointAuthMethod: {method} {}", need(method));
-        Problem::new(Reason::InvalidSpec, message)
+        let text = format!("{method} {}", need(method));
+        Problem::of_field(Reason::InvalidSpec, AUTH_METHOD, text)
     });
     if has_unknown {
         // What an entry of a kind that a later version knows can do is not known here: nothing is taken from it.
@@ -66,11 +69,11 @@ fn denied_by_policy(spec: &AppRegistrationSpec, granted: &[Method], denied: &[Me
         return None;
     }
     let names = denied.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
-    let message = format!(
-        "Field spec.tokenEndpointAuthMethod: {names} is allowed by no policy of the namespace: use one that is, and a \
-         credential for it"
+    let text = format!(
+        "{names} is not allowed by any policy of the namespace: use a method that is, and a credential for it, or add it to \
+         tokenEndpointAuthMethods of a RegistrationPolicy"
     );
-    Some(Problem::new(Reason::PolicyDenied, message))
+    Some(Problem::of_field(Reason::PolicyDenied, AUTH_METHOD, text))
 }
 
 /// What was in force stays so while what takes its place is refused.
@@ -92,8 +95,11 @@ pub(super) fn grant_types(
         asked_grant_types(spec).into_iter().partition(|t| had.contains(t) || governance.allows_grant_type(*t));
     let problem = (!denied.is_empty()).then(|| {
         let names = denied.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
-        let message = format!("Field spec.grantTypes: {names} is allowed by no policy of the namespace: list others");
-        Problem::new(Reason::PolicyDenied, message)
+        let text = format!(
+            "{names} is not allowed by any policy of the namespace: list others, or add it to grantTypes of a \
+             RegistrationPolicy"
+        );
+        Problem::of_field(Reason::PolicyDenied, "spec.grantTypes", text)
     });
     (or_else_had(granted, &denied, &had), problem)
 }
@@ -183,7 +189,7 @@ mod tests {
         let (methods, problems) = allowed(&spec, None, &[], &permissive());
         assert_eq!(methods, [Method::TlsClientAuth], "the one that is registered is the only one");
         assert_eq!(
-            problems[0].message,
+            problems[0].message.to_string(),
             "Field spec.tokenEndpointAuthMethod: tls_client_auth needs a certificate: add one, or set another method"
         );
     }

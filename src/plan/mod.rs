@@ -14,6 +14,7 @@ mod entry;
 mod given;
 mod ledger;
 mod methods;
+mod notice;
 mod objections;
 mod obstacle;
 mod secret;
@@ -37,6 +38,7 @@ use crate::rotation;
 
 pub use connection::Connection;
 pub use given::Change;
+pub use notice::{Notice, Severity, new_problems, notices};
 pub use objections::{Objections, objections};
 pub use secret::{Reading, contents, hinted_contents};
 pub use status::{Failure, after_failure};
@@ -101,8 +103,9 @@ impl Draft {
         let customers = decision.grant.customers_claim();
         let customer_groups = decision.grant.customer_groups_claim();
         let clock = obstacle::clock_is_behind(client, now);
+        let terminating = obstacle::is_terminating(facts);
         let mut verdicts = Vec::new();
-        let mut problems = resolved.problems.clone();
+        let mut problems: Vec<_> = terminating.iter().chain(&resolved.problems).cloned().collect();
         for desired in &resolved.entries {
             let kind = desired.settings.kind();
             let secret = facts.secrets.get(&desired.secret).unwrap_or(&ABSENT);
@@ -129,6 +132,7 @@ impl Draft {
             let unwritable = secret::obstacle(facts, desired, secret);
             let obstacle = unwritable
                 .clone()
+                .or_else(|| terminating.clone())
                 .or_else(|| clock.clone())
                 .or_else(|| {
                     obstacle::credential_is_denied(&desired.name, desired.settings.key_type(), kind, client, facts)
@@ -159,7 +163,10 @@ impl Draft {
     fn given(given: &Given, facts: &Facts, client: &Client, now: Timestamp) -> given::Verdict {
         let kind = given.kind();
         let ledger = client.credential(&given.name, kind);
-        let denied = || obstacle::credential_is_denied(&given.name, None, kind, client, facts);
+        let denied = || {
+            obstacle::is_terminating(facts)
+                .or_else(|| obstacle::credential_is_denied(&given.name, None, kind, client, facts))
+        };
         let obstacle = match given.settings {
             given::Settings::PublicKey(_) => obstacle::clock_is_behind(client, now).or_else(denied),
             // It has no revisions, and with them no time that a clock could be behind.
@@ -174,7 +181,10 @@ impl Draft {
         let accept = ledger::accept(facts, client, self, now);
         let accepts = accept.is_some();
         steps.extend(accept.map(Step::Accept));
-        steps.extend(secret::publish(facts, client, self, now).into_iter().map(Step::Publish));
+        let mut publishes = secret::publish(facts, client, self, now);
+        // A Secret that is there is kept up to date to the last; none is created any more.
+        publishes.retain(|publish| !facts.registration.is_terminating || publish.write != SecretWrite::Create);
+        steps.extend(publishes.into_iter().map(Step::Publish));
         steps.extend(secret::remove(facts).into_iter().map(Step::Remove));
         steps.extend(ledger::retire(client, self, accepts).map(Step::Retire));
         let is_doubtful = facts.governance.absent.values().any(|absence| *absence == Absence::Doubtful);
@@ -301,8 +311,14 @@ impl Publish {
 
 /// A registration of which nothing can be decided: what exists stays as it is.
 fn blocked(facts: &Facts, problem: &Problem, now: Timestamp) -> Plan {
-    let after = if problem.reason == Reason::ClientIDTaken { TRY_TAKEN_AGAIN } else { LOOK_AGAIN };
-    Plan { status: status::blocked(facts, problem, now), wake: Some(rotation::add(now, after)), ..Plan::default() }
+    let after = match problem.reason {
+        Reason::ClientIDTaken => Some(TRY_TAKEN_AGAIN),
+        // It cannot be taken back.
+        Reason::Terminating => None,
+        _ => Some(LOOK_AGAIN),
+    };
+    let wake = after.map(|after| rotation::add(now, after));
+    Plan { status: status::blocked(facts, problem, now), wake, ..Plan::default() }
 }
 
 /// From when on tokens of an entry are accepted, by the ledger.

@@ -12,7 +12,7 @@ use serde_json::json;
 
 use crate::api::{
     self, AppRegistrationSpec, AppRegistrationStatus, KeyType, Kind, Reason, RegistrationApprovalSpec,
-    RegistrationPolicySpec, names,
+    RegistrationPolicySpec, Sighting, names,
 };
 use crate::config::{Policy, Server};
 use crate::credential::access_token::Claims;
@@ -28,7 +28,7 @@ use super::facts::{
     Admission, Contents, Environment, Facts, Law, LedgerFact, OurSecret, Owned, Registration, SecretFact, Source,
     Standing,
 };
-use super::{LedgerWrite, Look, Order, Plan, Publish, Reading, SecretWrite, Step, Value};
+use super::{LedgerWrite, Look, Notice, Order, Plan, Publish, Reading, SecretWrite, Step, Value};
 
 pub(super) const UID: &str = "0c1e4b6e-6d8a-4f6e-9a55-1d3c0e6f7a10";
 pub(super) const NAMESPACE: &str = "shop";
@@ -310,7 +310,8 @@ impl World {
             };
             secrets.insert(name, fact);
         }
-        Facts { registration, environment, admission: self.admission.clone(), governance, ledger, secrets }
+        let (admission, refusals) = (self.admission.clone(), BTreeMap::new());
+        Facts { registration, environment, admission, governance, ledger, secrets, refusals }
     }
 
     /// What governs the registration as the watches have shown it, with live reads of what is there now.
@@ -662,6 +663,10 @@ impl World {
             memory.known.insert(name.clone(), *version);
         }
         assert_limits(&status);
+        let all: Vec<_> = (0..run.plan.steps.len()).collect();
+        assert_told(&super::notices(&run.plan, &all));
+        assert_told(&super::new_problems(&self.registration.status.conditions, &status.conditions));
+        assert_planned(&run.plan);
         if status == self.registration.status {
             return false;
         }
@@ -994,6 +999,46 @@ pub(super) fn assert_limits(status: &AppRegistrationStatus) {
     assert_eq!(types.len(), status.conditions.len());
     for condition in &status.conditions {
         assert!(condition.message.chars().count() <= 1024, "a message of {} characters", condition.message.len());
+        assert!(is_sentence(&condition.message), "a message in the middle of a sentence: {}", condition.message);
+        let place = match condition.type_.as_str() {
+            "Ready" => Sighting::Ready,
+            "Approved" => Sighting::Approved,
+            "Reconciling" => Sighting::Reconciling,
+            _ => Sighting::Stalled,
+        };
+        assert!(is_documented(&condition.reason, place), "{} in {}", condition.reason, condition.type_);
     }
     assert!(status.credentials.len() <= 16 && status.secrets.len() <= 16);
+}
+
+/// Messages to people begin with a capital letter.
+fn is_sentence(message: &str) -> bool {
+    message.starts_with(|first: char| first.is_ascii_uppercase())
+}
+
+/// The reference says where a reason is seen.
+fn is_documented(reason: &str, place: Sighting) -> bool {
+    Reason::named(reason).is_some_and(|reason| reason.is_seen_in(place))
+}
+
+fn assert_told(notices: &[Notice]) {
+    for Notice { reason, note, .. } in notices {
+        assert!(is_sentence(note), "an Event in the middle of a sentence: {note}");
+        assert!(is_documented(reason.as_str(), Sighting::Event), "an Event with {reason}");
+    }
+}
+
+fn assert_planned(plan: &Plan) {
+    let mints = plan.mints.iter().map(|mint| mint.reason);
+    let steps = plan.steps.iter().flat_map(|step| match step {
+        Step::Accept(accept) => {
+            accept.given.iter().map(|change| change.reason).chain([accept.reason]).collect::<Vec<_>>()
+        }
+        Step::Publish(publish) => vec![publish.reason],
+        Step::Retire(retire) => retire.revisions.iter().map(|(_, _, reason)| *reason).collect(),
+        Step::Remove(_) => Vec::new(),
+    });
+    for reason in mints.chain(steps) {
+        assert!(is_documented(reason.as_str(), Sighting::Plan), "a plan with {reason}");
+    }
 }

@@ -2,6 +2,7 @@
 
 use jiff::Timestamp;
 
+use crate::api::Message;
 use crate::policy;
 use crate::rotation;
 
@@ -17,7 +18,7 @@ pub struct Objections {
     /// What else stands in the way.
     pub problems: Vec<Problem>,
     /// What was changed by a bound.
-    pub notes: Vec<String>,
+    pub notes: Vec<Message>,
 }
 
 /// What [`super::decide`] would object to. Where no client can come to be, that is all that is said.

@@ -17,11 +17,22 @@ pub(super) fn clock_is_behind(client: &Client, now: Timestamp) -> Option<Problem
     let newest = client.entry()?.newest_mint()?;
     (now < rotation::add(newest, -CLOCK_TOLERANCE)).then(|| {
         // Without the time of this pass: a report that says it would be another one at every pass.
-        let message = format!(
-            "The operator's clock is behind, because the ledger has a credential minted at {newest}: nothing is minted until \
-             the clock is set right"
+        let text = format!(
+            "The controller's clock is behind: the ledger has a credential that was minted at {newest}. Nothing is minted \
+             until the clock of the controller's node is corrected"
         );
-        Problem::new(Reason::ClockBehind, message)
+        Problem::new(Reason::ClockBehind, text)
+    })
+}
+
+/// The registration is on its way out: nothing new is made for it, whoever holds the object.
+pub(super) fn is_terminating(facts: &Facts) -> Option<Problem> {
+    facts.registration.is_terminating.then(|| {
+        Problem::new(
+            Reason::Terminating,
+            "The registration is being deleted: nothing is minted for it, and its client ends. See metadata.finalizers for who \
+             holds the object",
+        )
     })
 }
 
@@ -37,7 +48,8 @@ pub(super) fn credential_is_denied(
         return None;
     }
     if let Admission::Closed(reason) = &facts.admission {
-        return Some(Problem::new(Reason::ServerDenied, format!("Field spec.credentials[{name}]: {reason}")));
+        let field = format!("spec.credentials[{name}]");
+        return Some(Problem::of_field(Reason::ServerDenied, field, reason.clone()));
     }
     let registration = &facts.registration;
     let entries = registration.spec.effective_credentials();
@@ -56,7 +68,7 @@ pub(super) fn authority_is_missing(view: &View<'_>, facts: &Facts) -> Option<Pro
     (needs && facts.environment.authorities.all().is_empty()).then(|| {
         Problem::new(
             Reason::ServerUnavailable,
-            "The authorization server has no certificate authority yet: it is tried again".to_owned(),
+            "The authorization server has no certificate authority yet: the controller creates one, and retries",
         )
     })
 }

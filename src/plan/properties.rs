@@ -722,7 +722,9 @@ fn facts() -> impl Strategy<Value = (Facts, Timestamp)> {
         |((credentials, rotate, revoke, annotation, client_id), ledger, secrets, now, (confirmed, mess))| {
             let world = World::new("app");
             let namespace_is_terminating = mess & 64 == 64;
-            let mut registration = Registration { namespace_is_terminating, confirmed, ..world.registration };
+            let is_terminating = mess & 128 == 128;
+            let mut registration =
+                Registration { namespace_is_terminating, is_terminating, confirmed, ..world.registration };
             registration.spec.credentials = credentials;
             registration.spec.rotate_minted_before = rotate;
             registration.spec.revoke_minted_before = revoke;
@@ -745,11 +747,13 @@ fn facts() -> impl Strategy<Value = (Facts, Timestamp)> {
                 ..crate::policy::Governance::default()
             };
             let admission = match mess >> 4 & 3 {
-                1 => Admission::Closed("closed".to_owned()),
-                2 => Admission::Unavailable("unavailable".to_owned()),
+                1 => Admission::Closed("the server is closed".to_owned()),
+                2 => Admission::Unavailable("The server is unavailable".to_owned()),
                 _ => Admission::Open,
             };
-            (Facts { registration, environment: Arc::new(environment), admission, governance, ledger, secrets }, now)
+            let refusals = BTreeMap::new();
+            let environment = Arc::new(environment);
+            (Facts { registration, environment, admission, governance, ledger, secrets, refusals }, now)
         },
     )
 }
@@ -765,9 +769,11 @@ fn no_facts_make_a_decision_fail_or_waver() {
             return;
         }
         let creates = |step: &Step| matches!(step, Step::Publish(publish) if publish.write == SecretWrite::Create);
-        assert!(!facts.registration.namespace_is_terminating || !plan.steps.iter().any(creates));
+        let is_going = facts.registration.namespace_is_terminating || facts.registration.is_terminating;
+        assert!(!is_going || !plan.steps.iter().any(creates));
+        assert!(!facts.registration.is_terminating || plan.mints.is_empty());
         assert_limits(&plan.status);
-        let failure = Failure { reason: None, message: "x".repeat(5000) };
+        let failure = Failure { reason: None, message: "X".repeat(5000) };
         assert_limits(&after_failure(&facts, &plan, &failure, now));
     });
 }

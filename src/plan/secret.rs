@@ -109,29 +109,33 @@ pub fn hinted_contents(reading: Reading<'_>, annotations: &BTreeMap<String, Stri
 /// What keeps a Secret from being written.
 pub(super) fn obstacle(facts: &Facts, desired: &Desired, secret: &SecretFact) -> Option<Problem> {
     let name = &desired.secret;
-    let path = format!("Field spec.credentials[{}].secretName", desired.name);
+    let field = || format!("spec.credentials[{}].secretName", desired.name);
+    if let Some(refusal) = facts.refusals.get(&desired.secret) {
+        return Some(refusal.clone());
+    }
     match secret {
         SecretFact::Absent(_) => facts.registration.namespace_is_terminating.then(|| {
-            let message = format!("{path}: the Secret {name} cannot be created: the namespace is being deleted");
-            Problem::new(Reason::NamespaceTerminating, message)
+            let text = format!(
+                "the Secret {name} cannot be created, because the namespace is being deleted: create the registration in \
+                 another namespace"
+            );
+            Problem::of_field(Reason::NamespaceTerminating, field(), text)
         }),
         SecretFact::Foreign => {
-            let message = format!(
-                "{path}: the Secret {name} exists and is not this registration's: delete it, or choose another name"
-            );
-            Some(Problem::new(Reason::SecretConflict, message))
+            let text =
+                format!("the Secret {name} exists and is not this registration's: delete it, or choose another name");
+            Some(Problem::of_field(Reason::SecretConflict, field(), text))
         }
         SecretFact::Ours(secret) if secret.immutable => {
-            let message = format!("{path}: the Secret {name} is immutable: delete it, and it is made anew");
-            Some(Problem::new(Reason::SecretImmutable, message))
+            let text = format!("the Secret {name} is immutable: delete it, and it is made anew");
+            Some(Problem::of_field(Reason::SecretImmutable, field(), text))
         }
         SecretFact::Ours(secret) => {
             let wanted = type_of(facts, name);
             let actual = secret.type_.as_deref().filter(|actual| *actual != wanted)?;
-            let message = format!(
-                "{path}: the Secret {name} has the type {actual} and not {wanted}: delete it, and it is made anew"
-            );
-            Some(Problem::new(Reason::SecretConflict, message))
+            let text =
+                format!("the Secret {name} has the type {actual} and not {wanted}: delete it, and it is made anew");
+            Some(Problem::of_field(Reason::SecretConflict, field(), text))
         }
     }
 }

@@ -6,7 +6,7 @@ use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 
 use crate::api::{
-    AppRegistrationStatus, ConditionType, CredentialStatus, Granted, GrantedApi, Kind, LongDuration, Reason,
+    AppRegistrationStatus, ConditionType, CredentialStatus, Granted, GrantedApi, Kind, LongDuration, Message, Reason,
     RevisionStatus, SecretStatus, ServerInUse, StatusTime,
 };
 use crate::credential::public_key;
@@ -16,7 +16,7 @@ use crate::rotation::{self, Identity, NO_END};
 use super::desired::{Desired, Settings};
 use super::facts::{Admission, Facts, LedgerFact};
 use super::given::{self, Given};
-use super::ledger::Client;
+use super::ledger::{Client, SERVER};
 use super::{Draft, Plan, Problem, Step};
 
 /// The longest message of a condition, in characters. The API allows 32768.
@@ -107,10 +107,9 @@ pub fn after_failure(facts: &Facts, plan: &Plan, failure: &Failure, now: Timesta
         problem: Some(Problem::new(reason, failure.message.clone())),
     };
     let approved = plan.status.conditions.iter().find(|c| c.type_ == ConditionType::Approved.as_str());
-    let denied = approved.filter(|c| c.status == "False").map(|c| {
-        let reason = Reason::ALL.iter().find(|reason| reason.as_str() == c.reason).copied();
-        Problem::new(reason.unwrap_or(Reason::PolicyDenied), c.message.clone())
-    });
+    let denied = approved
+        .filter(|c| c.status == "False")
+        .map(|c| Problem::new(Reason::named(&c.reason).unwrap_or(Reason::PolicyDenied), c.message.clone()));
     let approval = Approval { denied, notes: Vec::new() };
     status.conditions = conditions(facts, &before.conditions, &approval, &ready, now);
     status
@@ -146,7 +145,7 @@ struct Ready {
 
 struct Approval {
     denied: Option<Problem>,
-    notes: Vec<String>,
+    notes: Vec<Message>,
 }
 
 fn ready(facts: &Facts, is_ready: bool, draft: &Draft) -> Ready {
@@ -156,7 +155,7 @@ fn ready(facts: &Facts, is_ready: bool, draft: &Draft) -> Ready {
     // What is kept against every policy is said as not approved, and is nothing that must be done.
     let denied = draft.decision.reason().and_then(|reason| {
         let message = approved(facts, draft).denied?.message;
-        Some(Problem::new(reason, message))
+        Some(Problem { reason, message })
     });
     Ready { is_ready, problem: problem.or(denied) }
 }
@@ -165,11 +164,12 @@ fn approved(facts: &Facts, draft: &Draft) -> Approval {
     let of_entries: Vec<_> = draft.problems.iter().filter(|problem| is_denied(problem.reason)).collect();
     let reason = draft.decision.reason().or_else(|| of_entries.first().map(|problem| problem.reason));
     let of_items = Some(draft.decision.message(facts.registration.subject())).filter(|message| !message.is_empty());
-    let all: Vec<_> = of_items.into_iter().chain(of_entries.iter().map(|problem| problem.message.clone())).collect();
+    let all: Vec<_> =
+        of_items.into_iter().chain(of_entries.iter().map(|problem| problem.message.to_string())).collect();
     let denied = (!all.is_empty()).then(|| Problem::new(reason.unwrap_or(Reason::PolicyDenied), all.join(". ")));
     let denied = denied.or_else(|| match &facts.admission {
         // Nothing new is asked for, so nothing is to be done about it.
-        Admission::Closed(reason) => Some(Problem::new(Reason::ServerDenied, reason.clone())),
+        Admission::Closed(reason) => Some(Problem::of_field(Reason::ServerDenied, SERVER, reason.clone())),
         Admission::Open | Admission::Unavailable(_) => None,
     });
     Approval { denied, notes: draft.resolved.notes.clone() }
@@ -185,24 +185,24 @@ fn conditions(
     let mut wanted = Vec::new();
     let problem = ready.problem.as_ref();
     let (reason, message) = match problem {
-        Some(problem) if !ready.is_ready => (problem.reason, problem.message.clone()),
+        Some(problem) if !ready.is_ready => (problem.reason, problem.message.to_string()),
         Some(_) | None if ready.is_ready => (Reason::Issued, "Every credential is accepted".to_owned()),
         Some(_) | None => (Reason::Progressing, "Credentials are being made".to_owned()),
     };
     wanted.push((ConditionType::Ready, ready.is_ready, reason, message));
     if let Some(denied) = &approval.denied {
-        wanted.push((ConditionType::Approved, false, denied.reason, denied.message.clone()));
+        wanted.push((ConditionType::Approved, false, denied.reason, denied.message.to_string()));
     } else {
         let notes = if approval.notes.is_empty() {
             "Everything that is asked for is granted".to_owned()
         } else {
-            approval.notes.join(". ")
+            approval.notes.iter().map(ToString::to_string).collect::<Vec<_>>().join(". ")
         };
         wanted.push((ConditionType::Approved, true, Reason::Granted, notes));
     }
     if let Some(problem) = problem {
         let type_ = if is_stalled(problem.reason) { ConditionType::Stalled } else { ConditionType::Reconciling };
-        wanted.push((type_, true, problem.reason, problem.message.clone()));
+        wanted.push((type_, true, problem.reason, problem.message.to_string()));
     } else if !ready.is_ready {
         let message = "Credentials are being made".to_owned();
         wanted.push((ConditionType::Reconciling, true, Reason::Progressing, message));
@@ -362,4 +362,18 @@ fn credential_status(
         RevisionStatus { accepted_until_time: Some(end.into()), renewal_time: None, ..previous }
     });
     status
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::api::Sighting;
+
+    #[test]
+    fn the_reference_says_of_each_reason_whether_a_person_must_act() {
+        for reason in Reason::ALL {
+            assert_eq!(is_stalled(*reason), reason.is_seen_in(Sighting::Stalled), "{reason}");
+            assert!(!is_denied(*reason) || reason.is_seen_in(Sighting::Approved), "{reason}");
+        }
+    }
 }

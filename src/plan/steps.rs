@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::Timestamp;
 
-use crate::api::{AppRegistrationStatus, KeyType, Reason, SecretField};
+use crate::api::{AppRegistrationStatus, KeyType, Message, Reason, SecretField};
 use crate::ledger::Entry;
 use crate::policy;
 
@@ -203,8 +203,8 @@ pub struct Retire {
 pub struct Problem {
     /// Its reason: a condition's.
     pub reason: Reason,
-    /// For a person: names the field and the fix, never a credential.
-    pub message: String,
+    /// For a person: what is wrong and the fix, never a credential.
+    pub message: Message,
 }
 
 impl From<policy::Refusal> for Problem {
@@ -214,10 +214,16 @@ impl From<policy::Refusal> for Problem {
 }
 
 impl Problem {
-    /// A problem.
+    /// A problem of the registration as a whole.
     #[must_use]
-    pub const fn new(reason: Reason, message: String) -> Self {
-        Self { reason, message }
+    pub fn new(reason: Reason, text: impl Into<String>) -> Self {
+        Self { reason, message: Message::new(text) }
+    }
+
+    /// A problem of a field.
+    #[must_use]
+    pub fn of_field(reason: Reason, field: impl Into<String>, text: impl Into<String>) -> Self {
+        Self { reason, message: Message::of_field(field, text) }
     }
 }
 

@@ -3,7 +3,7 @@
 use super::*;
 use crate::api::{
     ApiAccess, ApiRule, ApprovalRequired, ApprovedApi, Certificate, CustomerScope, CustomerScopeType, DurationBounds,
-    DurationRules, Entry, Kind, PolicyLimits, PrivateKeyAlgorithm, PrivateKeyRule, Reason, RedirectUriRules,
+    DurationRules, Entry, Kind, Message, PolicyLimits, PrivateKeyAlgorithm, PrivateKeyRule, Reason, RedirectUriRules,
     RegistrationPolicySpec, UriScheme,
 };
 use crate::config::Policy;
@@ -322,7 +322,7 @@ fn allowing_api(name: &str, audience: &str, scopes: &[&str]) -> Arc<Rules> {
 /// The granted APIs as text, with what granted each part.
 fn granted_apis(grant: &Grant) -> Vec<String> {
     let scopes = |scopes: &BTreeMap<String, String>| {
-        scopes.iter().map(|(scope, by)| format!(" {scope} by {by}")).collect::<String>()
+        scopes.iter().map(|(scope, by)| format!(" {scope} by {by}")).collect::<Vec<_>>().concat()
     };
     grant.apis.iter().map(|(audience, api)| format!("{audience} by {}:{}", api.by, scopes(&api.scopes))).collect()
 }
@@ -354,7 +354,8 @@ fn an_api_that_is_not_granted_takes_its_scopes_along_and_one_of_another_api_is_n
     case.spec.apis = vec![api("https://b", &["read"])];
     let decision = case.decision();
     assert_eq!((granted_apis(&decision.grant).len(), decision.grant.scopes.len()), (0, 0));
-    let denied: Vec<_> = decision.denied.iter().map(|denied| denied.item.to_string()).collect();
+    let path = |denied: &Denied| format!("{}: {}", denied.item.path(), denied.item);
+    let denied: Vec<_> = decision.denied.iter().map(path).collect();
     assert_eq!(denied, ["spec.scopes: read", "spec.apis: https://b"]);
 }
 
@@ -410,9 +411,10 @@ fn a_client_is_admitted_where_a_policy_allows_its_id_and_the_namespace_has_room(
         full,
         (
             Reason::QuotaExceeded,
-            "The namespace shop has no room: policy/small allows 2 registrations, and as many came before this one. Delete \
-             one, or raise limits.registrationsPerNamespace"
-                .into()
+            Message::new(
+                "The namespace shop has no room: policy/small allows 2 registrations, and as many came before this one. \
+                 Delete one, or raise limits.registrationsPerNamespace"
+            )
         )
     );
     let other = limited("other", &["x.*"], 9);
@@ -421,7 +423,7 @@ fn a_client_is_admitted_where_a_policy_allows_its_id_and_the_namespace_has_room(
     assert!(governance.admits_client(Some("shop.a"), SHOP).is_ok(), "the widest limit counts");
     let (reason, message) = governance.admits_client(Some("bank.a"), SHOP).unwrap_err();
     assert_eq!(reason, Reason::PolicyDenied);
-    assert!(message.contains("policy/small allows shop.*"), "the placeholder is filled in: {message}");
+    assert!(message.text.contains("policy/small allows shop.*"), "the placeholder is filled in: {message}");
     assert_eq!(Governance::default().admits_client(None, SHOP).unwrap_err().0, Reason::NoPolicy);
 }
 

@@ -3,13 +3,13 @@
 
 use jiff::SignedDuration;
 
-use crate::api::{KeyType, Kind, Reason};
+use crate::api::{KeyType, Kind, Message, Reason};
 use crate::config;
 
 use super::{By, Governance, Subject};
 
 /// A refusal: its reason, and for a person how to get it allowed.
-pub type Refusal = (Reason, String);
+pub type Refusal = (Reason, Message);
 
 /// A duration after the policies' bounds.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -47,20 +47,20 @@ impl Governance {
             let closest = self.policies.iter().rev().max_by_key(|rules| rules.client_id_globs(subject).len());
             let (name, globs) = closest
                 .map_or_else(Default::default, |rules| (rules.name.clone(), rules.client_id_globs(subject).join(", ")));
-            let message = format!(
-                "Field spec.clientID: {id} is not allowed; policy/{name} allows {globs}. Choose one of these, or add it to \
-                 clientIDs of a RegistrationPolicy that selects the namespace {namespace}"
+            let text = format!(
+                "{id} is not allowed; policy/{name} allows {globs}. Choose one of these, or add it to clientIDs of a \
+                 RegistrationPolicy that selects the namespace {namespace}"
             );
-            return Err((Reason::PolicyDenied, message));
+            return Err((Reason::PolicyDenied, Message::of_field("spec.clientID", text)));
         }
         match self.most_registrations().filter(|most| self.older >= most.value) {
             None => Ok(()),
             Some(By { value, policy }) => Err((
                 Reason::QuotaExceeded,
-                format!(
+                Message::new(format!(
                     "The namespace {namespace} has no room: policy/{policy} allows {value} registrations, and as many came \
                      before this one. Delete one, or raise limits.registrationsPerNamespace"
-                ),
+                )),
             )),
         }
     }
@@ -68,44 +68,41 @@ impl Governance {
     /// Whether a credential may begin: its kind and its key must be allowed, and the registration must have room.
     pub fn admits_credential(&self, credential: Beginning<'_>, subject: Subject<'_>) -> Result<(), Refusal> {
         let Beginning { entry, kind, key_type, others } = credential;
+        let field = format!("spec.credentials[{entry}]");
         if self.policies.is_empty() {
             let (reason, message) = self.no_policy(subject.namespace);
-            return Err((reason, format!("Field spec.credentials[{entry}]: {message}")));
+            return Err((reason, Message::of_field(field, message.text)));
         }
         if !self.allows_kind(kind) {
-            let message = format!(
-                "Field spec.credentials[{entry}]: the kind {kind:?} is not allowed by {}. Use another kind, or add it to \
-                 credentialKinds",
+            let text = format!(
+                "the kind {kind:?} is not allowed by {}. Use another kind, or add it to credentialKinds",
                 self.stating_kinds()
             );
-            return Err((Reason::PolicyDenied, message));
+            return Err((Reason::PolicyDenied, Message::of_field(field, text)));
         }
         if let Some(key) = key_type.filter(|key| !self.allows_key_type(*key)) {
-            let message = format!(
-                "Field spec.credentials[{entry}].certificate.privateKey: {key} is not allowed by {}. Use another one, or \
-                 add it to privateKeys",
+            let text = format!(
+                "{key} is not allowed by {}. Use another one, or add it to privateKeys",
                 self.stating_private_keys()
             );
-            return Err((Reason::PolicyDenied, message));
+            return Err((Reason::PolicyDenied, Message::of_field(format!("{field}.certificate.privateKey"), text)));
         }
         match self.most_credentials().filter(|most| others >= most.value) {
             None => Ok(()),
             Some(By { value, policy }) => {
-                let message = format!(
-                    "Field spec.credentials[{entry}]: policy/{policy} allows {value} credentials. Remove one, or raise \
-                     limits.credentials"
-                );
-                Err((Reason::QuotaExceeded, message))
+                let text =
+                    format!("policy/{policy} allows {value} credentials. Remove one, or raise limits.credentials");
+                Err((Reason::QuotaExceeded, Message::of_field(field, text)))
             }
         }
     }
 
     fn no_policy(&self, namespace: &str) -> Refusal {
-        let message = match &self.unknown {
+        let text = match &self.unknown {
             Some(unknown) => super::sentence::unknown(unknown),
             None => super::sentence::no_policy(namespace),
         };
-        (Reason::NoPolicy, message)
+        (Reason::NoPolicy, Message::new(text))
     }
 }
 

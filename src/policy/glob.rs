@@ -23,7 +23,7 @@ enum Piece {
 
 /// A brace that is no placeholder.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{glob}: braces are for {{namespace}} and {{name}} alone")]
+#[error("must have no braces but {{namespace}} and {{name}}: change {glob}")]
 pub struct InvalidGlob {
     glob: String,
 }
@@ -136,7 +136,7 @@ mod tests {
     fn a_brace_that_is_no_placeholder_is_refused() {
         for glob in ["{team}", "{namespace", "}", "a{}b", "{{namespace}}"] {
             let problem = Glob::parse(glob).unwrap_err().to_string();
-            assert_eq!(problem, format!("{glob}: braces are for {{namespace}} and {{name}} alone"));
+            assert_eq!(problem, format!("must have no braces but {{namespace}} and {{name}}: change {glob}"));
         }
     }
 

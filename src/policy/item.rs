@@ -189,10 +189,9 @@ impl Item {
     }
 }
 
-/// The field and the item, as messages begin with it.
+/// The name, as its field has it.
 impl fmt::Display for Item {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let name = if self.kind == ItemKind::Customer && self.name == ALL_CUSTOMERS { "All" } else { &self.name };
-        write!(out, "{}: {name}", self.path())
+        out.pad(if self.kind == ItemKind::Customer && self.name == ALL_CUSTOMERS { "All" } else { &self.name })
     }
 }

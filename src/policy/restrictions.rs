@@ -197,7 +197,7 @@ fn read(field: &str, bounds: Option<DurationBounds>) -> Result<Stated, Invalid> 
     let (min, max) = (bound("min", min)?, bound("max", max)?);
     let is_wrong = min.is_some_and(|min| !min.is_positive() || max.is_some_and(|max| max < min));
     if is_wrong || max.is_some_and(|max| !max.is_positive()) {
-        return Err(invalid(field, &"must have 0 < min ≤ max"));
+        return Err(invalid(field, &"must have a min longer than 0s and a max at least as long as min: change them"));
     }
     Ok(Stated { min, max })
 }

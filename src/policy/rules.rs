@@ -39,11 +39,11 @@ struct ApiGlobs {
 
 /// Why a policy cannot be understood.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{field}: {problem}")]
+#[error("Field {field}: {problem}")]
 pub struct Invalid {
     /// The field's path, below `spec` of an object or from the top of a configuration.
     pub field: String,
-    /// What is wrong with it.
+    /// What is wrong with it, and how to mend it.
     pub problem: String,
 }
 
@@ -51,7 +51,7 @@ impl Rules {
     /// The rules of a `RegistrationPolicy`.
     pub fn of_object(name: &str, spec: &RegistrationPolicySpec) -> Result<Self, Invalid> {
         selects(&spec.namespace_selector, &std::collections::BTreeMap::new())
-            .map_err(|problem| invalid("namespaceSelector", &problem))?;
+            .map_err(|error| invalid(&format!("namespaceSelector.{}", error.field), &error.problem))?;
         let approval = spec.approval_required.clone().unwrap_or_default();
         let hosts = spec.redirect_uris.as_ref().map(|rules| rules.hosts.as_slice()).unwrap_or_default();
         let dns_names = spec.dns_names.clone().unwrap_or_else(|| OWN_SERVICE_NAMES.map(str::to_owned).into());
@@ -396,7 +396,7 @@ mod tests {
     fn what_cannot_be_understood_is_named_with_its_field() {
         let configured = config::Policy { scopes: vec!["{team}".into()], ..config::Policy::default() };
         let invalid = Rules::of_config(&configured).unwrap_err().to_string();
-        assert_eq!(invalid, "policy.scopes[0]: {team}: braces are for {namespace} and {name} alone");
+        assert_eq!(invalid, "Field policy.scopes[0]: must have no braces but {namespace} and {name}: change {team}");
         let of = |spec: RegistrationPolicySpec| Rules::of_object("p", &spec).unwrap_err().to_string();
         let bounds = |min: &str, max: &str| RegistrationPolicySpec {
             durations: Some(DurationRules {
@@ -407,10 +407,10 @@ mod tests {
         };
         let apis = vec![ApiRule { audiences: vec!["a".into()], scopes: vec!["b".into(), "{team}".into()] }];
         let apis = RegistrationPolicySpec { apis, ..Default::default() };
-        assert_eq!(of(apis), "apis[0].scopes[1]: {team}: braces are for {namespace} and {name} alone");
+        assert_eq!(of(apis), "Field apis[0].scopes[1]: must have no braces but {namespace} and {name}: change {team}");
         let scopes = RegistrationPolicySpec { scopes: vec!["a".into(), "{team}".into()], ..Default::default() };
-        assert_eq!(of(scopes), "scopes[1]: {team}: braces are for {namespace} and {name} alone");
-        assert_eq!(of(bounds("2d", "1d")), "durations.certificate: must have 0 < min ≤ max");
-        assert!(of(bounds("soon", "1d")).starts_with("durations.certificate.min: "));
+        assert_eq!(of(scopes), "Field scopes[1]: must have no braces but {namespace} and {name}: change {team}");
+        assert!(of(bounds("2d", "1d")).starts_with("Field durations.certificate: must have a min longer than 0s"));
+        assert!(of(bounds("soon", "1d")).starts_with("Field durations.certificate.min: must be a duration"));
     }
 }

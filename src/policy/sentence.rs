@@ -1,6 +1,6 @@
 //! "Why not?" in one sentence: the item, the policy that came closest, the way to get it allowed.
 
-use crate::api::Reason;
+use crate::api::{Message, Reason};
 
 use super::{Decision, Denied, Item, ItemKind, Kept, Subject, Why};
 
@@ -22,26 +22,27 @@ impl Denied {
 
     /// Why it is not granted, and what a person can do about it.
     #[must_use]
-    pub fn sentence(&self, subject: Subject<'_>) -> String {
+    pub fn message(&self, subject: Subject<'_>) -> Message {
         let Subject { namespace, name } = subject;
         let (item, list) = (&self.item, place(&self.item));
-        match &self.why {
-            Why::NoPolicy => format!("Field {item} is not allowed. {}", no_policy(namespace)),
-            Why::Unknown(problem) => format!("Field {item} is not granted. {}", unknown(problem)),
+        let text = match &self.why {
+            Why::NoPolicy => format!("{item} is not allowed. {}", no_policy(namespace)),
+            Why::Unknown(problem) => format!("{item} is not granted. {}", unknown(problem)),
             Why::NotAllowed { closest, allows } => format!(
-                "Field {item} is not allowed: add it to {list} of a RegistrationPolicy that selects the namespace \
-                 {namespace}. The closest one, policy/{closest}, allows {} there",
+                "{item} is not allowed: add it to {list} of a RegistrationPolicy that selects the namespace {namespace}. The \
+                 closest one, policy/{closest}, allows {} there",
                 globs(allows)
             ),
             Why::NeedsApproval { policy } => format!(
-                "Field {item} waits for an approval: policy/{policy} allows it when a RegistrationApproval for \
-                 {namespace}/{name} lists it in {list}"
+                "{item} waits for an approval: policy/{policy} allows it when a RegistrationApproval for {namespace}/{name} \
+                 lists it in {list}"
             ),
             Why::ApprovalEnded { approval } => format!(
-                "Field {item} is not approved any more, because approval/{approval} has ended: renew it, or create another \
+                "{item} is not approved any more, because approval/{approval} has ended: renew it, or create another \
                  RegistrationApproval for {namespace}/{name} that lists it in {list}"
             ),
-        }
+        };
+        Message::of_field(item.path(), text)
     }
 }
 
@@ -60,12 +61,13 @@ impl Decision {
     pub fn message(&self, subject: Subject<'_>) -> String {
         let mut denied: Vec<_> = self.denied.iter().collect();
         denied.sort_by_key(|denied| denied.reason() == Reason::ApprovalRequired);
-        let mut told: Vec<_> = denied.iter().take(MOST_TOLD).map(|denied| denied.sentence(subject)).collect();
+        let mut told: Vec<_> =
+            denied.iter().take(MOST_TOLD).map(|denied| denied.message(subject).to_string()).collect();
         if denied.len() > MOST_TOLD {
             told.push(format!("{} more items are not granted", denied.len() - MOST_TOLD));
         }
         if let Some(first) = self.kept.first() {
-            told.push(kept(first, self.kept.len()));
+            told.push(kept(first, self.kept.len()).to_string());
         }
         told.join(". ")
     }
@@ -80,26 +82,27 @@ pub(super) fn no_policy(namespace: &str) -> String {
 
 /// That policies cannot be seen, and why.
 pub(super) fn unknown(problem: &str) -> String {
-    format!("Nothing new is granted for now: {problem}")
+    format!("Nothing new is granted for now, because {problem}. The controller retries")
 }
 
-fn kept(first: &Kept, count: usize) -> String {
+fn kept(first: &Kept, count: usize) -> Message {
     let more = match count - 1 {
         0 => String::new(),
         1 => ", like one more item".to_owned(),
         more => format!(", like {more} more items"),
     };
     let Kept { item, by, waits_for_approval_of } = first;
-    match waits_for_approval_of {
+    let text = match waits_for_approval_of {
         None => format!(
-            "Field {item} was granted by {by}, and no policy allows it any more; it stays granted{more}. Allow it again, or \
-             remove it from the spec"
+            "{item} was granted by {by}, and no policy allows it any more; it stays granted{more}. Allow it again, or remove \
+             it from the spec"
         ),
         Some(policy) => format!(
-            "Field {item} was granted by {by}, and policy/{policy} now allows it only with an approval; it stays \
-             granted{more}. Approve it, or remove it from the spec"
+            "{item} was granted by {by}, and policy/{policy} now allows it only with an approval; it stays granted{more}. \
+             Approve it, or remove it from the spec"
         ),
-    }
+    };
+    Message::of_field(item.path(), text)
 }
 
 fn globs(allows: &[String]) -> String {

@@ -145,7 +145,9 @@ impl ClusterKeys {
     pub fn condition(&self) -> Condition {
         let inner = self.inner.clone();
         Condition::new("cluster-keys", move || match &inner.lock().problem {
-            Some(problem) => Readiness::Degraded(format!("cannot be read: {problem}")),
+            Some(problem) => Readiness::Degraded(format!(
+                "cannot be read: {problem}; tokens of ServiceAccounts are checked with the keys that are known"
+            )),
             None if inner.known.load().is_none() => Readiness::Degraded("not read yet".to_owned()),
             None => Readiness::Ready,
         })

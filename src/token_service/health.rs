@@ -24,15 +24,21 @@ pub(super) fn conditions(served: &Served, health: Receiver<Health>, clock: Arc<d
     vec![
         Condition::new("ledger", move || ledger(&directory, &health.borrow())),
         Condition::new("signing-keys", move || {
-            if keys.can_sign(clock.now()) { Readiness::Ready } else { missing("no key that signs now was read") }
+            let is_missing = !keys.can_sign(clock.now());
+            let text = "no key that signs now was read from the Secret signing-keys; the controller writes it";
+            if is_missing { missing(text) } else { Readiness::Ready }
         }),
         Condition::new("serving-certificate", move || {
-            if certificate.is_present() { Readiness::Ready } else { missing("none was read") }
+            let text = "none was read from the Secret token-service-tls; the controller writes it";
+            if certificate.is_present() { Readiness::Ready } else { missing(text) }
         }),
         // The configured server is served all the same.
         Condition::new("other-servers", move || match &*others.without_a_key(others_clock.now()) {
             [] => Readiness::Ready,
-            names => Readiness::Degraded(format!("no key that signs now was read of {}", names.join(", "))),
+            names => Readiness::Degraded(format!(
+                "no key that signs now was read of {}; the controller writes them",
+                names.join(", ")
+            )),
         }),
         // Tokens are issued all the same.
         Condition::new("shared-lists", move || lists.problem().map_or(Readiness::Ready, Readiness::Degraded)),

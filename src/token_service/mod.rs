@@ -13,6 +13,8 @@
 //! itself. When the API server cannot be reached, it goes on with what it knows; tokens cannot be revoked then.
 
 pub mod accepted;
+mod answering;
+mod buckets;
 pub mod client_authentication;
 pub mod cluster_keys;
 pub mod directory;
@@ -93,7 +95,7 @@ pub struct Listeners {
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// A port could not be had.
-    #[error("cannot listen on {address}")]
+    #[error("Cannot listen on {address}: free the port, or choose another address")]
     Listen {
         /// Where.
         address: SocketAddr,
@@ -102,7 +104,7 @@ pub enum Error {
         source: io::Error,
     },
     /// One of its tasks ended, which none does by itself.
-    #[error("a task of the token service ended unexpectedly")]
+    #[error("A task of the token service ended unexpectedly: read the log before this line")]
     Ended,
 }
 

@@ -175,8 +175,8 @@ async fn a_registration_that_cannot_be_understood_says_so_and_the_others_go_on()
     for name in ["strange", "before", "later-kind"] {
         let told = stalled(&plane, &shop, name, "InvalidSpec").await;
         let field = match name {
-            "strange" => "spec.displayName: expected a string",
-            "before" => "spec.grantTypes[0]: expected one of",
+            "strange" => "Field spec.displayName: must be a string",
+            "before" => "Field spec.grantTypes[0]: must be one of",
             _ => "spec.credentials[web]",
         };
         assert!(told.contains(field), "{name}: {told}");

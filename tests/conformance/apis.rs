@@ -49,7 +49,7 @@ impl Apis<'_> {
             // Authlib sends one resource at most.
             let has_several = case.resources.len() > 1;
             for language in Language::ALL.into_iter().filter(|l| !has_several || *l != Language::Python) {
-                let ended = self.run(language, "resource", &dispatch, case.api, case.resources).await?;
+                let ended = self.run((language, "resource"), &dispatch, case.api, case.resources).await?;
                 let outcome = ended.document().and_then(|seen| case.expect(&seen, &dispatch.client_id));
                 self.tally.record(&language.client(), case.what, outcome);
             }
@@ -67,7 +67,7 @@ impl Apis<'_> {
             ("resource that is not granted: invalid_target", "https://other.example", ["invalid_target", "error: 400"]),
         ] {
             for language in Language::ALL {
-                let ended = self.run(language, "resource", of, self.orders, &[resource]).await?;
+                let ended = self.run((language, "resource"), of, self.orders, &[resource]).await?;
                 self.tally.record(&language.client(), what, ended.failed_with(&words));
             }
         }
@@ -95,10 +95,10 @@ impl Apis<'_> {
             audience: json!(STOCK.audience),
             scope: AT_STOCK,
         };
-        let ended = self.run(Language::Curl, "access_token", of, stock, &[]).await?;
+        let ended = self.run((Language::Curl, "access_token"), of, stock, &[]).await?;
         let outcome = ended.document().and_then(|seen| case.expect(&seen, &of.client_id));
         self.tally.record(&Language::Curl.client(), case.what, outcome);
-        let ended = self.run(Language::Curl, "access_token", of, self.orders, &[]).await?;
+        let ended = self.run((Language::Curl, "access_token"), of, self.orders, &[]).await?;
         self.tally.record(
             &Language::Curl.client(),
             "a delivered token, at another API: 401",
@@ -109,8 +109,7 @@ impl Apis<'_> {
 
     async fn run(
         &mut self,
-        language: Language,
-        name: &str,
+        (language, name): (Language, &str),
         of: &Registered,
         api: &Server,
         resources: &[&str],

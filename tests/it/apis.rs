@@ -121,8 +121,8 @@ async fn a_scope_of_another_api_is_in_no_token_that_asks_for_it_and_the_registra
         }),
     );
     let message = until_reason(&stage, "storefront", "Stalled", "InvalidSpec").await;
-    let said = "Field spec.credentials[mixed].accessToken.scopes: invoices:read is nothing that the registration asks for: \
-                add it to spec.apis[https://orders.example].scopes";
+    let said = "Field spec.credentials[mixed].accessToken.scopes: invoices:read must be asked for by the registration as \
+                well: add it to spec.apis[https://orders.example].scopes";
     assert!(message.contains(said), "{message}");
     assert_eq!(target(&stage, "mixed"), (json!(ORDERS), json!("orders:read")));
 }
@@ -153,7 +153,7 @@ async fn no_token_is_delivered_for_an_api_that_is_not_granted_and_no_other_api_t
     let nobodys = token("nobodys", &json!({"audience": "https://nobody.example"}));
     stage.apply_spec("other", &json!({"apis": [{"audience": ORDERS}], "credentials": [nobodys]}));
     let message = until_reason(&stage, "other", "Stalled", "InvalidSpec").await;
-    let said = "Field spec.credentials[nobodys].accessToken.audience: https://nobody.example is nothing that the registration asks for";
+    let said = "Field spec.credentials[nobodys].accessToken.audience: https://nobody.example must be asked for by the registration";
     assert!(message.contains(said), "{message}");
     assert!(!has_token(&stage, "nobodys"));
 }

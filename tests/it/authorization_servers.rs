@@ -115,7 +115,7 @@ async fn a_server_gets_keys_and_authorities_of_its_own_and_a_name_in_the_certifi
     stage.quiet().await;
     server(&stage, "partners", "https://partners.example", &json!({}));
     let message = until_told(&stage, "partners", "InForce").await;
-    assert_eq!(message, "tokens are had at https://partners.example/token");
+    assert_eq!(message, "Serving tokens at https://partners.example/token");
     stage.until("the certificate", |_| serving_names(&stage).contains(&"partners.example".to_owned())).await;
     let mut requests: Vec<_> = stage.requests().into_iter().filter(|request| !request.starts_with("list ")).collect();
     requests.sort();
@@ -223,7 +223,8 @@ async fn an_unknown_server_is_named_and_its_registrations_begin_when_it_comes() 
     let _controller = stage.controller().await;
     apply(&stage, "storefront", Some("partners"), &web());
     let message = until_reason(&stage, "storefront", "Stalled", "InvalidSpec").await;
-    let said = "Field spec.authorizationServerRef.name: there is no authorization server partners: create it, or name another one";
+    let said = "Field spec.authorizationServerRef.name: there is no authorization server partners: create it, or create this \
+                registration anew with another server";
     assert_eq!(message, said);
     server(&stage, "partners", ISSUER, &json!({}));
     stage.until_ready("storefront").await;

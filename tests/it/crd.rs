@@ -2,7 +2,8 @@
 
 use std::{fs, path::Path};
 
-use appreg::api::crds;
+use appreg::api::{Reason, crds};
+use appreg::cli::reference;
 use serde_json::{Value, json};
 
 #[test]
@@ -16,6 +17,54 @@ fn crds_are_checked_in_as_generated() {
     let mut present = fs::read_dir(directory).unwrap().map(|file| file.unwrap().file_name().into_string().unwrap());
     let unknown = present.find(|name| generated.iter().all(|(generated, _)| generated != name));
     assert_eq!(unknown, None, "a file in crds/ that nothing generates: remove it");
+}
+
+#[test]
+fn reference_pages_are_checked_in_as_generated() {
+    let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/reference");
+    let generated = reference::files();
+    for (name, content) in &generated {
+        let checked_in = fs::read_to_string(directory.join(name)).unwrap_or_default();
+        assert!(checked_in == *content, "docs/reference/{name} is not what the code generates: run `make generate`");
+    }
+    let mut present = fs::read_dir(directory).unwrap().map(|file| file.unwrap().file_name().into_string().unwrap());
+    let unknown = present.find(|name| generated.iter().all(|(generated, _)| generated != name));
+    assert_eq!(unknown, None, "a file in docs/reference/ that nothing generates: remove it");
+}
+
+#[test]
+fn the_reference_has_a_section_for_each_reason_and_a_row_for_each_field() {
+    let [fields, reasons] = reference::files().map(|(_, content)| content);
+    for reason in Reason::ALL {
+        let section = reasons.split(&format!("\n## {reason}\n")).nth(1).unwrap_or_else(|| panic!("{reason}"));
+        let section = section.split("\n## ").next().unwrap();
+        assert!(section.contains(reason.remedy()) && section.contains("- Seen in: "), "{section}");
+    }
+    let of = |kind: &str| fields.split(&format!("\n## {kind}\n")).nth(1).unwrap().split("\n## ").next().unwrap();
+    each_field(|kind, parent, name| {
+        let section =
+            of(kind).split(&format!("\n### `{parent}`\n")).nth(1).unwrap_or_else(|| panic!("{kind} {parent}"));
+        let section = section.split("\n### ").next().unwrap();
+        assert!(section.contains(&format!("\n| `{name}` | ")), "{kind} {parent}.{name}");
+    });
+}
+
+/// Visits every field of spec and status of every kind, with the object that it is in as the reference names it.
+fn each_field(visit: impl Fn(&str, &str, &str)) {
+    fn below(schema: &Value, path: &str, visit: &impl Fn(&str, &str)) {
+        for (name, field) in schema["properties"].as_object().into_iter().flatten() {
+            visit(path, name);
+            below(field, &format!("{path}.{name}"), visit);
+            below(&field["items"], &format!("{path}.{name}[]"), visit);
+        }
+    }
+    for crd in crds::all() {
+        let schema = serde_json::to_value(&crd.spec.versions[0].schema).unwrap();
+        let properties = &schema["openAPIV3Schema"]["properties"];
+        for part in ["spec", "status"] {
+            below(&properties[part], part, &|parent, name| visit(&crd.spec.names.kind, parent, name));
+        }
+    }
 }
 
 #[test]

@@ -268,7 +268,9 @@ async fn a_controller_that_never_saw_policies_or_approvals_goes_on_and_takes_not
     stage.until("revision 2", |_| stage.held_revision() == Some(2)).await;
     apply(&stage, "another", &[]);
     let message = until_reason(&stage, "another", "Stalled", "NoPolicy").await;
-    assert_eq!(message, "Nothing new is granted for now: RegistrationPolicies could not be listed yet");
+    let said =
+        "Nothing new is granted for now, because RegistrationPolicies could not be listed yet. The controller retries";
+    assert_eq!(message, said);
 }
 
 #[tokio::test(start_paused = true)]
@@ -313,8 +315,14 @@ async fn a_policy_that_cannot_be_understood_allows_nothing_and_says_so_and_what_
     apply(&stage, "storefront", &["read"]);
     stage.until_ready("storefront").await;
     for (more, problem) in [
-        (json!({"scopes": ["{team}"]}), "spec.scopes[0]: {team}: braces are for {namespace} and {name} alone"),
-        (json!({"scopes": ["*"], "fromALaterVersion": true}), "spec.fromALaterVersion: "),
+        (
+            json!({"scopes": ["{team}"]}),
+            "Field spec.scopes[0]: must have no braces but {namespace} and {name}: change {team}",
+        ),
+        (
+            json!({"scopes": ["*"], "fromALaterVersion": true}),
+            "Field spec.fromALaterVersion: must be a field that this version of appreg knows",
+        ),
     ] {
         policy(&stage, "shop", &more);
         let message = || {

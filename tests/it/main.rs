@@ -12,6 +12,7 @@ mod certificates;
 mod chart;
 mod crd;
 mod docs;
+mod endings;
 mod examples;
 mod fake_api;
 mod fuzz_corpus;

@@ -76,7 +76,7 @@ async fn an_object_with_an_empty_list_of_credentials_is_told_how_to_be_a_public_
     let _controller = stage.controller().await;
     stage.apply_spec("storefront", &json!({"credentials": [], "redirectURIs": ["https://shop.example/callback"]}));
     let message = until_reason(&stage, "storefront", "Stalled", "InvalidSpec").await;
-    assert!(message.starts_with("Field spec.credentials must not be empty: set clientType: Public"), "{message}");
+    assert!(message.starts_with("Field spec.credentials: must not be empty: set clientType: Public"), "{message}");
     stage.apply_spec("storefront", &public());
     stage.until_ready("storefront").await;
 }

@@ -85,7 +85,8 @@ impl Stage {
             controller_namespace: SYSTEM.into(),
             concurrency: 4,
         };
-        let clients = Clients { watches: self.server.client(), requests: self.server.client() };
+        let clients =
+            Clients { watches: self.server.client(), requests: self.server.client(), writes: self.server.client() };
         let mut registry = metrics::registry();
         let controller = Controller::new(options, clients, self.clock.clone(), &mut registry).unwrap();
         Running { handle: tokio::spawn(controller.run(CancellationToken::new())), registry }
@@ -323,7 +324,9 @@ async fn a_key_that_was_revoked_is_told_as_an_event_and_the_file_is_in_none() {
     stage.until("an Event", |server| !events(server).is_empty()).await;
     stage.until("both Events", |server| events(server).len() >= 3).await;
     let said = events(&stage.server).join("\n");
-    for part in ["partner: revision 1 of its key", "pod: its ServiceAccount", "was revoked by revokeMintedBefore"] {
+    for part in
+        ["partner: revision 1 was revoked", "pod was revoked: earlier tokens", "was revoked by revokeMintedBefore"]
+    {
         assert!(said.contains(part), "{part}: {said}");
     }
     assert!(!said.contains("MCowBQYDK2VwAyEA"), "{said}");

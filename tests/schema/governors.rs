@@ -74,7 +74,10 @@ pub(crate) const REFUSED: &[(&str, &str, &[&str])] = &[
     (
         "RegistrationPolicy",
         "{namespaceSelector: {matchExpressions: [{key: a, operator: In}]}}",
-        &["spec.namespaceSelector.matchExpressions[0].values", "In and NotIn need values"],
+        &[
+            "spec.namespaceSelector.matchExpressions[0].values",
+            "values must have an item for In and NotIn, and none for Exists",
+        ],
     ),
     (
         "RegistrationPolicy",
@@ -306,7 +309,7 @@ pub(crate) const REFUSED: &[(&str, &str, &[&str])] = &[
         "{registrationRef: {namespace: shop, name: storefront}, servedAudiences: ['\"']}",
         &["spec.servedAudiences[0]", "should match"],
     ),
-    ("AuthorizationServer", "{namespaceSelector: {}}", &["spec", "set the type of the server: builtIn"]),
+    ("AuthorizationServer", "{namespaceSelector: {}}", &["spec", "builtIn must be set", "add it"]),
     (
         "AuthorizationServer",
         "{builtIn: {issuer: 'https://partners.example'}}",
@@ -335,17 +338,20 @@ pub(crate) const REFUSED: &[(&str, &str, &[&str])] = &[
     (
         "AuthorizationServer",
         "{namespaceSelector: {}, builtIn: {issuer: 'https://partners.example', servingNames: ['*.example']}}",
-        &["spec.builtIn.servingNames[0]", "write a DNS name in lower case without wildcard, or an IP address"],
+        &[
+            "spec.builtIn.servingNames[0]",
+            "servingNames must be DNS names in lower case without wildcard, or IP addresses: change this one",
+        ],
     ),
     (
         "AuthorizationServer",
         "{namespaceSelector: {}, builtIn: {issuer: 'https://partners.example', servingNames: ['::ffff:10.0.0.1']}}",
-        &["spec.builtIn.servingNames[0]", "or an IP address"],
+        &["spec.builtIn.servingNames[0]", "or IP addresses"],
     ),
     (
         "AuthorizationServer",
         "{namespaceSelector: {}, builtIn: {issuer: 'https://partners.example', servingNames: ['fe80::1%eth0']}}",
-        &["spec.builtIn.servingNames[0]", "or an IP address"],
+        &["spec.builtIn.servingNames[0]", "or IP addresses"],
     ),
     (
         "AuthorizationServer",

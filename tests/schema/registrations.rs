@@ -772,7 +772,7 @@ pub(crate) const REFUSED: &[(&str, &str, &[&str])] = &[
     (
         "a duration in years",
         "{credentials: [{name: a, effectiveDuration: 1y, clientSecret: {}}]}",
-        &["spec.credentials[0].effectiveDuration", "(s|m|h|d|w)"],
+        &["spec.credentials[0].effectiveDuration", "[0-9]{1,4}d"],
     ),
     (
         "a duration of ISO 8601",

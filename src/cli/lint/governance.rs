@@ -15,7 +15,7 @@ use serde_json::Value;
 use super::field_path::FieldPath;
 use super::finding::{Rule, Violation};
 use crate::api::{
-    AppRegistration, AuthorizationServer, Entry, Reason, RegistrationApproval, RegistrationApprovalSpec,
+    AppRegistration, AuthorizationServer, Entry, Message, Reason, RegistrationApproval, RegistrationApprovalSpec,
     RegistrationPolicy, secret_name, selects,
 };
 use crate::authority::{self, Catalog, Declared, Takes};
@@ -66,9 +66,9 @@ impl Governors {
     pub(super) fn policy(&mut self, policy: RegistrationPolicy) -> Result<(), Violation> {
         let name = policy.metadata.name.unwrap_or_default();
         let rules = Rules::of_object(&name, &policy.spec).map_err(|invalid| {
-            let field = FieldPath::default().field("spec").below(&invalid.field);
-            let message = format!("{}: it selects nothing and allows nothing", invalid.problem);
-            Violation::error(Rule::UnreadablePolicy, field, message).to_fix("mend this field")
+            let field = field_of(&format!("spec.{}", invalid.field), &[]);
+            let message = format!("{}. Until then the policy selects nothing and allows nothing", invalid.problem);
+            Violation::error(Rule::UnreadablePolicy, field, message)
         })?;
         self.policies.push((policy.spec.namespace_selector, Arc::new(rules)));
         self.policies.sort_by(|(_, a), (_, b)| a.name.cmp(&b.name));
@@ -148,6 +148,7 @@ impl Governors {
             governance: Governance { older, ..self.governance(namespace, &name) },
             ledger: LedgerFact::Absent,
             secrets: secrets.map(|secret| (secret, SecretFact::Absent(Source::Live))).collect(),
+            refusals: BTreeMap::new(),
             registration: Registration {
                 namespace: namespace.to_owned(),
                 name,
@@ -214,8 +215,7 @@ pub(super) fn typed<T: DeserializeOwned>(stored: &Value) -> Result<T, String> {
 }
 
 fn of_item(denied: &Denied, registration: &AppRegistration, subject: Subject<'_>) -> Violation {
-    let sentence = denied.sentence(subject);
-    let message = sentence.strip_prefix(&format!("Field {}: ", denied.item.path())).unwrap_or(&sentence);
+    let message = denied.message(subject).text;
     let field = place_of_item(denied, registration);
     match denied.reason() {
         Reason::NoPolicy => Violation::error(Rule::NoPolicy, field, message),
@@ -274,21 +274,52 @@ fn rule(reason: Reason) -> Option<Rule> {
     }
 }
 
-/// A violation of the field with which a message begins, as the operator names it: entries by their names.
-fn about(rule: Rule, message: &str, entries: &[Entry]) -> Violation {
-    let text = message.strip_prefix("Field ").unwrap_or(message);
-    let end = text.find([' ', ':']).unwrap_or(text.len());
-    let (named, said) = text.split_at(end);
-    if !named.starts_with("spec.") && !named.starts_with("metadata.") {
-        return Violation::error(rule, FieldPath::default().field("spec"), message);
+/// A violation of the field that a message is about.
+fn about(rule: Rule, message: &Message, entries: &[Entry]) -> Violation {
+    let field = field_of(message.field.as_deref().unwrap_or("spec"), entries);
+    Violation::error(rule, field, &message.text)
+}
+
+/// The field that the operator calls so. It names entries of `credentials` and annotations in brackets, and other items by
+/// their index.
+fn field_of(path: &str, entries: &[Entry]) -> FieldPath {
+    let (mut field, mut rest) = (FieldPath::default(), path);
+    while !rest.is_empty() {
+        rest = if let Some(bracket) = rest.strip_prefix('[') {
+            let (part, after) = bracket.split_once(']').unwrap_or((bracket, ""));
+            let index = entries.iter().position(|entry| entry.name == part).or_else(|| part.parse().ok());
+            field = index.map_or_else(|| field.field(part), |index| field.item(index));
+            after
+        } else {
+            let (part, after) = rest.split_at(rest.find(['.', '[']).unwrap_or(rest.len()));
+            field = field.field(part);
+            after
+        };
+        rest = rest.strip_prefix('.').unwrap_or(rest);
     }
-    let mut field = FieldPath::default();
-    for part in named.split('.') {
-        let (name, entry) = part.split_once('[').unwrap_or((part, ""));
-        field = field.field(name);
-        if let Some(index) = entries.iter().position(|known| known.name == entry.trim_end_matches(']')) {
-            field = field.item(index);
+    field
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_field_that_the_operator_names_is_found_by_names_of_entries_and_by_indexes() {
+        let entries = ["web", "0"].map(|name| Entry { name: name.to_owned(), ..Entry::default() });
+        for (named, path) in [
+            ("spec", "spec"),
+            ("spec.clientID", "spec.clientID"),
+            ("spec.credentials[web].secretName", "spec.credentials[0].secretName"),
+            ("spec.credentials[0]", "spec.credentials[1]"),
+            (
+                "spec.namespaceSelector.matchExpressions[2].operator",
+                "spec.namespaceSelector.matchExpressions[2].operator",
+            ),
+        ] {
+            assert_eq!(field_of(named, &entries).to_string(), path);
         }
+        let annotation = FieldPath::default().below("metadata.annotations").field("appreg.dev/rotate-minted-before");
+        assert_eq!(field_of("metadata.annotations[appreg.dev/rotate-minted-before]", &entries), annotation);
     }
-    Violation::error(rule, field, said.trim_start_matches([':', ' ']))
 }

@@ -58,10 +58,10 @@ pub struct Options {
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// A kind of ours cannot be evaluated: a fault of the program.
-    #[error("a definition of this version of appreg cannot be evaluated")]
+    #[error("A definition of this version of appreg cannot be evaluated")]
     Definition(#[from] Unusable),
     /// The configured policy cannot be understood.
-    #[error("the configuration's policy cannot be understood")]
+    #[error("The policy of the configuration cannot be understood")]
     Policy(#[from] Invalid),
 }
 

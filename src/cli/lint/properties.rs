@@ -266,6 +266,7 @@ impl World {
             governance: Governance { older, ..of },
             ledger: LedgerFact::Absent,
             secrets: secrets.map(|name| (name, SecretFact::Absent(Source::Live))).collect(),
+            refusals: BTreeMap::new(),
             registration: Registration {
                 namespace,
                 name,

@@ -125,13 +125,14 @@ fn another_file_replaces_the_first_in_one_write() {
         with_file(partner(), newer),
         "2026-06-01",
         expect![[r#"
-        accept 0c1e4b6e-6d8a-4f6e-9a55-1d3c0e6f7a10 (replace)  SpecChanged
-          given `partner` revision 2 SpecChanged, until 2027-05-01T00:00:00Z
-        Ready=True Issued
-        Approved=True Granted
-        wake 2027-05-01T00:00:00Z
-        = PUT ledger, PUT status
-    "#]],
+            accept 0c1e4b6e-6d8a-4f6e-9a55-1d3c0e6f7a10 (replace)  SpecChanged
+              given `partner` revision 2 SpecChanged, until 2027-05-01T00:00:00Z
+            Ready=True Issued
+            Approved=True Granted
+            wake 2027-05-01T00:00:00Z
+            Event SpecChanged: Credential partner: revision 2 is now accepted until 2027-05-01T00:00:00Z; earlier revisions are not
+            = PUT ledger, PUT status
+        "#]],
     );
 }
 
@@ -142,13 +143,14 @@ fn a_newer_certificate_of_the_same_key_replaces_the_older() {
         with_file(partner(), newer),
         "2026-06-01",
         expect![[r#"
-        accept 0c1e4b6e-6d8a-4f6e-9a55-1d3c0e6f7a10 (replace)  SpecChanged
-          given `partner` revision 2 SpecChanged, until 2027-05-01T00:00:00Z
-        Ready=True Issued
-        Approved=True Granted
-        wake 2027-05-01T00:00:00Z
-        = PUT ledger, PUT status
-    "#]],
+            accept 0c1e4b6e-6d8a-4f6e-9a55-1d3c0e6f7a10 (replace)  SpecChanged
+              given `partner` revision 2 SpecChanged, until 2027-05-01T00:00:00Z
+            Ready=True Issued
+            Approved=True Granted
+            wake 2027-05-01T00:00:00Z
+            Event SpecChanged: Credential partner: revision 2 is now accepted until 2027-05-01T00:00:00Z; earlier revisions are not
+            = PUT ledger, PUT status
+        "#]],
     );
 }
 
@@ -175,9 +177,9 @@ fn an_ended_certificate_is_refused_from_its_end_on_and_a_person_is_told() {
         partner(),
         "2027-01-01",
         expect![[r#"
-            Ready=False Expired: Field spec.credentials[partner].publicKey is a certificate that ended at 2027-01-01T00:00:00Z: write a newer one
+            Ready=False Expired: Field spec.credentials[partner].publicKey: the certificate ended at 2027-01-01T00:00:00Z: write a newer one
             Approved=True Granted
-            Stalled=True Expired: Field spec.credentials[partner].publicKey is a certificate that ended at 2027-01-01T00:00:00Z: write a newer one
+            Stalled=True Expired: Field spec.credentials[partner].publicKey: the certificate ended at 2027-01-01T00:00:00Z: write a newer one
             wake never
             = PUT status
         "#]],
@@ -191,9 +193,9 @@ fn a_certificate_that_has_ended_already_is_not_taken_up() {
         "2026-01-02",
         expect![[r#"
             accept 0c1e4b6e-6d8a-4f6e-9a55-1d3c0e6f7a10 (create)  FirstMint
-            Ready=False Expired: Field spec.credentials[partner].publicKey is a certificate that ended at 2025-01-01T00:00:00Z: write a newer one
+            Ready=False Expired: Field spec.credentials[partner].publicKey: the certificate ended at 2025-01-01T00:00:00Z: write a newer one
             Approved=True Granted
-            Stalled=True Expired: Field spec.credentials[partner].publicKey is a certificate that ended at 2025-01-01T00:00:00Z: write a newer one
+            Stalled=True Expired: Field spec.credentials[partner].publicKey: the certificate ended at 2025-01-01T00:00:00Z: write a newer one
             wake never
             = POST ledger, PUT status
         "#]],
@@ -207,9 +209,9 @@ fn a_certificate_that_is_not_valid_yet_waits_for_its_beginning() {
         "2026-01-02",
         expect![[r#"
             accept 0c1e4b6e-6d8a-4f6e-9a55-1d3c0e6f7a10 (create)  FirstMint
-            Ready=False Progressing: Field spec.credentials[partner].publicKey is a certificate that is valid from 2026-02-01T00:00:00Z on: it is accepted from then on
+            Ready=False Progressing: Field spec.credentials[partner].publicKey: the certificate is valid from 2026-02-01T00:00:00Z on: it is accepted from then on
             Approved=True Granted
-            Reconciling=True Progressing: Field spec.credentials[partner].publicKey is a certificate that is valid from 2026-02-01T00:00:00Z on: it is accepted from then on
+            Reconciling=True Progressing: Field spec.credentials[partner].publicKey: the certificate is valid from 2026-02-01T00:00:00Z on: it is accepted from then on
             wake 2026-02-01T00:00:00Z
             = POST ledger, PUT status
         "#]],
@@ -226,7 +228,7 @@ fn until_a_certificate_is_valid_the_one_before_goes_on() {
         expect![[r#"
             Ready=True Issued
             Approved=True Granted
-            Reconciling=True Progressing: Field spec.credentials[partner].publicKey is a certificate that is valid from 2026-07-01T00:00:00Z on: it is accepted from then on
+            Reconciling=True Progressing: Field spec.credentials[partner].publicKey: the certificate is valid from 2026-07-01T00:00:00Z on: it is accepted from then on
             wake 2026-07-01T00:00:00Z
             = PUT status
         "#]],
@@ -240,13 +242,14 @@ fn a_certificate_is_taken_up_when_its_validity_begins() {
         with_file(partner(), newer).later("2026-06-01"),
         "2026-07-01",
         expect![[r#"
-        accept 0c1e4b6e-6d8a-4f6e-9a55-1d3c0e6f7a10 (replace)  SpecChanged
-          given `partner` revision 2 SpecChanged, until 2027-07-01T00:00:00Z
-        Ready=True Issued
-        Approved=True Granted
-        wake 2027-07-01T00:00:00Z
-        = PUT ledger, PUT status
-    "#]],
+            accept 0c1e4b6e-6d8a-4f6e-9a55-1d3c0e6f7a10 (replace)  SpecChanged
+              given `partner` revision 2 SpecChanged, until 2027-07-01T00:00:00Z
+            Ready=True Issued
+            Approved=True Granted
+            wake 2027-07-01T00:00:00Z
+            Event SpecChanged: Credential partner: revision 2 is now accepted until 2027-07-01T00:00:00Z; earlier revisions are not
+            = PUT ledger, PUT status
+        "#]],
     );
 }
 
@@ -257,9 +260,9 @@ fn what_cannot_be_read_is_named_without_being_repeated_and_nothing_begins() {
         "2026-01-02",
         expect![[r#"
             accept 0c1e4b6e-6d8a-4f6e-9a55-1d3c0e6f7a10 (create)  FirstMint
-            Ready=False InvalidSpec: Field spec.credentials[partner].publicKey cannot be read as PEM: write the whole block from -----BEGIN CERTIFICATE----- or -----BEGIN PUBLIC KEY----- to its -----END line
+            Ready=False InvalidSpec: Field spec.credentials[partner].publicKey: must be PEM: write the whole block from -----BEGIN CERTIFICATE----- or -----BEGIN PUBLIC KEY----- to its -----END line
             Approved=True Granted
-            Stalled=True InvalidSpec: Field spec.credentials[partner].publicKey cannot be read as PEM: write the whole block from -----BEGIN CERTIFICATE----- or -----BEGIN PUBLIC KEY----- to its -----END line
+            Stalled=True InvalidSpec: Field spec.credentials[partner].publicKey: must be PEM: write the whole block from -----BEGIN CERTIFICATE----- or -----BEGIN PUBLIC KEY----- to its -----END line
             wake never
             = POST ledger, PUT status
         "#]],
@@ -274,7 +277,7 @@ fn what_cannot_be_read_leaves_what_was_taken_up_before() {
         expect![[r#"
             Ready=True Issued
             Approved=True Granted
-            Stalled=True InvalidSpec: Field spec.credentials[partner].publicKey is neither an X.509 certificate nor a public key (SubjectPublicKeyInfo), or it is damaged: export it again
+            Stalled=True InvalidSpec: Field spec.credentials[partner].publicKey: must be an undamaged X.509 certificate or public key (SubjectPublicKeyInfo): export it again
             wake 2027-01-01T00:00:00Z
             = PUT status
         "#]],
@@ -288,9 +291,9 @@ fn a_private_key_is_refused_and_said_to_be_leaked() {
         "2026-01-02",
         expect![[r#"
             accept 0c1e4b6e-6d8a-4f6e-9a55-1d3c0e6f7a10 (create)  FirstMint
-            Ready=False InvalidSpec: Field spec.credentials[partner].publicKey is a private key: remove it, and treat it as leaked; what belongs here is the certificate or the public key
+            Ready=False InvalidSpec: Field spec.credentials[partner].publicKey: must not be a private key: remove it, and treat it as leaked; write the certificate or the public key here
             Approved=True Granted
-            Stalled=True InvalidSpec: Field spec.credentials[partner].publicKey is a private key: remove it, and treat it as leaked; what belongs here is the certificate or the public key
+            Stalled=True InvalidSpec: Field spec.credentials[partner].publicKey: must not be a private key: remove it, and treat it as leaked; write the certificate or the public key here
             wake never
             = POST ledger, PUT status
         "#]],
@@ -306,10 +309,11 @@ fn a_revoked_key_ends_and_is_not_taken_up_again() {
         expect![[r#"
             accept 0c1e4b6e-6d8a-4f6e-9a55-1d3c0e6f7a10 (replace)  Revoked
               given `partner` revision 1 Revoked, until 2026-03-01T00:00:00Z
-            Ready=False Revoked: Field spec.credentials[partner].publicKey has a key that was revoked by revokeMintedBefore: write another one
+            Ready=False Revoked: Field spec.credentials[partner].publicKey: the key was revoked by revokeMintedBefore: write another one
             Approved=True Granted
-            Stalled=True Revoked: Field spec.credentials[partner].publicKey has a key that was revoked by revokeMintedBefore: write another one
+            Stalled=True Revoked: Field spec.credentials[partner].publicKey: the key was revoked by revokeMintedBefore: write another one
             wake never
+            Event Revoked: Credential partner: revision 1 was revoked; access tokens obtained with it are rejected
             = PUT ledger, PUT status
         "#]],
     );
@@ -338,9 +342,9 @@ fn another_certificate_of_a_revoked_key_is_not_taken_up_either() {
         with_file(case.later("2026-03-01"), newer),
         "2026-03-02",
         expect![[r#"
-            Ready=False Revoked: Field spec.credentials[partner].publicKey has a key that was revoked by revokeMintedBefore: write another one
+            Ready=False Revoked: Field spec.credentials[partner].publicKey: the key was revoked by revokeMintedBefore: write another one
             Approved=True Granted
-            Stalled=True Revoked: Field spec.credentials[partner].publicKey has a key that was revoked by revokeMintedBefore: write another one
+            Stalled=True Revoked: Field spec.credentials[partner].publicKey: the key was revoked by revokeMintedBefore: write another one
             wake never
             = PUT status
         "#]],
@@ -357,13 +361,14 @@ fn after_a_revocation_another_key_is_taken_up_while_the_watermark_still_stands()
         case,
         "2026-03-02",
         expect![[r#"
-        accept 0c1e4b6e-6d8a-4f6e-9a55-1d3c0e6f7a10 (replace)  SpecChanged
-          given `partner` revision 2 SpecChanged
-        Ready=True Issued
-        Approved=True Granted
-        wake never
-        = PUT ledger, PUT status
-    "#]],
+            accept 0c1e4b6e-6d8a-4f6e-9a55-1d3c0e6f7a10 (replace)  SpecChanged
+              given `partner` revision 2 SpecChanged
+            Ready=True Issued
+            Approved=True Granted
+            wake never
+            Event SpecChanged: Credential partner: revision 2 is now accepted; earlier revisions are not
+            = PUT ledger, PUT status
+        "#]],
     );
 }
 
@@ -378,7 +383,7 @@ fn a_revoked_key_is_remembered_behind_another_one_and_without_its_watermark() {
         expect![[r#"
             Ready=True Issued
             Approved=True Granted
-            Stalled=True Revoked: Field spec.credentials[partner].publicKey has a key that was revoked by revokeMintedBefore: write another one
+            Stalled=True Revoked: Field spec.credentials[partner].publicKey: the key was revoked by revokeMintedBefore: write another one
             wake never
             = PUT status
         "#]],
@@ -405,13 +410,14 @@ fn a_removed_entry_leaves_the_ledger() {
         case.edited(|spec| drop(entries(spec).pop())),
         "2026-01-03",
         expect![[r#"
-        accept 0c1e4b6e-6d8a-4f6e-9a55-1d3c0e6f7a10 (replace)  GrantChanged
-        retire `partner` EntryRemoved
-        Ready=True Issued
-        Approved=True Granted
-        wake 2026-02-26T03:22:44Z
-        = PUT ledger, PUT ledger, PUT status
-    "#]],
+            accept 0c1e4b6e-6d8a-4f6e-9a55-1d3c0e6f7a10 (replace)  GrantChanged
+            retire `partner` EntryRemoved
+            Ready=True Issued
+            Approved=True Granted
+            wake 2026-02-26T03:22:44Z
+            Event EntryRemoved: Credentials that were removed from the spec are no longer accepted: partner
+            = PUT ledger, PUT ledger, PUT status
+        "#]],
     );
 }
 
@@ -462,10 +468,11 @@ fn what_another_kind_had_under_the_name_goes_even_where_nothing_is_taken_up() {
         "2026-01-03",
         expect![[r#"
             retire `a` EntryRemoved
-            Ready=False InvalidSpec: Field spec.credentials[a].publicKey cannot be read as PEM: write the whole block from -----BEGIN CERTIFICATE----- or -----BEGIN PUBLIC KEY----- to its -----END line
+            Ready=False InvalidSpec: Field spec.credentials[a].publicKey: must be PEM: write the whole block from -----BEGIN CERTIFICATE----- or -----BEGIN PUBLIC KEY----- to its -----END line
             Approved=True Granted
-            Stalled=True InvalidSpec: Field spec.credentials[a].publicKey cannot be read as PEM: write the whole block from -----BEGIN CERTIFICATE----- or -----BEGIN PUBLIC KEY----- to its -----END line
+            Stalled=True InvalidSpec: Field spec.credentials[a].publicKey: must be PEM: write the whole block from -----BEGIN CERTIFICATE----- or -----BEGIN PUBLIC KEY----- to its -----END line
             wake never
+            Event EntryRemoved: Credentials that were removed from the spec are no longer accepted: a
             = PUT ledger, PUT status
         "#]],
     );
@@ -500,6 +507,7 @@ fn another_service_account_takes_the_place_of_the_first() {
             Ready=True Issued
             Approved=True Granted
             wake never
+            Event SpecChanged: Credential workload: its new ServiceAccount is now accepted; the former one is not
             = PUT ledger, PUT status
         "#]],
     );
@@ -513,13 +521,14 @@ fn a_revocation_refuses_the_tokens_that_a_service_account_had_until_then() {
         case,
         "2026-01-03",
         expect![[r#"
-        accept 0c1e4b6e-6d8a-4f6e-9a55-1d3c0e6f7a10 (replace)  Revoked
-          given `workload` Revoked
-        Ready=True Issued
-        Approved=True Granted
-        wake never
-        = PUT ledger, PUT status
-    "#]],
+            accept 0c1e4b6e-6d8a-4f6e-9a55-1d3c0e6f7a10 (replace)  Revoked
+              given `workload` Revoked
+            Ready=True Issued
+            Approved=True Granted
+            wake never
+            Event Revoked: Credential workload was revoked: earlier tokens of its ServiceAccount, and access tokens obtained with them, are rejected
+            = PUT ledger, PUT status
+        "#]],
     );
 }
 
@@ -556,7 +565,7 @@ fn what_is_only_for_minted_credentials_is_named() {
               given `partner` revision 1 TakenUp
             Ready=True Issued
             Approved=True Granted
-            Stalled=True InvalidSpec: Field spec.credentials[partner].secretName must not be set for publicKey or serviceAccount credentials: remove it
+            Stalled=True InvalidSpec: Field spec.credentials[partner].secretName: must not be set for publicKey or serviceAccount credentials: remove it
             wake never
             = POST ledger, PUT status
         "#]],
@@ -570,9 +579,9 @@ fn a_clock_that_is_behind_takes_up_no_key() {
         with_file(partner(), newer),
         "2026-01-01T23:50:00Z",
         expect![[r#"
-            Ready=False ClockBehind: The operator's clock is behind, because the ledger has a credential minted at 2026-01-02T00:00:00Z: nothing is minted until the clock is set right
+            Ready=False ClockBehind: The controller's clock is behind: the ledger has a credential that was minted at 2026-01-02T00:00:00Z. Nothing is minted until the clock of the controller's node is corrected
             Approved=True Granted
-            Reconciling=True ClockBehind: The operator's clock is behind, because the ledger has a credential minted at 2026-01-02T00:00:00Z: nothing is minted until the clock is set right
+            Reconciling=True ClockBehind: The controller's clock is behind: the ledger has a credential that was minted at 2026-01-02T00:00:00Z. Nothing is minted until the clock of the controller's node is corrected
             wake 2026-01-01T23:55:00Z
             = PUT status
         "#]],
@@ -597,16 +606,17 @@ fn a_registration_that_was_recreated_takes_up_what_is_given_anew() {
         case.with_uid("2222"),
         "2026-01-03",
         expect![[r#"
-        look at the registration
-        --
-        accept shop.billing (replace)  TakenOver
-          given `partner` revision 1 TakenUp
-          given `workload` TakenUp
-        Ready=True Issued
-        Approved=True Granted
-        wake never
-        = GET registration, PUT ledger, PUT status
-    "#]],
+            look at the registration
+            --
+            accept shop.billing (replace)  TakenOver
+              given `partner` revision 1 TakenUp
+              given `workload` TakenUp
+            Ready=True Issued
+            Approved=True Granted
+            wake never
+            Event TakenOver: Client shop.billing now belongs to this registration. A new registration has the client ID of a deleted one of the same namespace and name, and none of its credentials
+            = GET registration, PUT ledger, PUT status
+        "#]],
     );
 }
 
@@ -778,9 +788,9 @@ fn a_policy_bounds_how_long_an_uploaded_key_is_accepted() {
         bounded(applied("billing").asking(vec![uploaded_key("partner", 1)])).later("2026-01-02"),
         "2026-04-02",
         expect![[r#"
-            Ready=False Expired: Field spec.credentials[partner].publicKey was accepted for as long as the policies allowed (durations.publicKey): write another one
+            Ready=False Expired: Field spec.credentials[partner].publicKey: the key was accepted for as long as the policies allow (durations.publicKey): write another one
             Approved=True Granted
-            Stalled=True Expired: Field spec.credentials[partner].publicKey was accepted for as long as the policies allowed (durations.publicKey): write another one
+            Stalled=True Expired: Field spec.credentials[partner].publicKey: the key was accepted for as long as the policies allow (durations.publicKey): write another one
             wake never
             = PUT status
         "#]],

@@ -57,6 +57,7 @@ fn without_a_policy_a_rotation_goes_on_and_nothing_new_begins() {
             Approved=False NoPolicy: Field spec.scopes: read is not allowed. No RegistrationPolicy selects the namespace shop: create one, or give the namespace a label that one selects. Field spec.credentials[api]: No RegistrationPolicy selects the namespace shop: create one, or give the namespace a label that one selects
             Stalled=True NoPolicy: Field spec.credentials[api]: No RegistrationPolicy selects the namespace shop: create one, or give the namespace a label that one selects
             wake 2026-05-20T10:58:55Z
+            Event RenewalDue: Credential web was replaced by revision 2, which is valid until 2026-06-23T00:00:00Z. The renewal time of the credential has come
             = GET Secret billing, PUT ledger, PUT Secret billing, PUT status
         "#]],
     );
@@ -97,8 +98,8 @@ fn a_key_type_that_no_policy_allows_leaves_the_old_one_in_place_and_is_said() {
         "2026-01-10",
         expect![[r#"
             Ready=True Issued
-            Approved=False PolicyDenied: Field spec.credentials[mtls].certificate.privateKey: RSA 4096 is allowed by no policy, so ECDSA 256 stays: put it back, or add RSA 4096 to privateKeys of a RegistrationPolicy
-            Stalled=True PolicyDenied: Field spec.credentials[mtls].certificate.privateKey: RSA 4096 is allowed by no policy, so ECDSA 256 stays: put it back, or add RSA 4096 to privateKeys of a RegistrationPolicy
+            Approved=False PolicyDenied: Field spec.credentials[mtls].certificate.privateKey: RSA 4096 is not allowed by any policy, so ECDSA 256 stays: put it back, or add RSA 4096 to privateKeys of a RegistrationPolicy
+            Stalled=True PolicyDenied: Field spec.credentials[mtls].certificate.privateKey: RSA 4096 is not allowed by any policy, so ECDSA 256 stays: put it back, or add RSA 4096 to privateKeys of a RegistrationPolicy
             wake 2026-02-21T06:27:32Z
             = PUT status
         "#]],

@@ -22,6 +22,11 @@ pub(super) struct Asked {
 }
 
 impl Asked {
+    /// Whether nothing is to be stored.
+    pub(super) fn is_dry_run(&self) -> bool {
+        self.query.contains_key("dryRun")
+    }
+
     /// Who writes, for managedFields.
     pub(super) fn writer(&self) -> &str {
         self.query.get("fieldManager").map_or("unknown", String::as_str)

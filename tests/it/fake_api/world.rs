@@ -124,6 +124,9 @@ impl World {
             object.remove("status");
         }
         self.fill_in(&mut object, None, asked.writer());
+        if asked.is_dry_run() {
+            return Ok((201, shown(&object, asked.metadata_only)));
+        }
         let object = self.commit(asked.base(), place, Some(object)).expect("committed");
         Ok((201, shown(&object, asked.metadata_only)))
     }
@@ -165,7 +168,7 @@ impl World {
             object["status"] = before["status"].clone();
         }
         self.fill_in(&mut object, Some(&before), asked.writer());
-        if object == before {
+        if object == before || asked.is_dry_run() {
             return Ok((200, shown(&before, asked.metadata_only)));
         }
         let object = self.commit(asked.base(), asked.place(), Some(object)).expect("committed");

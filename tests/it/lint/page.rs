@@ -1,4 +1,4 @@
-//! `docs/lint.md` shows files, and what is said of them: it is run as the page says.
+//! `docs/lint.md` and `docs/teams.md` show files, and what is said of them: it is run as the pages say.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -9,8 +9,17 @@ use expect_test::expect_file;
 
 use super::{file, options, written};
 
-fn page() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/lint.md")
+/// The pages, each with the command that it shows.
+const PAGES: [(&str, &str); 2] = [
+    ("docs/lint.md", "appreg lint --config operator.yaml app.yaml platform.yaml"),
+    (
+        "docs/teams.md",
+        "appreg lint --config operator.yaml namespace.yaml baseline.yaml shop.yaml storefront.yaml partner.yaml",
+    ),
+];
+
+fn path(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join(name)
 }
 
 /// The block that follows `<!-- name -->`, and where it stands.
@@ -20,16 +29,26 @@ fn block<'a>(page: &'a str, name: &str) -> &'a str {
     inside.split_once("```\n").unwrap().0
 }
 
-/// `UPDATE_EXPECT=1 cargo test --test it lint::page` writes the answer anew.
+/// A file that a page shows, or else one of the examples for teams.
+fn shown(page: &str, name: &str) -> String {
+    if page.contains(&format!("<!-- {name} -->\n")) {
+        return block(page, name).to_owned();
+    }
+    fs::read_to_string(path("examples/teams").join(name)).unwrap()
+}
+
+/// `UPDATE_EXPECT=1 cargo test --test it lint::page` writes the answers anew.
 #[test]
-fn the_page_shows_what_is_said_of_its_files() {
-    let text = fs::read_to_string(page()).unwrap();
-    let config = Some(Config::parse(block(&text, "operator.yaml")).unwrap());
-    let files = ["app.yaml", "platform.yaml"].map(|name| file(name, block(&text, name)));
-    let report = lint(&files, &Options { config, ..options() }).unwrap();
-    let command = "appreg lint --config operator.yaml app.yaml platform.yaml";
-    let answer = format!("$ {command}\n{}", written(&report, Output::Human));
-    expect_file![page()].assert_eq(&text.replace(block(&text, command), &answer));
+fn the_pages_show_what_is_said_of_their_files() {
+    for (page, command) in PAGES {
+        let text = fs::read_to_string(path(page)).unwrap();
+        let config = Some(Config::parse(block(&text, "operator.yaml")).unwrap());
+        let names = command.split(' ').skip_while(|word| *word != "operator.yaml").skip(1);
+        let files: Vec<_> = names.map(|name| file(name, &shown(&text, name))).collect();
+        let report = lint(&files, &Options { config, ..options() }).unwrap();
+        let answer = format!("$ {command}\n{}", written(&report, Output::Human));
+        expect_file![path(page)].assert_eq(&text.replace(block(&text, command), &answer));
+    }
 }
 
 /// Every example with its policy, those for teams under no other policy than their own.
