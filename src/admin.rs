@@ -18,15 +18,20 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use prometheus_client::registry::Registry;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::metrics;
+use crate::seats::Seats;
 
 /// The most connections at a time.
 const MOST_CONNECTIONS: usize = 64;
+/// The most connections of one address. The oldest gives way, so whatever else a node runs, the kubelet's probes on it get
+/// an answer.
+const MOST_CONNECTIONS_OF_AN_ADDRESS: usize = 8;
+/// The most bytes of a request's header.
+const LARGEST_HEADER_BYTES: usize = 16 * 1024;
 /// A request's header must arrive within this time; an idle connection is closed after it.
 const HEADER_WITHIN: Duration = Duration::from_secs(30);
 /// How long open requests may take once the program stops.
@@ -80,18 +85,18 @@ impl Admin {
         let addr = listener.local_addr()?;
         tracing::info!(%addr, "admin listening");
         let router = self.router();
-        let (connections, permits) = (TaskTracker::new(), Arc::new(Semaphore::new(MOST_CONNECTIONS)));
+        let connections = TaskTracker::new();
+        let seats = Arc::new(Seats::new(MOST_CONNECTIONS, MOST_CONNECTIONS_OF_AN_ADDRESS));
         stop.run_until_cancelled(async {
             loop {
-                let Ok((stream, _)) = listener.accept().await else {
+                let Ok((stream, peer)) = listener.accept().await else {
                     sleep(ACCEPT_PAUSE).await;
                     continue;
                 };
-                let Ok(permit) = permits.clone().try_acquire_owned() else { continue };
+                let Ok(seat) = seats.take(peer.ip().to_canonical()) else { continue };
                 let connection = connection(stream, router.clone(), stop.clone());
                 connections.spawn(async move {
-                    connection.await;
-                    drop(permit);
+                    tokio::select! { () = seat.gives_way() => {} () = connection => {} }
                 });
             }
         })
@@ -115,6 +120,7 @@ async fn connection(stream: TcpStream, router: Router, stop: CancellationToken) 
         http1::Builder::new()
             .timer(TokioTimer::new())
             .header_read_timeout(HEADER_WITHIN)
+            .max_buf_size(LARGEST_HEADER_BYTES)
             .half_close(false)
             .serve_connection(TokioIo::new(stream), TowerToHyperService::new(router))
     );
@@ -188,13 +194,49 @@ mod tests {
         assert_eq!(text, "[+] watch: ok\n[~] watch: ok, but nothing heard for 40 s\nready\n");
     }
 
-    #[tokio::test]
-    async fn the_port_answers_and_stops() {
+    /// A running port: where it is, and what stops it.
+    async fn start() -> (std::net::SocketAddr, CancellationToken, tokio::task::JoinSet<io::Result<()>>) {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let stop = CancellationToken::new();
         let mut running = tokio::task::JoinSet::new();
         running.spawn(admin(&[]).run(listener, stop.clone()));
+        (address, stop, running)
+    }
+
+    /// What a probe from this address of loopback is told.
+    async fn probe(address: std::net::SocketAddr, from: [u8; 4]) -> String {
+        let socket = tokio::net::TcpSocket::new_v4().unwrap();
+        socket.bind((from, 0).into()).unwrap();
+        let mut stream = socket.connect(address).await.unwrap();
+        stream.write_all(b"GET /livez HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").await.unwrap();
+        let mut answer = String::new();
+        let _ = stream.read_to_string(&mut answer).await;
+        answer
+    }
+
+    #[tokio::test]
+    async fn whoever_holds_all_connections_keeps_no_probe_from_its_answer() {
+        let (address, _stop, _running) = start().await;
+        let mut held = Vec::new();
+        for n in 0..MOST_CONNECTIONS {
+            // Eight addresses with eight connections each, which never say anything.
+            let socket = tokio::net::TcpSocket::new_v4().unwrap();
+            socket.bind(([127, 0, 1, u8::try_from(1 + n / 8).unwrap()], 0).into()).unwrap();
+            held.push(socket.connect(address).await.unwrap());
+        }
+        // The kubelet's own address, and one of those that are full.
+        for from in [[127, 0, 0, 1], [127, 0, 1, 3]] {
+            for _ in 0..20 {
+                let answer = probe(address, from).await;
+                assert!(answer.starts_with("HTTP/1.1 200"), "{from:?}: {answer:?}");
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn the_port_answers_and_stops() {
+        let (address, stop, mut running) = start().await;
         let mut stream = TcpStream::connect(address).await.unwrap();
         stream.write_all(b"GET /metrics HTTP/1.1\r\nhost: x\r\n\r\n").await.unwrap();
         let mut answer = vec![0; 4096];

@@ -84,6 +84,15 @@ pub(crate) struct TokenService {
     #[arg(long, value_name = "N", default_value_t = 256, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     pub(crate) connections_per_address: u32,
 
+    /// How many new connections of one address a second are accepted; at once, 5 seconds' worth
+    #[arg(long, value_name = "N", default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    pub(crate) handshakes_per_address: u32,
+
+    /// How many leading bits of an IPv6 address are one address: 128 where clients are pods, because the pods of a node share
+    /// a /64; 64 where they are outside of the cluster
+    #[arg(long, value_name = "BITS", default_value_t = 128, value_parser = clap::value_parser!(u8).range(32..=128))]
+    pub(crate) ipv6_address_prefix: u8,
+
     /// How many failed authentications of one client a second are answered with 401, the others with 429; at once, 20
     /// seconds' worth
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
@@ -234,6 +243,7 @@ mod tests {
         let Ok(Command::TokenService(service)) = parsed(&args, &[]) else { panic!("a token service") };
         assert!(service.listen.ip().is_loopback() && service.observation.admin_address.ip().is_loopback());
         assert_eq!((service.connections, service.connections_per_address), (4096, 256));
+        assert_eq!((service.handshakes_per_address, service.ipv6_address_prefix), (100, 128));
         assert_eq!((service.failures_per_client, service.failures_per_address), (1, 10));
     }
 

@@ -46,6 +46,7 @@ pub mod kubernetes;
 
 pub mod admin;
 pub mod metrics;
+pub mod seats;
 pub mod telemetry;
 
 // The two programs.

@@ -68,6 +68,8 @@ async fn token_service(args: TokenService) -> anyhow::Result<()> {
         listen,
         connections,
         connections_per_address,
+        handshakes_per_address,
+        ipv6_address_prefix,
         failures_per_client,
         failures_per_address,
         observation,
@@ -80,6 +82,8 @@ async fn token_service(args: TokenService) -> anyhow::Result<()> {
         limits: token_service::server::Limits {
             connections: usize::try_from(connections)?,
             connections_per_address: usize::try_from(connections_per_address)?,
+            handshakes_per_address,
+            networks: token_service::peer::Networks::new(ipv6_address_prefix),
             ..token_service::server::Limits::default()
         },
         failures: token_service::failures::Rates { per_client: failures_per_client, per_address: failures_per_address },

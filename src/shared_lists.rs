@@ -101,10 +101,19 @@ pub fn index_of_secret(name: &str) -> Option<usize> {
     NAMES.iter().position(|known| *known == name)
 }
 
-/// A time as lists have it: Unix seconds, rounded up, from 1970 to 2106.
+/// An end as lists have it: Unix seconds, rounded up, from 1970 to 2106.
 #[must_use]
-pub fn seconds(at: Timestamp) -> u32 {
-    let seconds = at.as_second() + i64::from(at.subsec_nanosecond() > 0);
+pub fn end_seconds(at: Timestamp) -> u32 {
+    in_range(at.as_second() + i64::from(at.subsec_nanosecond() > 0))
+}
+
+/// The present as lists have it: Unix seconds, rounded down. Rounded up, a mark would count for less than its last second.
+#[must_use]
+pub fn now_seconds(at: Timestamp) -> u32 {
+    in_range(at.as_second() - i64::from(at.subsec_nanosecond() < 0))
+}
+
+fn in_range(seconds: i64) -> u32 {
     u32::try_from(seconds.max(0)).unwrap_or(u32::MAX)
 }
 
@@ -403,11 +412,13 @@ mod tests {
     }
 
     #[test]
-    fn seconds_are_rounded_up_and_stay_in_their_century() {
-        let at = |text: &str| seconds(text.parse().unwrap());
-        assert_eq!(at("1970-01-01T00:00:01.000000001Z"), 2);
-        assert_eq!(at("1969-01-01T00:00:00Z"), 0);
-        assert_eq!(at("9999-01-01T00:00:00Z"), u32::MAX);
+    fn ends_are_rounded_up_the_present_down_and_both_stay_in_their_century() {
+        let at = |text: &str| (now_seconds(text.parse().unwrap()), end_seconds(text.parse().unwrap()));
+        assert_eq!(at("1970-01-01T00:00:01Z"), (1, 1));
+        assert_eq!(at("1970-01-01T00:00:01.000000001Z"), (1, 2));
+        assert_eq!(at("1970-01-01T00:00:01.999999999Z"), (1, 2));
+        assert_eq!(at("1969-01-01T00:00:00Z"), (0, 0));
+        assert_eq!(at("9999-01-01T00:00:00Z"), (u32::MAX, u32::MAX));
     }
 
     #[test]

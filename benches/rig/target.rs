@@ -121,6 +121,7 @@ impl Target {
         std::fs::write(directory.join("kubeconfig"), kubeconfig(&api))?;
         let service = Program::new("token-service", pin.script(&directory, &setup.binary)?, &directory)
             .args(["token-service", "--log-level=warn", "--connections-per-address=1024"])
+            .args(unlimited_handshakes(&setup.binary)?)
             .arg(format!("--config={}", directory.join("appreg.yaml").display()))
             .arg(format!("--ledger-namespace={}", stand_in::NAMESPACE))
             .args([format!("--listen={address}"), format!("--admin-address={admin}")])
@@ -224,6 +225,13 @@ impl Pin {
         ensure!(output.status.success(), "{args:?} failed");
         Ok(String::from_utf8(output.stdout)?)
     }
+}
+
+/// The flag that lets one address open as many connections as it likes, of a binary that has it: that is what is measured.
+fn unlimited_handshakes(binary: &Path) -> Result<Option<&'static str>> {
+    let help = std::process::Command::new(binary).args(["token-service", "--help"]).output()?;
+    let is_known = String::from_utf8_lossy(&help.stdout).contains("--handshakes-per-address");
+    Ok(is_known.then_some("--handshakes-per-address=1000000"))
 }
 
 fn kubeconfig(api: &str) -> String {

@@ -85,7 +85,7 @@ pub(super) fn rules() -> Value {
     let ours = SecretField::ALL.iter().map(|field| format!("'{field}'")).collect::<Vec<_>>().join(", ");
     json!([
         schema::rule(
-            r#"self.all(name, name.matches(r"^\.?[-_a-zA-Z0-9][-._a-zA-Z0-9]{0,250}$"))"#,
+            r#"self.all(name, name.matches(r"^\.?[-_a-zA-Z0-9][-._a-zA-Z0-9]{0,251}$"))"#,
             "names of fields must be at most 252 letters, digits, dots, dashes and underscores, as in every Secret: rename the field",
         ),
         {

@@ -75,7 +75,7 @@ pub(super) fn query_has_credentials(query: &str) -> bool {
         // A name that cannot be decoded is none of these.
         matches!(
             decode(name.as_bytes()).as_deref(),
-            Some("client_id" | "client_secret" | "client_assertion" | "client_assertion_type")
+            Some("client_id" | "client_secret" | "client_assertion" | "client_assertion_type" | "token")
         )
     })
 }
@@ -148,7 +148,8 @@ mod tests {
         for query in ["client_secret=x", "a=b&client_id=x", "client%5Fsecret", "client_assertion=x"] {
             assert!(query_has_credentials(query), "{query}");
         }
-        for query in ["", "a=client_secret", "scope=a", "%zz=1"] {
+        assert!(query_has_credentials("a=b&token=c"), "RFC 7662 §4, RFC 7009 §2.1: in the body alone");
+        for query in ["", "a=client_secret", "scope=a", "token_type_hint=a", "%zz=1"] {
             assert!(!query_has_credentials(query), "{query}");
         }
     }

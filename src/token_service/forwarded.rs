@@ -32,7 +32,9 @@ pub fn sender(proxies: Option<&ForwardedCertificates>, peer: Peer, headers: &Hea
 /// The rightmost address that is not one of the proxies': each of them adds whom it was asked by, and what stands left of
 /// that is what somebody claims.
 fn address(proxies: &ForwardedCertificates, proxy: IpAddr, headers: &HeaderMap) -> IpAddr {
-    let lines: Vec<&str> = headers.get_all(FORWARDED_FOR).iter().map_while(|value| value.to_str().ok()).collect();
+    // What is no text is no address, and says nothing of those beside it.
+    let lines: Vec<_> =
+        headers.get_all(FORWARDED_FOR).iter().map(|value| String::from_utf8_lossy(value.as_bytes())).collect();
     let hops = lines.iter().rev().flat_map(|line| line.rsplit(',')).take(MOST_HOPS).map(hop);
     let mut nearest = proxy;
     for hop in hops {
@@ -272,6 +274,8 @@ mod tests {
         assert_eq!(of(&["::ffff:192.0.2.1"]), "192.0.2.1");
         assert_eq!(of(&["192.0.2.1, unknown, 10.0.0.2"]), "10.0.0.2", "nothing left of it can be believed");
         assert_eq!(of(&["10.0.0.3, 10.0.0.2"]), "10.0.0.3", "nobody but proxies");
+        assert_eq!(of(&["caf\u{e9}, 192.0.2.1"]), "192.0.2.1", "what a client writes left of it is no text");
+        assert_eq!(of(&["\u{e9}", "192.0.2.1"]), "192.0.2.1");
         assert_eq!(of(&[""]), "10.0.0.1");
         assert_eq!(of(&[&["10.0.0.2"; 40].join(",")]), "10.0.0.2");
     }

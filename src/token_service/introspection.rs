@@ -14,10 +14,9 @@ use jiff::Timestamp;
 use super::client_authentication::authenticate;
 use super::directory::Client;
 use super::form::Form;
-use super::issuer::Issuer;
 use super::keys::Moment;
 use super::refusal::Refusal;
-use super::request::Received;
+use super::request::{Received, counted_address};
 use super::service::{Body, Service, never_cached};
 use super::verified::Inactive;
 
@@ -30,7 +29,7 @@ pub(super) async fn introspect(service: &Service, received: &Received<'_>) -> Re
     let form = Form::parse(&received.body)?;
     let caller = authenticate(service, received, &form, now).await?.client;
     let token = form.token.as_deref().ok_or(Refusal::NoToken)?;
-    let result = active(service, received.issuer, &caller, token, (&moment, now)).await;
+    let result = active(service, received, &caller, token, (&moment, now)).await;
     service.metrics.introspected(result.as_ref().err().copied());
     Ok(never_cached(Response::new(Body::from(result.unwrap_or(INACTIVE)))))
 }
@@ -38,7 +37,7 @@ pub(super) async fn introspect(service: &Service, received: &Received<'_>) -> Re
 /// The answer about a token that is good now and for the caller.
 async fn active(
     service: &Service,
-    issuer: &Issuer,
+    received: &Received<'_>,
     caller: &Client,
     token: &str,
     (moment, now): (&Moment, Timestamp),
@@ -46,11 +45,11 @@ async fn active(
     if caller.granted().served_audiences.is_empty() {
         return Err(Inactive::Audience);
     }
-    let token = service.verified.verify(token, moment, issuer).ok_or(Inactive::NotOurs)?;
+    let token = service.verified.verify(token, moment, received.issuer).ok_or(Inactive::NotOurs)?;
     if !token.audiences.iter().any(|audience| caller.granted().served_audiences.contains(audience)) {
         return Err(Inactive::Audience);
     }
-    let server = &issuer.server;
+    let server = &received.issuer.server;
     let client = || service.directory.client(&server.name, &token.client_id);
     let answer = |client: Option<Arc<Client>>| {
         token.is_active(client.as_deref(), &service.lists, now)?;
@@ -61,6 +60,8 @@ async fn active(
     if result != Err(Inactive::Client) {
         return result;
     }
-    Box::pin(service.live.read(&server.name, &token.client_id, || client().is_some())).await;
+    // Where it cannot be looked up, the answer is the same: most tokens of unknown clients are those of deleted ones.
+    let (whose, address) = ((&*server.name, &*token.client_id), counted_address(received.parts));
+    Box::pin(service.live.read(whose, address, || client().is_some())).await;
     answer(client())
 }

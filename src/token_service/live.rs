@@ -1,10 +1,12 @@
 //! The live read of one ledger entry before a 401, or before a token of an unknown client is called inactive: the watch
 //! may lag behind what was just published.
 //!
-//! One read at a time per entry, ten per second in all. Whoever waits for a read waits for one that began after they
+//! One read at a time per entry, two per second and address, ten per second in all: no address takes the reads of all. A
+//! read that was not made leaves open what it would have found, and the caller is told so. Whoever waits for a read waits for one that began after they
 //! asked: an older one may have been answered before their credential was in the ledger.
 
 use std::collections::HashMap;
+use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -14,6 +16,7 @@ use kube::Api;
 use tokio::sync::watch;
 use tokio_util::task::TaskTracker;
 
+use super::buckets::{Buckets, microseconds};
 use super::follow::{Follower, Found};
 use super::metrics::{LiveRead, Metrics};
 use crate::clock::Clock;
@@ -25,8 +28,11 @@ const ANSWER_WITHIN: Duration = Duration::from_secs(2);
 
 /// What one read costs: ten are paid for by a second.
 const COST_NANOSECONDS: i64 = 100_000_000;
-/// What can be saved up: ten reads.
-const MOST_SAVED_NANOSECONDS: i64 = 10 * COST_NANOSECONDS;
+/// What can be saved up: twenty reads.
+const MOST_SAVED_NANOSECONDS: i64 = 20 * COST_NANOSECONDS;
+/// How many reads a second pays for of one address, and for how long it may save up: ten reads, half of all.
+const PER_ADDRESS: u32 = 2;
+const ADDRESS_SAVES: Duration = Duration::from_secs(5);
 
 /// Reads ledger entries live.
 pub struct LiveReader {
@@ -39,6 +45,7 @@ struct Inner {
     follower: Arc<Follower>,
     clock: Arc<dyn Clock>,
     metrics: Metrics,
+    addresses: Buckets,
     state: Mutex<State>,
     reads: TaskTracker,
 }
@@ -65,32 +72,40 @@ impl LiveReader {
         let api = Api::namespaced(client, namespace);
         let namespace = namespace.to_owned();
         let (state, reads) = (Mutex::default(), TaskTracker::new());
-        Self { inner: Arc::new(Inner { api, namespace, follower, clock, metrics, state, reads }) }
+        let addresses = Buckets::new(PER_ADDRESS, ADDRESS_SAVES);
+        Self { inner: Arc::new(Inner { api, namespace, follower, clock, metrics, addresses, state, reads }) }
     }
 
-    /// Reads the entry of a client of a server, unless `is_settled` turns true before. Returns at once when there are too many
-    /// reads.
-    pub async fn read(&self, server: &str, client_id: &str, is_settled: impl Fn() -> bool + Send) {
+    /// Reads the entry of a client of a server for an address, unless `is_settled` turns true before. Returns at once when
+    /// there are too many reads.
+    pub async fn read(
+        &self,
+        (server, client_id): (&str, &str),
+        address: IpAddr,
+        is_settled: impl Fn() -> bool + Send,
+    ) -> LiveRead {
         let name = ledger::name(server, client_id);
         let before = self.inner.lock().under_way.get(&name).cloned();
         if let Some(before) = before {
-            ended(before).await;
+            let outcome = ended(before).await;
             if is_settled() {
-                return;
+                return outcome;
             }
         }
-        let Some(read) = self.join_or_begin(name) else {
-            return self.inner.metrics.live_read(LiveRead::Limited);
+        let Some(read) = self.join_or_begin(name, address) else {
+            self.inner.metrics.live_read(LiveRead::Limited);
+            return LiveRead::Limited;
         };
-        ended(read).await;
+        ended(read).await
     }
 
-    fn join_or_begin(&self, name: String) -> Option<Read> {
+    fn join_or_begin(&self, name: String, address: IpAddr) -> Option<Read> {
         let mut state = self.inner.lock();
         if let Some(read) = state.under_way.get(&name) {
             return Some(read.clone());
         }
-        if !state.bucket.pay(self.inner.clock.now()) {
+        let now = self.inner.clock.now();
+        if !self.inner.addresses.take(address, microseconds(now)) || !state.bucket.pay(now) {
             return None;
         }
         let (end, read) = watch::channel(None);
@@ -145,9 +160,9 @@ impl Drop for UnderWay {
     }
 }
 
-async fn ended(mut read: Read) {
+async fn ended(mut read: Read) -> LiveRead {
     // An error means that the read's task is gone, which is an end too.
-    let _ = read.wait_for(Option::is_some).await;
+    read.wait_for(Option::is_some).await.ok().and_then(|outcome| *outcome).unwrap_or(LiveRead::Failed)
 }
 
 impl std::fmt::Debug for LiveReader {
@@ -193,7 +208,7 @@ mod tests {
     fn ten_reads_are_paid_for_by_a_second() {
         let mut bucket = Bucket::default();
         let mut now: Timestamp = "2026-01-01T00:00:00Z".parse().unwrap();
-        assert_eq!((0..20).filter(|_| bucket.pay(now)).count(), 10, "saved up");
+        assert_eq!((0..30).filter(|_| bucket.pay(now)).count(), 20, "saved up");
         // A flood must not keep the bucket from filling by fractions of a nanosecond's cost.
         let paid = (0..10_000).filter(|_| {
             now += SignedDuration::from_micros(100);
@@ -201,7 +216,7 @@ mod tests {
         });
         assert_eq!(paid.count(), 10);
         now += SignedDuration::from_hours(1);
-        assert_eq!((0..20).filter(|_| bucket.pay(now)).count(), 10, "an hour saves no more than a second");
+        assert_eq!((0..30).filter(|_| bucket.pay(now)).count(), 20, "an hour saves no more than two seconds");
         now -= SignedDuration::from_hours(1);
         assert!(!bucket.pay(now), "a clock that went back saves nothing");
         now += SignedDuration::from_millis(100);

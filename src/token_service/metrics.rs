@@ -50,13 +50,21 @@ pub enum Outcome {
     Refused(Refusal),
 }
 
-/// Why a connection was closed before its first request.
+/// Why a connection was refused, or closed by us.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum ConnectionRefusal {
     /// There are too many.
     TotalLimit,
     /// There are too many of this address.
     AddressLimit,
+    /// This address opens too many in a short time.
+    HandshakeRate,
+    /// It was open, and gave way to one of its own address or of an address that has fewer.
+    GaveWay,
+    /// An answer on it was not taken in time.
+    AnswerTimeout,
+    /// A request on it was refused, because its address has too many open.
+    OpenRequests,
     /// There is no serving certificate yet.
     NoCertificate,
     /// The TLS handshake took too long.
@@ -159,7 +167,7 @@ impl Metrics {
         registry.register("requests", "Requests by endpoint and how they ended", metrics.requests.clone());
         registry.register(
             "connections_refused",
-            "Connections closed before their first request, by reason",
+            "Connections refused, or closed for a limit, by reason",
             metrics.connections_refused.clone(),
         );
         registry.register(
@@ -274,6 +282,10 @@ impl EncodeLabelValue for ConnectionRefusal {
         match self {
             Self::TotalLimit => "total_limit",
             Self::AddressLimit => "address_limit",
+            Self::HandshakeRate => "handshake_rate",
+            Self::GaveWay => "gave_way",
+            Self::AnswerTimeout => "answer_timeout",
+            Self::OpenRequests => "open_requests",
             Self::NoCertificate => "no_certificate",
             Self::HandshakeTimeout => "handshake_timeout",
             Self::HandshakeFailed => "handshake_failed",
@@ -290,6 +302,17 @@ impl EncodeLabelValue for Limited {
             Self::Address => "address",
         }
         .encode(encoder)
+    }
+}
+
+impl LiveRead {
+    /// Whether it is known now what the ledger has.
+    #[must_use]
+    pub const fn is_certain(self) -> bool {
+        match self {
+            Self::Newer | Self::Same | Self::Absent => true,
+            Self::Limited | Self::Failed => false,
+        }
     }
 }
 

@@ -13,6 +13,8 @@
 //! itself. When the API server cannot be reached, it goes on with what it knows; tokens cannot be revoked then.
 
 pub mod accepted;
+mod answering;
+mod buckets;
 pub mod client_authentication;
 pub mod cluster_keys;
 pub mod directory;

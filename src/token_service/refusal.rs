@@ -78,8 +78,10 @@ pub enum Refusal {
     TooManyRevocations,
     /// The revocation could not be written down.
     NotRecorded,
-    /// There is no room to remember another used client assertion, or another revoked token in its list.
-    NoRoom,
+    /// The client has used more client assertions of late than it may while so many are remembered.
+    TooManyAssertions,
+    /// The client's ledger entry could not be read live, so nobody knows whether its credential is accepted by now.
+    NotFoundOut,
     /// There is more to do than can be done.
     Overloaded,
     /// The ledger has not been read yet, or there is no signing key.
@@ -128,7 +130,8 @@ impl Refusal {
             Self::TooManyFailures => "too_many_failures",
             Self::TooManyRevocations => "too_many_revocations",
             Self::NotRecorded => "not_recorded",
-            Self::NoRoom => "no_room",
+            Self::TooManyAssertions => "too_many_assertions",
+            Self::NotFoundOut => "not_found_out",
             Self::Overloaded => "overloaded",
             Self::NotReady => "not_ready",
             Self::NotSigned => "not_signed",
@@ -165,16 +168,20 @@ impl Refusal {
             | Self::AssertionReplayed
             | Self::AssertionIssuer
             | Self::NoCertificate
-            | Self::UnknownCertificate
-            | Self::TooManyFailures => "invalid_client",
+            | Self::UnknownCertificate => "invalid_client",
             Self::UnauthorizedClient => "unauthorized_client",
             Self::NoUsers => "unsupported_response_type",
             Self::ForeignToken => "invalid_grant",
             Self::Scope => "invalid_scope",
             Self::Resource | Self::NothingInCommon => "invalid_target",
-            Self::TooManyRevocations | Self::NotRecorded | Self::NoRoom | Self::Overloaded | Self::NotReady => {
-                "temporarily_unavailable"
-            }
+            // Programs take `invalid_client` for final, and this passes by itself.
+            Self::TooManyFailures
+            | Self::TooManyRevocations
+            | Self::TooManyAssertions
+            | Self::NotRecorded
+            | Self::NotFoundOut
+            | Self::Overloaded
+            | Self::NotReady => "temporarily_unavailable",
             Self::NotSigned => "server_error",
         }
     }
@@ -219,7 +226,8 @@ impl Refusal {
             Self::TooManyFailures => "too many failed attempts",
             Self::TooManyRevocations => "too many revoked tokens",
             Self::NotRecorded => "the revocation could not be recorded",
-            Self::NoRoom => "not now",
+            Self::TooManyAssertions => "too many client assertions: reuse the access token until it ends",
+            Self::NotFoundOut => "the client could not be looked up",
             Self::Overloaded => "overloaded",
             Self::Scope => "the scope is malformed or was not granted",
             Self::Resource => "the resource is malformed or was not granted",
@@ -235,8 +243,10 @@ impl Refusal {
         match self {
             Self::BodyTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             Self::BodyTimeout => StatusCode::REQUEST_TIMEOUT,
-            Self::NotRecorded | Self::NoRoom | Self::Overloaded | Self::NotReady => StatusCode::SERVICE_UNAVAILABLE,
-            Self::TooManyFailures | Self::TooManyRevocations => StatusCode::TOO_MANY_REQUESTS,
+            Self::NotRecorded | Self::NotFoundOut | Self::Overloaded | Self::NotReady => {
+                StatusCode::SERVICE_UNAVAILABLE
+            }
+            Self::TooManyFailures | Self::TooManyRevocations | Self::TooManyAssertions => StatusCode::TOO_MANY_REQUESTS,
             Self::NotSigned => StatusCode::INTERNAL_SERVER_ERROR,
             _ if self.is_authentication_failure() => StatusCode::UNAUTHORIZED,
             _ => StatusCode::BAD_REQUEST,
@@ -246,15 +256,15 @@ impl Refusal {
     /// Whether it is the client's authentication that failed.
     #[must_use]
     pub fn is_authentication_failure(self) -> bool {
-        self.error() == "invalid_client" && self != Self::TooManyFailures
+        self.error() == "invalid_client"
     }
 
     /// When to ask again, in seconds: of what passes by itself.
     #[must_use]
     pub const fn retry_after_seconds(self) -> Option<u32> {
         match self {
-            Self::Overloaded | Self::TooManyFailures => Some(1),
-            Self::NotReady | Self::NotRecorded | Self::NoRoom => Some(5),
+            Self::Overloaded | Self::TooManyFailures | Self::NotFoundOut => Some(1),
+            Self::NotReady | Self::NotRecorded | Self::TooManyAssertions => Some(5),
             Self::TooManyRevocations => Some(60),
             _ => None,
         }
@@ -265,7 +275,7 @@ impl Refusal {
 mod tests {
     use super::*;
 
-    const ALL: [Refusal; 38] = [
+    const ALL: [Refusal; 40] = [
         Refusal::ContentType,
         Refusal::BodyTooLarge,
         Refusal::BodyTimeout,
@@ -284,6 +294,7 @@ mod tests {
         Refusal::UnregisteredMethod,
         Refusal::Scope,
         Refusal::Resource,
+        Refusal::NothingInCommon,
         Refusal::UnauthorizedClient,
         Refusal::NoUsers,
         Refusal::AssertionMalformed,
@@ -300,7 +311,8 @@ mod tests {
         Refusal::TooManyFailures,
         Refusal::TooManyRevocations,
         Refusal::NotRecorded,
-        Refusal::NoRoom,
+        Refusal::TooManyAssertions,
+        Refusal::NotFoundOut,
         Refusal::Overloaded,
         Refusal::NotReady,
         Refusal::NotSigned,

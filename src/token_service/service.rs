@@ -20,7 +20,7 @@ use super::live::LiveReader;
 use super::metrics::{Endpoint, Metrics, Outcome};
 use super::queue::{Depths, Queue};
 use super::refusal::Refusal;
-use super::request::{Received, discard, receive};
+use super::request::{Bodies, Received, discard, receive};
 use super::revocation::revoke;
 use super::token_endpoint::issue;
 use super::verified::Verified;
@@ -48,7 +48,7 @@ pub struct Service {
     pub(super) failures: Failures,
     pub(super) cluster_keys: Arc<ClusterKeys>,
     pub(super) clock: Arc<dyn Clock>,
-    pub(super) body_within: Duration,
+    pub(super) bodies: Bodies,
     pub(super) metrics: Metrics,
     pub(super) queue: Queue,
     configured: Issuer,
@@ -94,7 +94,7 @@ impl Service {
             failures,
             cluster_keys,
             clock,
-            body_within,
+            bodies: Bodies::new(body_within),
             metrics,
         }
     }
@@ -138,10 +138,10 @@ impl Service {
         let result = async {
             // First: who is sent away has to cost as little as possible.
             if let Err(refusal) = self.queue.turn().await {
-                discard(self.body_within, body).await;
+                discard(self, parts, body).await;
                 return Err(refusal);
             }
-            let received = receive(self, issuer, parts, body).await?;
+            let received = receive(self, (issuer, endpoint), parts, body).await?;
             respond(self, &received).await
         };
         match result.await {
@@ -151,8 +151,8 @@ impl Service {
             }
             Err(refusal) => {
                 let mut response = self.refuse(endpoint, refusal);
-                // A client that used the header is told the scheme (RFC 6749 §5.2).
-                if refusal.is_authentication_failure() && parts.headers.contains_key(header::AUTHORIZATION) {
+                // RFC 9110 §15.5.2, whether the client used the header (RFC 6749 §5.2) or not.
+                if refusal.is_authentication_failure() {
                     response.headers_mut().insert(header::WWW_AUTHENTICATE, CHALLENGE);
                 }
                 response
@@ -207,9 +207,11 @@ fn not_allowed(methods: HeaderValue) -> Response<Body> {
     response
 }
 
+/// What is not there may be there later: a cache would keep a 404 by its own rules (RFC 9110 §15.5.5).
 fn bare(status: StatusCode) -> Response<Body> {
     let mut response = Response::new(Body::default());
     *response.status_mut() = status;
+    response.headers_mut().insert(header::CACHE_CONTROL, NO_STORE);
     response
 }
 

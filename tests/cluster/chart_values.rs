@@ -168,6 +168,8 @@ const VALUES: &[(&str, &str)] = &[
     ("tokenService.replicaCount=5", "replicas: 5"),
     ("tokenService.connections=1000000", "--connections=1000000"),
     ("tokenService.connectionsPerAddress=257", "--connections-per-address=257"),
+    ("tokenService.handshakesPerAddress=101", "--handshakes-per-address=101"),
+    ("tokenService.ipv6AddressPrefix=56", "--ipv6-address-prefix=56"),
     ("tokenService.failuresPerClient=2", "--failures-per-client=2"),
     ("tokenService.failuresPerAddress=11", "--failures-per-address=11"),
     ("tokenService.service.type=NodePort", "type: NodePort"),

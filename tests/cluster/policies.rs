@@ -505,9 +505,9 @@ async fn the_steps_of_the_page_lead_from_the_closed_default_to_policies_of_teams
         "spec": {"displayName": "Legacy", "clientID": "shop.legacy", "redirectURIs": ["https://legacy.example/callback"]},
     });
     plane.kubectl_apply(&legacy.to_string()).await.unwrap();
-    let storefront =
-        until("storefront", "is denied", &|r| is(r, ConditionType::Approved, "False", Reason::PolicyDenied));
-    let said = condition(&storefront.await, ConditionType::Approved).unwrap().message.clone();
+    let is_denied = |r: &AppRegistration| is(r, ConditionType::Approved, "False", Reason::PolicyDenied);
+    let storefront = until("storefront", "is denied", &is_denied).await;
+    let said = &condition(&storefront, ConditionType::Approved).unwrap().message;
     assert!(said.starts_with("Field spec.apis: https://orders.example is not allowed: add it to apis of a"), "{said}");
     until("legacy", "is ready", &|r| is(r, ConditionType::Approved, "True", Reason::Granted)).await;
     let by_default = json!({"https://legacy.example/callback": "policy/default"});
@@ -528,7 +528,7 @@ async fn the_steps_of_the_page_lead_from_the_closed_default_to_policies_of_teams
     controller.process.terminate(std::time::Duration::from_secs(15)).await.unwrap();
     operator.helm("upgrade", &["policy.enabled=false"]).await.unwrap();
     let _controller = operator.controller(&plane).await.unwrap();
-    let legacy = until("legacy", "is kept", &|r| is(r, ConditionType::Approved, "False", Reason::PolicyDenied)).await;
+    let legacy = until("legacy", "is kept", &is_denied).await;
     let said = &condition(&legacy, ConditionType::Approved).unwrap().message;
     assert!(
         said.starts_with("Field spec.redirectURIs: https://legacy.example/callback was granted by policy/default"),

@@ -122,10 +122,18 @@ impl Answer {
         self.status == 200 && self.access_token.is_some()
     }
 
-    /// The credential was refused: 401 `invalid_client`, or 429 where refusals came too often, and nothing else that went
-    /// wrong. What is accepted is never limited, so 429 is a refusal like the other.
+    /// The credential was refused: 401 `invalid_client`, or 429 or 503 where refusals came too often for each to be looked up,
+    /// and nothing else that went wrong. Successes are never limited, so these are refusals like the first.
     pub fn is_refusal(&self) -> bool {
-        matches!(self.status, 401 | 429) && self.error.as_deref() == Some("invalid_client")
+        let is_limited = || {
+            let limits = ["too many failed attempts", "the client could not be looked up"];
+            self.error_description.as_deref().is_some_and(|description| limits.contains(&description))
+        };
+        match self.error.as_deref() {
+            Some("invalid_client") => self.status == 401,
+            Some("temporarily_unavailable") => matches!(self.status, 429 | 503) && is_limited(),
+            _ => false,
+        }
     }
 }
 

@@ -16,15 +16,18 @@ const SERVER: &str = "https://auth.example";
 const ORDERS: &str = "https://orders.example";
 const INVOICES: &str = "https://invoices.example";
 
+/// APIs with the scopes that are allowed there.
+type Apis<'a> = &'a [(&'a str, &'a [&'a str])];
+
 /// A controller without a default policy, and a policy that allows these APIs with these scopes there.
-async fn start(stage: &Stage, apis: &[(&str, &[&str])]) -> Running {
+async fn start(stage: &Stage, apis: Apis<'_>) -> Running {
     namespace(stage, "shop", &json!({"team": "shop"}));
     allow(stage, &[], apis);
     stage.controller_with(FAIL_CLOSED).await
 }
 
 /// Writes that policy anew: it takes back what it does not allow any more.
-fn allow(stage: &Stage, scopes: &[&str], apis: &[(&str, &[&str])]) {
+fn allow(stage: &Stage, scopes: &[&str], apis: Apis<'_>) {
     let apis: Vec<_> =
         apis.iter().map(|(audience, scopes)| json!({"audiences": [audience], "scopes": scopes})).collect();
     policy(stage, "shop", &json!({"scopes": scopes, "apis": apis, "onViolation": "Withdraw"}));
@@ -86,7 +89,8 @@ async fn each_delivered_token_is_for_one_api_and_has_the_scopes_of_this_one() {
     ] {
         let (aud, scope) = target(&stage, secret);
         let mut said: Vec<&str> = scope.as_str().unwrap().split(' ').collect();
-        (said.sort_unstable(), scopes.sort_unstable());
+        said.sort_unstable();
+        scopes.sort_unstable();
         assert_eq!((aud, said), (json!(audience), scopes), "{secret}");
     }
     assert_eq!(stage.quiet().await, Vec::<String>::new());
@@ -182,7 +186,7 @@ async fn after_every_edit_of_a_policy_a_delivered_token_has_only_what_its_own_ap
     );
     stage.until("delivered", |_| has_token(&stage, "api")).await;
     let of_server: [&[&str]; 2] = [&[], &everywhere];
-    let edits: [(&[&str], &[(&str, &[&str])], Value); 6] = [
+    let edits: [(&[&str], Apis, Value); 6] = [
         (of_server[0], &wide, json!("orders:read orders:write")),
         (of_server[0], &moved, json!("orders:read")),
         (of_server[1], &bare, Value::Null),

@@ -324,7 +324,9 @@ async fn a_key_that_was_revoked_is_told_as_an_event_and_the_file_is_in_none() {
     stage.until("an Event", |server| !events(server).is_empty()).await;
     stage.until("both Events", |server| events(server).len() >= 3).await;
     let said = events(&stage.server).join("\n");
-    for part in ["partner: revision 1 was revoked", "pod was revoked: earlier tokens", "was revoked by revokeMintedBefore"] {
+    for part in
+        ["partner: revision 1 was revoked", "pod was revoked: earlier tokens", "was revoked by revokeMintedBefore"]
+    {
         assert!(said.contains(part), "{part}: {said}");
     }
     assert!(!said.contains("MCowBQYDK2VwAyEA"), "{said}");

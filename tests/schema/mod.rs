@@ -27,12 +27,18 @@ pub(crate) fn spec(yaml: &str) -> Value {
     let entries = (0..17).map(|n| json!({"name": n.to_string(), "clientSecret": {}})).collect::<Vec<_>>();
     let apis = (0..17).map(|n| json!({"audience": n.to_string()})).collect::<Vec<_>>();
     let fields = (0..17).map(|n| (n.to_string(), "client_id")).collect::<BTreeMap<_, _>>();
+    let numbers = |count: usize| json!((0..count).map(|n| n.to_string()).collect::<Vec<_>>()).to_string();
     let yaml = yaml
         .replace("MANY_ENTRIES", &json!(entries).to_string())
         .replace("MANY_APIS", &json!(apis).to_string())
+        .replace("ITEMS_22", &numbers(22))
+        .replace("ITEMS_32", &numbers(32))
+        .replace("ITEMS_43", &numbers(43))
+        .replace("ITEMS_64", &numbers(64))
         .replace("MANY_FIELDS", &json!(fields).to_string())
         .replace("MANY", &json!(texts).to_string())
         .replace("CHARACTERS_253", &"x".repeat(253))
+        .replace("CHARACTERS_252", &"x".repeat(252))
         .replace("CHARACTERS_64", &"x".repeat(64))
         .replace("LONGEST", &"x".repeat(13_000))
         .replace("LONG", &"x".repeat(5000));

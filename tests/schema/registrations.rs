@@ -75,6 +75,14 @@ credentials:
         "the same scope at two APIs and at the server",
         "{scopes: [read], apis: [{audience: a, scopes: [read]}, {audience: b, scopes: [read]}]}",
     ),
+    (
+        "128 scopes at two APIs",
+        "{apis: [{audience: a, scopes: ITEMS_64}, {audience: b, scopes: ITEMS_64}, {audience: c}]}",
+    ),
+    (
+        "64 DNS names of two certificates",
+        "{credentials: [{name: a, secretName: a, certificate: {dnsNames: ITEMS_32}}, {name: b, secretName: b, certificate: {dnsNames: ITEMS_32}}, {name: c, certificate: {}}]}",
+    ),
     ("an audience with an asterisk, which is no glob here", "{apis: [{audience: 'https://*.example'}]}"),
     (
         "a token for the server's default audience",
@@ -84,6 +92,7 @@ credentials:
         "sixteen further fields, and one source twice",
         "{secretTemplate: {fields: {A: client_id, B: client_id, C: client_secret, D: previous_client_secret, E: tls.crt, F: tls.key, G: ca.crt, H: access_token, I: token_type, J: expires_at, K: scope, L: issuer, M: token_endpoint, N: jwks_uri, O: token_endpoint_auth_method, P: issuer_ca.crt}}}",
     ),
+    ("a further field with a name of 252 characters", "{secretTemplate: {fields: {CHARACTERS_252: client_id}}}"),
     ("a further field that differs from ours in case alone", "{secretTemplate: {fields: {Client_ID: client_id}}}"),
     (
         "the longest durations",
@@ -345,6 +354,11 @@ pub(crate) const REFUSED: &[(&str, &str, &[&str])] = &[
         "{apis: [{audience: a, scopes: [b, b]}]}",
         &["spec.apis[0].scopes[1]: Duplicate value"],
     ),
+    (
+        "129 scopes at three APIs",
+        "{apis: [{audience: a, scopes: ITEMS_43}, {audience: b, scopes: ITEMS_43}, {audience: c, scopes: ITEMS_43}]}",
+        &["spec.apis", "apis must have at most 128 scopes in all: remove some, or make another registration for them"],
+    ),
     ("65 scopes at an API", "{apis: [{audience: a, scopes: MANY}]}", &["spec.apis[0].scopes: Too many", "64"]),
     (
         "customers that are not listed",
@@ -597,6 +611,14 @@ pub(crate) const REFUSED: &[(&str, &str, &[&str])] = &[
         "a DNS name with a wildcard inside",
         "{credentials: [{name: a, certificate: {dnsNames: ['a.*.svc']}}]}",
         &["spec.credentials[0].certificate.dnsNames[0]", "should match"],
+    ),
+    (
+        "66 DNS names of three certificates",
+        "{credentials: [{name: a, secretName: a, certificate: {dnsNames: ITEMS_22}}, {name: b, secretName: b, certificate: {dnsNames: ITEMS_22}}, {name: c, certificate: {dnsNames: ITEMS_22}}]}",
+        &[
+            "spec.credentials",
+            "credentials must have at most 64 dnsNames in all: remove some, or make another registration",
+        ],
     ),
     (
         "a token scope with a space",

@@ -19,8 +19,9 @@ use jiff::Timestamp;
 use super::directory::{Client, Directory, compare_in_vain};
 use super::form::Form;
 use super::issuer::Issuer;
+use super::peer::Credit;
 use super::refusal::Refusal;
-use super::request::Received;
+use super::request::{Received, counted_address};
 use super::service::Service;
 use crate::api::TokenEndpointAuthMethod;
 use crate::ledger::Digest;
@@ -83,7 +84,8 @@ struct Proved {
 }
 
 /// Checks what the client presents; before it is refused, its entry is read live. What fails counts against the client
-/// that it named and the address that it came from.
+/// that it named and the address that it came from. Where that read could not be made, nobody knows whether it fails: then
+/// the answer is to ask again, and nothing counts against the client.
 pub(super) async fn authenticate(
     service: &Service,
     received: &Received<'_>,
@@ -92,13 +94,24 @@ pub(super) async fn authenticate(
 ) -> Result<Authenticated, Refusal> {
     let certificate = received.peer().and_then(|peer| peer.certificate);
     let Presented { client_id, proof } = presented(&received.parts.headers, form, certificate)?;
-    let attempt = Attempt { issuer: received.issuer, client_id: &client_id, address: received.address(), now };
-    match attempt.succeed(service, form, proof).await {
-        Err(refusal) if refusal.is_authentication_failure() => {
-            service.failures.record(&client_id, attempt.address, now).and(Err(refusal))
+    let credit = received.credit().filter(|_| matches!(proof, Proof::Assertion(_)));
+    let address = counted_address(received.parts);
+    let attempt = Attempt { issuer: received.issuer, client_id: &client_id, address, credit, now };
+    let result = attempt.succeed(service, form, proof).await;
+    let failed = match &result {
+        Ok(_) => {
+            credit.inspect(|credit| credit.earn());
+            return result;
         }
-        result => result,
-    }
+        Err(Refusal::NotFoundOut) => service.failures.record_unknown(address, now),
+        Err(refusal) if refusal.is_authentication_failure() => {
+            service.failures.record((&*received.issuer.server.name, &*client_id), address, now)
+        }
+        Err(refusal @ Refusal::TooManyFailures) => Err(*refusal),
+        Err(_) => return result,
+    };
+    credit.inspect(|credit| credit.spend());
+    failed.and(result)
 }
 
 /// Somebody's attempt to be a client.
@@ -106,26 +119,28 @@ struct Attempt<'a> {
     issuer: &'a Issuer,
     client_id: &'a str,
     address: IpAddr,
+    /// What its connection may still try; `None` for a proof that costs nothing to verify.
+    credit: Option<&'a Credit>,
     now: Timestamp,
 }
 
 impl Attempt<'_> {
     async fn succeed(&self, service: &Service, form: &Form<'_>, proof: Proof<'_>) -> Result<Authenticated, Refusal> {
-        let Self { issuer, client_id, address, now } = *self;
+        let Self { issuer, client_id, address, credit, now } = *self;
         let server = &*issuer.server.name;
         if matches!(proof, Proof::Assertion(_)) {
             // A signature is verified for nobody who fails too often.
-            service.failures.permit(address, now)?;
+            service.failures.permit(address, credit, now)?;
         }
         let claim = claim(service, issuer, form, proof, now).await?;
         let checked = || check((&service.directory, server), client_id, &claim, now);
         let authenticated = if let Ok(authenticated) = checked() {
             authenticated
         } else {
-            service.failures.permit_live_read(client_id, address, now)?;
+            service.failures.permit_live_read((server, client_id), address, now)?;
             // What few requests wait for takes no room in all others.
-            Box::pin(service.live.read(server, client_id, || checked().is_ok())).await;
-            checked()?
+            let found = Box::pin(service.live.read((server, client_id), address, || checked().is_ok())).await;
+            checked().map_err(|refusal| if found.is_certain() { refusal } else { Refusal::NotFoundOut })?
         };
         // Last: an assertion that was refused has not been used.
         if let Claim::Assertion(assertion) = &claim {

@@ -9,6 +9,9 @@
 //! nothing back: what it lacks is written again. A revocation is answered once it is written; used assertions are
 //! written in batches afterwards, so for the length of a batch and the lag of a watch another replica may accept one a
 //! second time. What is not written when the program is killed is lost with it.
+//!
+//! Room is shared by one rule: the less is free, the less may one client have. So one client that takes what it can fills a
+//! third, a hundred such leave something free, and a client with few marks is not refused because of them.
 
 mod writer;
 
@@ -24,7 +27,10 @@ use tokio::time::timeout;
 
 use super::refusal::Refusal;
 use crate::rotation;
-use crate::shared_lists::{Damage, Found, List, MOST_MARKS, Mark, NAMES, REVOKED_FIELD, USED_FIELD, seconds};
+use crate::seats::share;
+use crate::shared_lists::{
+    ClientTag, Damage, Found, List, MOST_MARKS, Mark, NAMES, REVOKED_FIELD, USED_FIELD, end_seconds, now_seconds,
+};
 
 pub use writer::Writer;
 
@@ -32,8 +38,6 @@ pub use writer::Writer;
 pub const MOST_REVOKED_OF_A_CLIENT: usize = 1024;
 /// The most used client assertions that a replica remembers.
 pub const MOST_USED: usize = 1 << 19;
-/// The most of them that one list's clients may have: no client takes the room of all.
-pub const MOST_USED_OF_A_LIST: usize = MOST_USED / 2;
 /// How long a revocation may take to be written down.
 const RECORDED_WITHIN: Duration = Duration::from_secs(5);
 /// How many seconds pass at least between two searches for used assertions that have ended, where there is no room.
@@ -78,6 +82,8 @@ struct Known {
     used: Marks,
     /// Used assertions that had no room in the list.
     surplus: HashMap<Mark, u32>,
+    /// How many used assertions each client has.
+    uses: HashMap<ClientTag, Uses>,
     /// When it was last searched for what has ended.
     searched_at: u32,
     /// The number of the last round of the writer that has begun.
@@ -86,6 +92,15 @@ struct Known {
     is_urgent: bool,
     /// Why the last round failed.
     problem: Option<String>,
+}
+
+/// How many used assertions a client has.
+#[derive(Clone, Copy, Debug, Default)]
+struct Uses {
+    /// In the list, or to be.
+    listed: usize,
+    /// In all.
+    all: usize,
 }
 
 /// What is in the list, and what is to be.
@@ -143,12 +158,13 @@ impl Default for Lists {
 impl Lists {
     /// Takes a list as the API server has it now. What it lacks of what is known here is to be written again.
     pub fn shown(&self, index: usize, shown: Arc<Shown>, now: Timestamp) {
-        let now = seconds(now);
+        let now = now_seconds(now);
         let list = &self.all[index];
         let mut known = list.lock();
         known.revoked.shown(&shown.revoked, now);
         known.used.shown(&shown.used, now);
         known.surplus.retain(|mark, _| !shown.used.counts(mark, now));
+        known.count_uses();
         known.is_urgent |= known.shown.is_none();
         known.shown = Some(shown);
         list.count_used(&known);
@@ -159,7 +175,7 @@ impl Lists {
 
     /// Takes that a list was deleted. It is written whole once the controller has made it again.
     pub fn gone(&self, index: usize, now: Timestamp) {
-        let now = seconds(now);
+        let now = now_seconds(now);
         let mut known = self.all[index].lock();
         known.revoked.shown(&List::default(), now);
         known.used.shown(&List::default(), now);
@@ -169,17 +185,16 @@ impl Lists {
     /// Whether a token was revoked.
     #[must_use]
     pub fn is_revoked(&self, mark: &Mark, now: Timestamp) -> bool {
-        self.all[mark.list()].lock().revoked.counts(mark, seconds(now))
+        self.all[mark.list()].lock().revoked.counts(mark, now_seconds(now))
     }
 
     /// Revokes a token until its `exp`, here at once; returns when that is written down for all replicas and for ever.
     ///
-    /// Refused with [`Refusal::TooManyRevocations`] if its client has revoked too many, [`Refusal::NoRoom`] if the
-    /// list is full, [`Refusal::NotRecorded`] if it could not be written: then it holds here, and is written as soon
-    /// as that is possible.
+    /// Refused with [`Refusal::TooManyRevocations`] if its client has revoked more than its share,
+    /// [`Refusal::NotRecorded`] if it could not be written: then it holds here, and is written as soon as that is possible.
     pub async fn revoke(&self, mark: Mark, expires_at: Timestamp, now: Timestamp) -> Result<(), Refusal> {
         let list = &self.all[mark.list()];
-        let (until, now) = (seconds(expires_at), seconds(now));
+        let (until, now) = (end_seconds(expires_at), now_seconds(now));
         let begun = {
             let mut known = list.lock();
             if known.revoked.shared.counts(&mark, now) {
@@ -202,35 +217,38 @@ impl Lists {
 
     /// Whether a client assertion is used for the first time, as far as this replica knows. From now on it was used,
     /// until it could no longer be accepted: a minute after its `exp`, for clocks that differ. Refused with
-    /// [`Refusal::NoRoom`] if it could not be remembered.
+    /// [`Refusal::TooManyAssertions`] if its client has used more than its share, so that it could not be remembered.
     pub fn first_use(&self, client_id: &str, jti: &str, exp: Timestamp, now: Timestamp) -> Result<bool, Refusal> {
         let mark = Mark::of(client_id, jti);
-        let (until, now) = (seconds(rotation::add(exp, rotation::CLOCK_SKEW)), seconds(now));
+        let (until, now) = (end_seconds(rotation::add(exp, rotation::CLOCK_SKEW)), now_seconds(now));
         let list = &self.all[mark.list()];
         let mut known = list.lock();
         if known.used.counts(&mark, now) || known.surplus.get(&mark).is_some_and(|until| *until > now) {
             return Ok(false);
         }
-        if !self.has_room(list, &known) {
+        if !self.has_share(list, &known, &mark) {
             known.forget_ended_uses(now);
             list.count_used(&known);
-            if !self.has_room(list, &known) {
-                return Err(Refusal::NoRoom);
+            if !self.has_share(list, &known, &mark) {
+                return Err(Refusal::TooManyAssertions);
             }
         }
-        if known.used.len() >= MOST_MARKS {
+        if !known.has_share_of_list(&mark) {
             known.forget_ended_uses(now);
         }
-        if known.used.len() < MOST_MARKS {
+        if known.has_share_of_list(&mark) {
             let was_due = known.is_due();
             known.used.unshared.add(mark, until);
+            known.uses.entry(mark.tag()).or_default().add_listed();
             if !was_due {
                 self.due.notify_one();
             }
         } else {
             known.surplus.insert(mark, until);
+            known.uses.entry(mark.tag()).or_default().all += 1;
             if self.surplus.fetch_add(1, Ordering::Relaxed) == 0 {
-                tracing::warn!(list = NAMES[mark.list()], "full: some used client assertions are not shared");
+                let list = NAMES[mark.list()];
+                tracing::warn!(list, "some used client assertions are not shared: a client has used many");
             }
         }
         list.count_used(&known);
@@ -266,9 +284,11 @@ impl Lists {
         })
     }
 
-    fn has_room(&self, list: &Shared, known: &Known) -> bool {
+    /// Whether a client has fewer used assertions than its share.
+    fn has_share(&self, list: &Shared, known: &Known, mark: &Mark) -> bool {
         let all: usize = self.all.iter().map(|list| list.used.load(Ordering::Relaxed)).sum();
-        known.used_len() < MOST_USED_OF_A_LIST && all - list.used.load(Ordering::Relaxed) + known.used_len() < MOST_USED
+        let others = all.saturating_sub(list.used.load(Ordering::Relaxed));
+        known.uses_of(mark).all < share(MOST_USED.saturating_sub(others + known.used_len()), MOST_USED)
     }
 }
 
@@ -307,6 +327,33 @@ impl Known {
         self.searched_at = now;
         self.used.forget_ended(now);
         self.surplus.retain(|_, until| *until > now);
+        self.count_uses();
+    }
+
+    /// Whether a client has fewer used assertions in this list than its share of it.
+    fn has_share_of_list(&self, mark: &Mark) -> bool {
+        self.uses_of(mark).listed < self.used.share()
+    }
+
+    fn uses_of(&self, mark: &Mark) -> Uses {
+        self.uses.get(&mark.tag()).copied().unwrap_or_default()
+    }
+
+    fn count_uses(&mut self) {
+        self.uses.clear();
+        for (mark, _) in self.used.shared.iter().chain(self.used.unshared.iter()) {
+            self.uses.entry(mark.tag()).or_default().add_listed();
+        }
+        for mark in self.surplus.keys() {
+            self.uses.entry(mark.tag()).or_default().all += 1;
+        }
+    }
+}
+
+impl Uses {
+    fn add_listed(&mut self) {
+        self.listed += 1;
+        self.all += 1;
     }
 }
 
@@ -329,16 +376,19 @@ impl Marks {
         !self.unshared.is_empty() && self.shared.len() < crate::shared_lists::CAPACITY_MARKS
     }
 
-    /// Whether one more revocation may be added.
+    /// Whether one more revocation may be added: its client has fewer than its share.
     fn admit(&mut self, mark: &Mark, now: u32) -> Result<(), Refusal> {
         let of_client = self.shared.count_of(mark.tag(), now) + self.unshared.count_of(mark.tag(), now);
-        if of_client >= MOST_REVOKED_OF_A_CLIENT {
-            return Err(Refusal::TooManyRevocations);
-        }
-        if self.len() >= MOST_MARKS {
+        if of_client >= self.share() {
             self.forget_ended(now);
         }
-        if self.len() < MOST_MARKS { Ok(()) } else { Err(Refusal::NoRoom) }
+        let share = self.share().min(MOST_REVOKED_OF_A_CLIENT);
+        if of_client < share { Ok(()) } else { Err(Refusal::TooManyRevocations) }
+    }
+
+    /// How many marks of the list one client may have.
+    fn share(&self) -> usize {
+        share(MOST_MARKS.saturating_sub(self.len()), MOST_MARKS)
     }
 
     /// Takes what is in the list now. What counts here and is not in it, or not for as long, is to be shared again.

@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 use super::{Lists, Shown};
 use crate::clock::Clock;
 use crate::kubernetes::client::{Error, call};
-use crate::shared_lists::{List, NAMES, REVOKED_FIELD, USED_FIELD, seconds};
+use crate::shared_lists::{List, NAMES, REVOKED_FIELD, USED_FIELD, now_seconds};
 use crate::token_service::follow::Follower;
 use crate::token_service::metrics::{ListWrite, Metrics};
 
@@ -207,7 +207,7 @@ impl Writer {
 
     /// What the two fields of a list shall hold; `None` if they do.
     fn wanted(&self, index: usize) -> Option<(List, List)> {
-        let now = seconds(self.clock.now());
+        let now = now_seconds(self.clock.now());
         let known = self.lists.all[index].lock();
         let is_due = known.has_unshared() || known.is_damaged();
         is_due.then(|| (known.revoked.wanted(now), known.used.wanted(now)))

@@ -129,28 +129,89 @@ async fn a_slow_handshake_header_and_body_end_at_their_deadlines() {
 async fn one_address_cannot_take_all_connections() {
     let limits = Limits { connections_per_address: 3, ..Limits::default() };
     let service = TokenService::start_with("", limits).await;
-    let mut open = Vec::new();
+    let mut busy = Vec::new();
     for _ in 0..3 {
-        open.push(service.connect("http/1.1").await);
+        let mut stream = service.connect("http/1.1").await;
+        stream.write_all(format!("{}{}", head(body().len()), &body()[..20]).as_bytes()).await.unwrap();
+        busy.push(stream);
     }
+    // One thread: when the metrics come, it has been read.
+    service.metrics().await;
     assert!(service.try_connect("http/1.1").await.is_err());
-    let refused = r#"connections_refused_total{reason="address_limit"} 1"#;
-    assert!(service.metrics().await.contains(refused));
-    drop(open.pop());
-    service.until("a seat is free", async || service.try_connect("http/1.1").await.is_ok()).await;
+    let metrics = service.metrics().await;
+    assert!(metrics.contains(r#"connections_refused_total{reason="address_limit"} 1"#), "{metrics}");
+    let mut other = service.try_connect_from(2, "http/1.1").await.expect("another address has its own share");
+    other.write_all(format!("{}{}", head(body().len()), body()).as_bytes()).await.unwrap();
+    assert!(read_some(&mut other).await.starts_with("HTTP/1.1 200"));
+    for stream in &mut busy {
+        stream.write_all(&body().as_bytes()[20..]).await.unwrap();
+        assert!(read_some(stream).await.starts_with("HTTP/1.1 200"));
+    }
+    assert!(service.try_connect("http/1.1").await.is_ok(), "the oldest that is idle gives way");
+    assert_eq!(read_all(&mut busy[0]).await, "");
+    assert!(is_open(&mut busy[2]).await);
+}
+
+#[tokio::test]
+async fn an_address_that_takes_all_connections_gives_way_to_others() {
+    let service = TokenService::start_with("", Limits { connections: 4, ..Limits::default() }).await;
+    let mut greedy = Vec::new();
+    for _ in 0..4 {
+        // They are in the middle of a request each, so nothing else would end them for a while.
+        let mut stream = service.try_connect_from(2, "http/1.1").await.unwrap();
+        stream.write_all(head(100).as_bytes()).await.unwrap();
+        greedy.push(stream);
+    }
+    // One thread: when the metrics come, all that has been read.
+    service.metrics().await;
+    let mut honest = Vec::new();
+    for host in [3, 4] {
+        let mut stream = service.try_connect_from(host, "http/1.1").await.expect("a newcomer gets in");
+        stream.write_all(format!("{}{}", head(body().len()), body()).as_bytes()).await.unwrap();
+        assert!(read_some(&mut stream).await.starts_with("HTTP/1.1 200"));
+        honest.push(stream);
+    }
+    assert_eq!((read_all(&mut greedy[0]).await, read_all(&mut greedy[1]).await), (String::new(), String::new()));
+    assert!(is_open(&mut greedy[2]).await && is_open(&mut greedy[3]).await, "its share");
+    for stream in &mut honest {
+        assert!(is_open(stream).await);
+    }
+    let metrics = service.metrics().await;
+    assert!(metrics.contains(r#"connections_refused_total{reason="gave_way"} 2"#), "{metrics}");
+}
+
+#[tokio::test]
+async fn an_address_that_opens_connections_too_fast_is_refused_before_the_handshake_and_no_other_is() {
+    let service = TokenService::start_with("", Limits { handshakes_per_address: 1, ..Limits::default() }).await;
+    let time = StoppedTime::new();
+    for attempt in 0..8 {
+        let opened = service.try_connect_from(2, "http/1.1").await.is_ok();
+        assert_eq!(opened, attempt < 5, "{attempt}: five seconds' worth at once");
+    }
+    assert!(service.try_connect_from(3, "http/1.1").await.is_ok(), "another address");
+    time.comes(Duration::from_millis(1001)).await;
+    let later = [(); 2].map(|()| service.try_connect_from(2, "http/1.1"));
+    let [first, second] = later;
+    assert_eq!((first.await.is_ok(), second.await.is_ok()), (true, false), "a second pays for one");
+    let metrics = service.metrics().await;
+    assert!(metrics.contains(r#"connections_refused_total{reason="handshake_rate"} 4"#), "{metrics}");
 }
 
 #[tokio::test]
 async fn connections_in_total_are_limited() {
     let service = TokenService::start_with("", Limits { connections: 1, ..Limits::default() }).await;
-    let _open = service.connect("h2").await;
+    let mut open = service.connect("http/1.1").await;
+    open.write_all(head(100).as_bytes()).await.unwrap();
+    // One thread: when the metrics come, that has been read.
+    service.metrics().await;
     assert!(service.try_connect("http/1.1").await.is_err());
     assert!(service.metrics().await.contains(r#"connections_refused_total{reason="total_limit"} 1"#));
 }
 
 #[tokio::test]
 async fn a_new_certificate_serves_new_connections_while_old_ones_live_on_and_no_request_fails() {
-    let service = TokenService::start().await;
+    // The load opens a connection for each request.
+    let service = TokenService::start_with("", Limits { handshakes_per_address: 1_000_000, ..Limits::default() }).await;
     let mut old = service.connect("http/1.1").await;
     let mut roots = vec![service.certificate.clone()];
     let done = CancellationToken::new();

@@ -284,6 +284,18 @@ async fn a_client_that_the_watch_has_not_shown_is_looked_up_before_its_token_is_
 }
 
 #[tokio::test]
+async fn the_longest_token_can_be_introspected_and_revoked() {
+    let stage = Stage::start().await;
+    // 64 scopes and 64 customers of 128 characters, in base64.
+    let scope = vec!["s".repeat(127); 128].join(" ");
+    let token = stage.signed(|claims| claims.scope = &scope);
+    assert!(token.len() > 21_000, "{}", token.len());
+    assert!(stage.is_active(&token).await);
+    assert_eq!(stage.service.post_as("/revoke", ID, &[("token", &token)]).await.status, StatusCode::OK);
+    assert!(!stage.is_active(&token).await);
+}
+
+#[tokio::test]
 async fn requests_that_are_not_understood_are_refused_as_rfc_7662_2_3_says() {
     let stage = Stage::start().await;
     let service = &stage.service;
@@ -305,7 +317,7 @@ async fn requests_that_are_not_understood_are_refused_as_rfc_7662_2_3_says() {
         ("RFC 6749 §3.1: nor twice", authenticated(format!("token={token}&token=x")), (400, "invalid_request")),
         ("§2.1: a form", service.http().post(&url).json(&json!({"token": token})), (400, "invalid_request")),
         ("in UTF-8", authenticated("token=%ff".into()), (400, "invalid_request")),
-        ("not endless", authenticated(format!("token={}", "a".repeat(20_000))), (413, "invalid_request")),
+        ("not endless", authenticated(format!("token={}", "a".repeat(70_000))), (413, "invalid_request")),
     ] {
         let answer = service.send(request).await;
         assert_eq!(answer.error(), (expected.0, expected.1.to_owned()), "{case}");

@@ -6,9 +6,9 @@ use std::time::Duration;
 use appreg::clock::ManualClock;
 use appreg::kubernetes::version_of;
 use appreg::kubernetes::watch::{Change, Item};
-use appreg::shared_lists::{List, MOST_MARKS, Mark, NAMES, REVOKED_FIELD, USED_FIELD, index_of_client, seconds};
+use appreg::shared_lists::{List, MOST_MARKS, Mark, NAMES, REVOKED_FIELD, USED_FIELD, end_seconds, index_of_client};
 use appreg::token_service::follow::{Follower, Place, Served};
-use appreg::token_service::lists::{Lists, MOST_USED_OF_A_LIST, Writer};
+use appreg::token_service::lists::{Lists, MOST_USED, Writer};
 use appreg::token_service::metrics::Metrics;
 use appreg::token_service::refusal::Refusal;
 use http::StatusCode;
@@ -251,7 +251,12 @@ async fn a_used_assertion_is_remembered_until_a_minute_after_its_end() {
     let replica = Replica::start(&api);
     let lists = replica.lists();
     assert_eq!(lists.first_use(ID, "a", now() + minute, now()), Ok(true));
-    assert_eq!(lists.first_use(ID, "a", now() + minute, now() + 2 * minute - SignedDuration::from_secs(1)), Ok(false));
+    let half_a_second = SignedDuration::from_millis(500);
+    assert_eq!(
+        lists.first_use(ID, "a", now() + minute, now() + 2 * minute - half_a_second),
+        Ok(false),
+        "to the last moment"
+    );
     assert_eq!(lists.first_use(ID, "a", now() + 5 * minute, now() + 2 * minute), Ok(true));
 }
 
@@ -275,24 +280,33 @@ async fn used_assertions_are_written_together_four_times_a_second_at_most() {
     assert_eq!(api.take_requests(), [""; 0], "nothing at rest");
 }
 
+/// Client IDs whose marks are in the list of these tests' client.
+fn neighbours() -> impl Iterator<Item = String> {
+    (0..).map(|n| format!("tenant.{n}")).filter(|id| index_of_client(id) == index_of_client(ID))
+}
+
 #[tokio::test(start_paused = true)]
-async fn a_full_list_shares_no_more_and_the_replica_itself_still_remembers_up_to_its_own_limit() {
+async fn a_client_that_uses_more_assertions_than_its_share_waits_alone() {
     let api = api();
     let replica = Replica::start(&api);
-    for n in 0..MOST_USED_OF_A_LIST {
-        assert_eq!(replica.first_use(&n.to_string()), Ok(true), "{n}");
-    }
-    assert_eq!(replica.first_use("one more"), Err(Refusal::NoRoom));
-    for n in [0, MOST_MARKS - 1, MOST_MARKS, MOST_USED_OF_A_LIST - 1] {
+    let most = (0..MOST_USED).take_while(|n| replica.first_use(&n.to_string()) == Ok(true)).count();
+    assert!((MOST_USED / 4..MOST_USED / 2).contains(&most), "{most}");
+    assert_eq!(replica.first_use("one more"), Err(Refusal::TooManyAssertions));
+    for n in [0, most / 2, most - 1] {
         assert_eq!(replica.first_use(&n.to_string()), Ok(false), "{n}");
     }
+    let neighbour = neighbours().next().unwrap();
     let other = (0..100).map(|n| n.to_string()).find(|id| index_of_client(id) != index_of_client(ID)).unwrap();
-    assert_eq!(replica.lists().first_use(&other, "a", now(), now()), Ok(true), "no client takes the room of all");
+    for id in [&neighbour, &other] {
+        assert_eq!(replica.lists().first_use(id, "a", now(), now()), Ok(true), "{id}");
+    }
     passes(Duration::from_mins(1)).await;
     let counts = replica.lists().counts();
-    assert_eq!((counts.used, counts.used_unwritten), (MOST_USED_OF_A_LIST + 1, 0));
-    assert_eq!(counts.used_surplus, MOST_USED_OF_A_LIST - MOST_MARKS);
-    assert_eq!(field(&api, USED_FIELD).len(), MOST_MARKS);
+    assert_eq!((counts.used, counts.used_unwritten), (most + 2, 0));
+    let shared = field(&api, USED_FIELD).len();
+    assert_eq!(counts.used_surplus, most + 1 - shared, "what is not shared is its own");
+    assert!((MOST_MARKS / 4..MOST_MARKS / 2).contains(&shared), "{shared}");
+    assert!(field(&api, USED_FIELD).until(&Mark::of(&neighbour, "a")).is_some());
     let later = now() + SignedDuration::from_mins(8);
     replica.clock.set(later);
     assert_eq!(replica.lists().first_use(ID, "one more", later, later), Ok(true), "what has ended makes room");
@@ -302,32 +316,61 @@ async fn a_full_list_shares_no_more_and_the_replica_itself_still_remembers_up_to
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_full_list_takes_no_more_revocations_until_some_have_ended() {
+async fn greedy_clients_of_every_list_keep_no_other_client_out() {
+    let replica = Replica::start(&api());
+    let exp = now() + SignedDuration::from_mins(5);
+    // As many as a namespace may have by default, spread over all lists.
+    let greedy: Vec<_> = (0..100).map(|n| format!("tenant.{n}")).collect();
+    for id in &greedy {
+        let used =
+            (0..MOST_USED).take_while(|n| replica.lists().first_use(id, &n.to_string(), exp, now()).is_ok()).count();
+        assert!(used > 0, "{id}");
+    }
+    for id in neighbours().skip(1000).take(100).chain([ID.to_owned()]) {
+        for n in 0..10 {
+            assert_eq!(replica.lists().first_use(&id, &n.to_string(), exp, now()), Ok(true), "{id}");
+            assert_eq!(replica.lists().first_use(&id, &n.to_string(), exp, now()), Ok(false), "{id}");
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn greedy_clients_of_a_list_keep_no_other_client_from_revoking_its_tokens() {
     let api = api();
-    let until = seconds(now() + SignedDuration::from_mins(10));
-    // Clients whose marks are all in one list, eight of which fill it.
-    let ids = (0..).map(|n| n.to_string()).filter(|id| index_of_client(id) == index_of_client(ID)).take(8);
-    let marks = ids.flat_map(|id| (0..1024).map(move |n| (Mark::of(&id, &n.to_string()), until)));
-    let full: List = marks.collect();
-    assert_eq!(full.len(), MOST_MARKS);
+    let until = end_seconds(now() + SignedDuration::from_mins(10));
+    let (mut full, hour) = (List::default(), SignedDuration::from_hours(1));
+    for id in neighbours().take(100) {
+        // All that such a client can have, and one more.
+        let mut own = 0;
+        while own <= (MOST_MARKS - full.len()).pow(3).div_ceil(MOST_MARKS.pow(2)).min(1024) {
+            full.add(Mark::of(&id, &own.to_string()), until);
+            own += 1;
+        }
+    }
     api.person_applies(&secret(name(), "Opaque", &[(REVOKED_FIELD, &full.to_json())]));
     let replica = Replica::start(&api);
-    let (mark, hour) = (Mark::of(ID, "a"), SignedDuration::from_hours(1));
-    assert_eq!(replica.lists().revoke(mark, now() + hour, now()).await, Err(Refusal::NoRoom));
-    assert!(!replica.lists().is_revoked(&mark, now()));
+    let greedy = neighbours().next().unwrap();
+    let one_more = Mark::of(&greedy, "one more");
+    let answer = replica.lists().revoke(one_more, now() + hour, now()).await;
+    assert_eq!(answer, Err(Refusal::TooManyRevocations));
+    assert!(!replica.lists().is_revoked(&one_more, now()));
     let (known, _) = full.iter().next().unwrap();
     assert_eq!(replica.lists().revoke(*known, now() + hour, now()).await, Ok(()), "what is revoked stays so");
+    let mark = Mark::of(ID, "a");
+    assert_eq!(replica.lists().revoke(mark, now() + hour, now()).await, Ok(()), "whoever has none has a share");
+    let end = now() + hour;
+    assert!(replica.lists().is_revoked(&mark, end - SignedDuration::from_millis(500)), "to its last moment");
     let later = now() + SignedDuration::from_mins(10);
     replica.clock.set(later);
-    assert_eq!(replica.lists().revoke(mark, later + hour, later).await, Ok(()));
-    assert_eq!(field(&api, REVOKED_FIELD).len(), 1, "what has ended is not written again");
+    assert_eq!(replica.lists().revoke(one_more, later + hour, later).await, Ok(()), "what has ended makes room");
+    assert_eq!(field(&api, REVOKED_FIELD).len(), 2, "what has ended is not written again");
 }
 
 #[tokio::test(start_paused = true)]
 async fn writes_are_paced_by_their_size() {
     let api = api();
-    let until = seconds(now() + SignedDuration::from_hours(1));
-    let many: List = (0..8000).map(|n| (Mark::of(&format!("other-{n}"), "a"), until)).collect();
+    let until = end_seconds(now() + SignedDuration::from_hours(1));
+    let many: List = (0..6000).map(|n| (Mark::of(&format!("other-{n}"), "a"), until)).collect();
     api.person_applies(&secret(name(), "Opaque", &[(REVOKED_FIELD, &many.to_json())]));
     let replica = Replica::start(&api);
     let start = tokio::time::Instant::now();
@@ -345,7 +388,7 @@ async fn another_writer_at_every_turn_is_merged_with_and_one_that_never_rests_is
     let api = api();
     let replica = Replica::start(&api);
     let edits = std::sync::atomic::AtomicU64::new(0);
-    let until = seconds(now() + SignedDuration::from_hours(1));
+    let until = end_seconds(now() + SignedDuration::from_hours(1));
     let edit = move |api: &FakeApi| {
         let n = edits.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
         let list = field(api, REVOKED_FIELD).merge(&[(Mark::of("other", &n.to_string()), until)].into_iter().collect());

@@ -1,5 +1,6 @@
 //! Who waits for which live read: an API server that answers when the test says so.
 
+use std::net::{IpAddr, Ipv4Addr};
 use std::sync::{Arc, Mutex};
 
 use appreg::clock::ManualClock;
@@ -13,6 +14,8 @@ use tokio::sync::Semaphore;
 use tokio::task::{JoinSet, yield_now};
 
 use super::{Entry, NAMESPACE, NOW};
+
+const ADDRESS: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 
 /// What the API server holds, and its gate.
 struct Gated {
@@ -57,7 +60,7 @@ impl Gated {
         let (reader, directory) = (self.reader.clone(), self.served.directory.clone());
         waiting.spawn(async move {
             let settled = || directory.client("default", "shop.a").is_some_and(|client| &*client.scope == scope);
-            reader.read("default", "shop.a", settled).await;
+            reader.read(("default", "shop.a"), ADDRESS, settled).await;
             assert!(settled(), "{:?}", directory.client("default", "shop.a"));
         });
     }
@@ -126,7 +129,27 @@ async fn a_read_goes_on_when_nobody_waits_any_more() {
 async fn an_api_server_that_does_not_answer_is_given_up_after_two_seconds() {
     let api = Gated::new();
     let start = tokio::time::Instant::now();
-    api.reader.read("default", "shop.a", || false).await;
+    let outcome = api.reader.read(("default", "shop.a"), ADDRESS, || false).await;
+    assert!(!outcome.is_certain());
     assert_eq!(start.elapsed().as_secs(), 2);
     assert_eq!(api.metrics.live_reads(LiveRead::Failed), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_address_does_not_take_the_reads_of_all() {
+    let api = Gated::new();
+    api.answers.add_permits(100);
+    api.stores(1, &Entry::new("shop.a"));
+    let read = async |name: u32, address: IpAddr| {
+        api.reader.read(("default", &name.to_string()), address, || false).await.is_certain()
+    };
+    let mut found = 0;
+    for name in 0..100 {
+        found += usize::from(read(name, ADDRESS).await);
+    }
+    assert_eq!(found, 10);
+    for name in 100..110 {
+        assert!(read(name, IpAddr::from([192, 0, 2, 1])).await, "another address");
+    }
+    assert!(!read(110, IpAddr::from([192, 0, 2, 2])).await, "twenty in all");
 }

@@ -47,7 +47,7 @@ use jiff::{SignedDuration, Timestamp};
 use rustls::pki_types::CertificateDer;
 use serde_json::{Value, json};
 use tokio::io::{AsyncRead, AsyncReadExt as _};
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout};
 use tokio_rustls::TlsConnector;
@@ -272,11 +272,18 @@ impl TokenService {
     }
 
     async fn try_connect(&self, protocol: &str) -> std::io::Result<TlsStream<TcpStream>> {
+        self.try_connect_from(1, protocol).await
+    }
+
+    /// The same from the address 127.0.0.`host`.
+    async fn try_connect_from(&self, host: u8, protocol: &str) -> std::io::Result<TlsStream<TcpStream>> {
         let mut roots = rustls::RootCertStore::empty();
         roots.add(self.certificate.clone()).unwrap();
         let mut config = rustls::ClientConfig::builder().with_root_certificates(roots).with_no_client_auth();
         config.alpn_protocols = vec![protocol.as_bytes().to_vec()];
-        let stream = TcpStream::connect(self.address).await?;
+        let socket = TcpSocket::new_v4()?;
+        socket.bind(([127, 0, 0, host], 0).into())?;
+        let stream = socket.connect(self.address).await?;
         TlsConnector::from(Arc::new(config)).connect(self.address.ip().into(), stream).await
     }
 

@@ -68,6 +68,20 @@ async fn a_pod_gets_tokens_with_its_projected_token_as_often_as_it_asks() {
     assert_eq!(reads(&service.api), 1, "at the start");
 }
 
+#[tokio::test]
+async fn failures_of_an_address_hold_back_no_pod_behind_it() {
+    let service = service().await;
+    let sa_token = cluster().token(&service.issuer, now_of(&service) - 600, |_| {});
+    for n in 0..150 {
+        service.token(&format!("nobody-{n}"), "x").await;
+    }
+    assert_eq!(service.token("nobody", "x").await.error(), (429, "temporarily_unavailable".into()));
+    for _ in 0..50 {
+        assert_eq!(send(&service, Some(ID), &sa_token).await.status, StatusCode::OK);
+        assert_eq!(service.token("nobody", "x").await.status, StatusCode::TOO_MANY_REQUESTS);
+    }
+}
+
 /// Where it is written, for which client, what is changed, and the reason that the metric gives.
 type Refused = (&'static str, Option<&'static str>, fn(&mut Value), &'static str);
 

@@ -1,7 +1,7 @@
 //! The rules of `x-kubernetes-validations`, by the crate `cel`, with what Kubernetes adds to the language.
 //!
-//! Added are `isURL`, `url`, `getScheme`, `getHostname` and `isIP`, and `duration`, which is whole nanoseconds here, as it is in
-//! the API server. A rule that uses something else is said not to be evaluated. Rules about changes (`oldSelf`) compare
+//! Added are `isURL`, `url`, `getScheme`, `getHostname`, `isIP` and `sum`, and `duration`, which is whole nanoseconds here, as it
+//! is in the API server. A rule that uses something else is said not to be evaluated. Rules about changes (`oldSelf`) compare
 //! with what a cluster has stored, and are listed instead.
 
 use std::collections::HashMap;
@@ -144,6 +144,15 @@ fn library() -> Context<'static, 'static> {
         }
         .ok_or_else(|| ExecutionError::function_error("duration", "not a duration"))
     }
+    // Of whole numbers alone.
+    fn sum(list: &CelValue) -> Result<i64, ExecutionError> {
+        let CelValue::List(items) = list else { return Err(ExecutionError::function_error("sum", "not a list")) };
+        let add = |sum: i64, item: &CelValue| match item {
+            CelValue::Int(number) => sum.checked_add(*number),
+            _ => None,
+        };
+        items.iter().try_fold(0, add).ok_or_else(|| ExecutionError::function_error("sum", "not whole numbers"))
+    }
     let mut context = Context::default();
     let declared = context
         .add_function("isURL", |text: Arc<String>| Url::parse(&text).is_some())
@@ -153,6 +162,7 @@ fn library() -> Context<'static, 'static> {
             context.add_function("getHostname", |This(this): This<CelValue>| of_url(&this, |url| &url.hostname))
         })
         .and_then(|()| context.add_function("isIP", |text: Arc<String>| is_ip(&text)))
+        .and_then(|()| context.add_function("sum", |This(this): This<CelValue>| sum(&this)))
         .and_then(|()| context.add_function("duration", |value: CelValue| duration(&value)));
     debug_assert!(declared.is_ok(), "{declared:?}: a function of that name is part of the language by now");
     context
