@@ -213,7 +213,7 @@ async fn a_registration_that_cannot_be_understood_says_so_and_the_others_go_on()
 #[tokio::test(flavor = "multi_thread")]
 async fn a_ledger_entry_that_cannot_be_read_is_never_written_and_goes_on_being_served() {
     let plane = ControlPlane::start().await.unwrap();
-    let mut operator = Operator::install(&plane, BINARY, &[]).await.unwrap();
+    let mut operator = Operator::install(&plane, BINARY, &permissive(&[])).await.unwrap();
     let controller = operator.controller(&plane).await.unwrap();
     let token_service = operator.token_service(&plane).await.unwrap();
     let shop = plane.namespace("shop").await.unwrap();

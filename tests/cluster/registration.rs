@@ -177,13 +177,17 @@ async fn columns_are_shown(plane: &ControlPlane, client_id: &str) {
     for resource in ["appregistrations", "appregistration", "appreg"] {
         let table = table(resource, &[]).await;
         let lines: Vec<_> = table.lines().map(words).collect();
-        assert_eq!(lines[0], ["NAME", "READY", "CLIENT", "ID", "APPROVED", "NEXT", "AGE", "PROBLEM"], "{table}");
+        assert_eq!(
+            lines[0],
+            ["NAME", "READY", "CLIENT", "ID", "APPROVED", "NEXT", "ROTATION", "AGE", "PROBLEM"],
+            "{table}"
+        );
         assert_eq!(lines[1][..4], ["storefront", "True", client_id, "True"], "{table}");
         assert!(lines[1][4].parse::<jiff::Timestamp>().is_ok(), "the next rotation's time: {table}");
     }
     let wide = table("appreg", &["-o", "wide"]).await;
     let lines: Vec<_> = wide.lines().map(words).collect();
-    assert_eq!(lines[0][7..], ["PROBLEM", "SERVER", "MESSAGE"], "{wide}");
+    assert_eq!(lines[0][8..], ["PROBLEM", "SERVER", "MESSAGE"], "{wide}");
     assert_eq!(lines[1][6], "default", "{wide}");
     assert!(lines[1].len() > 7, "a message: {wide}");
 }
