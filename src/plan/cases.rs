@@ -2071,9 +2071,9 @@ fn a_token_for_an_api_that_is_not_granted_is_not_made_and_none_takes_its_place()
         "2026-01-01",
         expect![[r#"
             accept 0c1e4b6e-6d8a-4f6e-9a55-1d3c0e6f7a10 (create)  FirstMint
-            Ready=False PolicyDenied: Field spec.credentials[api].accessToken: https://a.example is not granted to the registration: see spec.apis
-            Approved=False PolicyDenied: Field spec.apis: https://a.example is not allowed: add it to apis of a RegistrationPolicy that selects the namespace shop. The closest one, policy/default, allows https://b.* there. Field spec.credentials[api].accessToken: https://a.example is not granted to the registration: see spec.apis
-            Stalled=True PolicyDenied: Field spec.credentials[api].accessToken: https://a.example is not granted to the registration: see spec.apis
+            Ready=False PolicyDenied: Field spec.credentials[api].accessToken: https://a.example is not granted to the registration, see spec.apis
+            Approved=False PolicyDenied: Field spec.apis: https://a.example is not allowed: add it to apis of a RegistrationPolicy that selects the namespace shop. The closest one, policy/default, allows https://b.* there. Field spec.credentials[api].accessToken: https://a.example is not granted to the registration, see spec.apis
+            Stalled=True PolicyDenied: Field spec.credentials[api].accessToken: https://a.example is not granted to the registration, see spec.apis
             wake never
             = POST ledger, PUT status
         "#]],
