@@ -82,7 +82,7 @@ pub(crate) const REFUSED: &[(&str, &str, &[&str])] = &[
     (
         "RegistrationPolicy",
         "{namespaceSelector: {matchExpressions: [{key: a, operator: Exists, values: [b]}]}}",
-        &["spec.namespaceSelector.matchExpressions[0].values", "Exists and DoesNotExist take none"],
+        &["spec.namespaceSelector.matchExpressions[0].values", "none for Exists and DoesNotExist"],
     ),
     (
         "RegistrationPolicy",
