@@ -26,7 +26,7 @@ fn rules() -> Vec<(&'static str, Value, &'static [&'static str])> {
         spec(&built_in)
     };
     let issuer = |issuer: &str| spec(&json!({"issuer": issuer}));
-    let url: &[&str] = &["spec.builtIn.issuer", "write an https URL of host, port and path"];
+    let url: &[&str] = &["spec.builtIn.issuer", "must be an https URL of host, port and path"];
     vec![
         ("the least", issuer("https://auth.example"), &[]),
         ("host, port and path", issuer("https://auth.example:8443/a/b-c"), &[]),
@@ -89,9 +89,9 @@ async fn what_cannot_be_a_server_is_refused_with_the_field_and_the_fix() {
     eventually_within(SOON, "the definition is served", async || create("a", &good).await).await;
     let mut wrong = Vec::new();
     let names: [(&str, &str, &[&str]); 3] = [
-        ("default", "default", &["metadata.name: default is the server of the operator's configuration"]),
+        ("default", "default", &["metadata.name must not be default"]),
         ("forty characters", &"a".repeat(40), &[]),
-        ("more", &"a".repeat(41), &["metadata.name: use at most 40 characters"]),
+        ("more", &"a".repeat(41), &["metadata.name must have at most 40 characters"]),
     ];
     let by_name = names.map(|(case, name, said)| (case, name.to_owned(), good.clone(), said));
     let by_spec = rules().into_iter().map(|(case, spec, said)| (case, "rules".to_owned(), spec, said));

@@ -257,7 +257,8 @@ async fn an_upgrade_and_a_new_installation_go_on_with_the_registrations_and_the_
     helm(&plane, "upgrade", &["crds.keep=false"]).await.unwrap();
     assert_eq!(uids().await, before);
     plane.helm(&["uninstall", "appreg", "--namespace", NAMESPACE]).await.unwrap().ok().unwrap();
-    eventually("only the ledger is left", async || {
+    // The API server removes the objects of each definition first, one definition after another.
+    eventually_within(2 * PATIENCE, "only the ledger is left", async || {
         let left = objects_of_the_release(&plane).await;
         holds(left == kept[..1], || format!("{left:?}"))
     })
