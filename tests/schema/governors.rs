@@ -82,7 +82,7 @@ pub(crate) const REFUSED: &[(&str, &str, &[&str])] = &[
     (
         "RegistrationPolicy",
         "{namespaceSelector: {matchExpressions: [{key: a, operator: Exists, values: [b]}]}}",
-        &["spec.namespaceSelector.matchExpressions[0].values", "Exists and DoesNotExist take none"],
+        &["spec.namespaceSelector.matchExpressions[0].values", "none for Exists and DoesNotExist"],
     ),
     (
         "RegistrationPolicy",
@@ -216,6 +216,11 @@ pub(crate) const REFUSED: &[(&str, &str, &[&str])] = &[
         "RegistrationPolicy",
         "{namespaceSelector: {}, durations: {accessToken: {min: 0s}}}",
         &["spec.durations.accessToken.min", "must be longer than 0s"],
+    ),
+    (
+        "RegistrationPolicy",
+        "{namespaceSelector: {}, durations: {certificate: {min: 1097d}}}",
+        &["spec.durations.certificate.min", "min must be at most 1096d (three years): shorten it"],
     ),
     (
         "RegistrationPolicy",
