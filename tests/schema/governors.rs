@@ -219,6 +219,11 @@ pub(crate) const REFUSED: &[(&str, &str, &[&str])] = &[
     ),
     (
         "RegistrationPolicy",
+        "{namespaceSelector: {}, durations: {certificate: {min: 1097d}}}",
+        &["spec.durations.certificate.min", "min must be at most 1096d (three years): shorten it"],
+    ),
+    (
+        "RegistrationPolicy",
         "{namespaceSelector: {}, durations: {certificate: {max: 1097d}}}",
         &["spec.durations.certificate.max", "must be at most 1096d"],
     ),

@@ -234,6 +234,32 @@ pub(crate) const REFUSED: &[(&str, &str, &[&str])] = &[
         "{redirectURIs: [https://a.example/, https://a.example/]}",
         &["spec.redirectURIs[1]: Duplicate value"],
     ),
+    (
+        "a page to begin a login without a scheme",
+        "{initiateLoginURI: shop.example/login}",
+        &["spec.initiateLoginURI", "initiateLoginURI must be an absolute URI"],
+    ),
+    (
+        "a privacy policy with http",
+        "{policyURI: 'http://shop.example/privacy'}",
+        &["spec.policyURI", "policyURI must be an https URI"],
+    ),
+    ("terms with http", "{tosURI: 'http://shop.example/terms'}", &["spec.tosURI", "tosURI must be an https URI"]),
+    (
+        "a redirect URI without a scheme",
+        "{redirectURIs: [shop.example/cb]}",
+        &["spec.redirectURIs[0]", "redirectURIs must be an absolute URI"],
+    ),
+    (
+        "a logout URI without a scheme",
+        "{postLogoutRedirectURIs: [/bye]}",
+        &["spec.postLogoutRedirectURIs[0]", "postLogoutRedirectURIs must be an absolute URI"],
+    ),
+    (
+        "a logout URI with http off loopback",
+        "{postLogoutRedirectURIs: ['http://shop.example/bye']}",
+        &["spec.postLogoutRedirectURIs[0]", "postLogoutRedirectURIs must be an https URI"],
+    ),
     ("33 redirect URIs", "{redirectURIs: MANY}", &["spec.redirectURIs: Too many", "32"]),
     ("9 contacts", "{contacts: MANY}", &["spec.contacts: Too many", "8"]),
     // grants
@@ -826,6 +852,11 @@ pub(crate) const REFUSED: &[(&str, &str, &[&str])] = &[
         "renewal as long as the duration",
         "{credentials: [{name: a, effectiveDuration: 24h, renewBefore: 1d, clientSecret: {}}]}",
         &["spec.credentials[0].renewBefore", "renewBefore must be shorter than effectiveDuration: shorten it"],
+    ),
+    (
+        "renewal over three years before the end",
+        "{credentials: [{name: a, effectiveDuration: 1096d, renewBefore: 1097d, clientSecret: {}}]}",
+        &["spec.credentials[0].renewBefore", "renewBefore must be at most 1096d (three years): shorten it"],
     ),
     (
         "renewal before no time",
