@@ -94,10 +94,8 @@ fn messages(schema: &Value, of_changes: bool, found: &mut BTreeSet<String>) {
             for rule in fields.get("x-kubernetes-validations").and_then(Value::as_array).into_iter().flatten() {
                 let about_a_change = rule["rule"].as_str().unwrap().contains("oldSelf");
                 let is_seen = about_a_change == of_changes && rule["messageExpression"].is_null();
-                // A rule that several fields share begins with the field's name in each of them.
-                let shared = |message: &str| message.split_once(" must ").map(|(_, rest)| format!(" must {rest}"));
                 if let Some(message) = rule["message"].as_str().filter(|_| is_seen) {
-                    found.insert(shared(message).unwrap_or_else(|| message.to_owned()));
+                    found.insert(message.to_owned());
                 }
             }
             fields.values().for_each(|below| messages(below, of_changes, found));
