@@ -25,7 +25,8 @@ use kube::{
 };
 use serde_json::{Value, json};
 
-use crate::harness::{self, ControlPlane, Controllers, Options, eventually, eventually::holds};
+use crate::harness::eventually::{PATIENCE, holds};
+use crate::harness::{self, ControlPlane, Controllers, Options, eventually, eventually_within};
 
 pub(crate) const CHART: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/charts/appreg");
 pub(crate) const NAMESPACE: &str = "appreg-system";
