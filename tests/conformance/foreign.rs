@@ -60,6 +60,10 @@ impl Language {
     }
 }
 
+/// How often a program is run that is asked to come again, and how long after.
+const MOST_TRIES: usize = 5;
+const COME_AGAIN: Duration = Duration::from_secs(2);
+
 /// The version that follows this in a lock file.
 pub(crate) fn locked(text: &str, name: &str) -> String {
     let after = text.split_once(name).map_or("", |(_, after)| after);
@@ -127,15 +131,37 @@ impl Foreign {
         args
     }
 
-    /// Runs the program `name` to its end.
+    /// Runs the program `name` to its end; again, as long as the token service asks it to come again: all programs share
+    /// one address, and an address has two lookups of clients a second.
     pub(crate) async fn run(&mut self, language: Language, name: &str, args: &[OsString]) -> Result<Ended> {
-        let process = self.start(language, name, args)?;
-        let status = process.wait(DEADLINE).await?;
-        Ok(Ended { has_succeeded: status.success(), output: without_credentials(process.log())? })
+        let mut tries = 1;
+        loop {
+            let process = self.start(language, name, args)?;
+            let status = process.wait(DEADLINE).await?;
+            let ended = Ended { has_succeeded: status.success(), output: without_credentials(process.log())? };
+            if tries == MOST_TRIES || !ended.is_asked_to_come_again() {
+                return Ok(ended);
+            }
+            tries += 1;
+            tokio::time::sleep(COME_AGAIN).await;
+        }
     }
 
-    /// Runs Java programs one after the other in one JVM, each the name of its class and its arguments.
+    /// Runs Java programs one after the other in one JVM, each the name of its class and its arguments; again, as long as
+    /// the token service asks one of them to come again.
     pub(crate) async fn run_java(&mut self, steps: &[Vec<OsString>]) -> Result<Vec<Ended>> {
+        let mut tries = 1;
+        loop {
+            let ended = self.run_java_once(steps).await?;
+            if tries == MOST_TRIES || !ended.iter().any(Ended::is_asked_to_come_again) {
+                return Ok(ended);
+            }
+            tries += 1;
+            tokio::time::sleep(COME_AGAIN).await;
+        }
+    }
+
+    async fn run_java_once(&mut self, steps: &[Vec<OsString>]) -> Result<Vec<Ended>> {
         let mut args = vec![self.api_ca.clone().into_os_string()];
         args.extend(steps.iter().flat_map(|step| std::iter::once("--".into()).chain(step.iter().cloned())));
         let process = self.start(Language::Java, "shop.Steps", &args)?;
@@ -167,6 +193,11 @@ fn without_credentials(output: String) -> Result<String> {
 }
 
 impl Ended {
+    /// Whether it failed because the token service had no lookup left for its address, and said so with `Retry-After`.
+    fn is_asked_to_come_again(&self) -> bool {
+        !self.has_succeeded && ["503", "temporarily_unavailable"].iter().any(|word| self.output.contains(word))
+    }
+
     /// The last JSON document that it printed; an error where it failed.
     pub(crate) fn document(&self) -> Result<Value> {
         ensure!(self.has_succeeded, "it failed:\n{}", self.output);
