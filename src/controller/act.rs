@@ -30,7 +30,7 @@ use super::objects::{self, LedgerObject};
 use super::observe::Snapshot;
 use super::{Context, requests};
 
-/// The value of a minted field in a dry run.
+/// The value of a field with a credential in a dry run.
 const PLACEHOLDER: &[u8] = b"-";
 
 /// What came of a plan.
@@ -149,7 +149,8 @@ fn revisions_of(plan: &Plan, step: &Step) -> Vec<(String, u64)> {
 }
 
 /// Asks by a dry run for Secrets of the plan that were refused before, so that nothing is accepted in vain. Returns those
-/// that are refused again. The dry run has a placeholder where the plan mints: no credential is made for it.
+/// that are refused again. The dry run has a placeholder for every credential: none is made for it, and none that is in
+/// use is shown to the webhooks that it passes.
 pub(crate) async fn rehearse(ctx: &Context, snapshot: &Snapshot, plan: &Plan) -> BTreeMap<String, Problem> {
     let mut refusals = BTreeMap::new();
     for step in &plan.steps {
@@ -354,12 +355,12 @@ impl Writer<'_> {
         let _ = self.write_entry(entry, Some(version)).await;
     }
 
-    /// A Secret as the plan wants it, with a placeholder for what is minted if there is one.
+    /// A Secret as the plan wants it, with a placeholder for every credential if there is one.
     fn secret(&self, publish: &Publish, placeholder: Option<&[u8]>) -> Secret {
         let registration = &self.snapshot.facts.registration;
         let mut data = BTreeMap::new();
         for (field, value) in &publish.fields {
-            let placeholder = placeholder.filter(|_| matches!(value, Value::Minted(_))).map(<[u8]>::to_vec);
+            let placeholder = placeholder.filter(|_| !matches!(value, Value::Text(_))).map(<[u8]>::to_vec);
             if let Some(bytes) = placeholder.or_else(|| self.value(publish, field, value)) {
                 data.insert((*field).to_owned(), ByteString(bytes));
             }

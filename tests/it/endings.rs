@@ -11,7 +11,7 @@ use serde_json::json;
 use tokio::time::sleep;
 
 use crate::fake_api::{FakeApi, Fault, Nth};
-use crate::reconcile::{Stage, web};
+use crate::reconcile::{Stage, rotate, web};
 
 fn entries(server: &FakeApi) -> usize {
     let secrets = server.objects::<Secret>("secrets");
@@ -179,4 +179,28 @@ async fn a_write_whose_reply_is_lost_is_read_back_and_the_pass_goes_on_from_it()
     stage.apply("storefront", &web());
     stage.until_ready("storefront").await;
     assert_eq!(stage.entry().credentials["web"].next_revision, 2, "one revision, and no second attempt");
+}
+
+#[tokio::test(start_paused = true)]
+async fn no_credential_is_in_a_dry_run_neither_a_new_one_nor_one_in_use() {
+    let stage = Stage::new();
+    let _controller = stage.controller().await;
+    stage.apply("storefront", &web());
+    stage.until_ready("storefront").await;
+    let in_use = stage.secret("storefront").data.unwrap()["client_secret"].clone();
+    refuse(&stage, 403, "Forbidden", "admission webhook \"labels.example\" denied the request: no team label");
+    rotate(&stage);
+    stage
+        .until("it says so", |_| condition(&stage, "Reconciling").is_some_and(|(reason, _)| reason == "SecretRefused"))
+        .await;
+    for _ in 0..120 {
+        stage.pass(SignedDuration::from_secs(1)).await;
+    }
+    let tried = stage.server.dry_runs();
+    assert!(!tried.is_empty(), "it was tried");
+    for secret in tried {
+        let data = secret["data"].as_object().unwrap();
+        assert_eq!(data["client_secret"], data["previous_client_secret"], "the placeholder stands in both");
+        assert!(data.values().all(|value| *value != json!(in_use)), "and what is in use stands nowhere");
+    }
 }

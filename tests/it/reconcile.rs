@@ -184,7 +184,7 @@ pub(crate) fn web() -> Value {
     json!([{"name": "web", "clientSecret": {}}])
 }
 
-fn rotate(stage: &Stage) {
+pub(crate) fn rotate(stage: &Stage) {
     stage.clock.advance(SignedDuration::from_secs(10));
     assert!(stage.server.person_edits("appregistrations", "shop", "storefront", |object| {
         object["metadata"]["annotations"] = json!({"appreg.dev/rotate-minted-before": "2026-01-01T00:00:05Z"});

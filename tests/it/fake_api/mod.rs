@@ -204,6 +204,11 @@ impl FakeApi {
         std::mem::take(&mut self.lock().log)
     }
 
+    /// The objects that were sent to be tried by a dry run, in order, whatever the answer was.
+    pub(crate) fn dry_runs(&self) -> Vec<Value> {
+        self.lock().dry_runs.clone()
+    }
+
     /// How many watches are open.
     pub(crate) fn open_watches(&self) -> usize {
         self.lock().open
@@ -298,6 +303,9 @@ impl FakeApi {
     async fn serve(&self, request: Request<Body>) -> Result<Answered, BoxError> {
         let asked = Asked::read(request).await?;
         let fault = self.fault_for(&asked.call);
+        if asked.is_dry_run() {
+            self.lock().dry_runs.push(asked.body.clone());
+        }
         let answer = match fault {
             None => self.carry_out(&asked),
             Some(Fault::LoseRequest) => return self.cut(&asked.call),

@@ -20,6 +20,7 @@ pub(super) struct World {
     pub(super) tokens: u64,
     pub(super) pages: HashMap<String, (Vec<Value>, String)>,
     pub(super) log: Vec<String>,
+    pub(super) dry_runs: Vec<Value>,
     /// Watches made under an older reign end.
     pub(super) reign: u64,
     pub(super) broken: bool,
@@ -58,6 +59,7 @@ impl World {
             tokens: 0,
             pages: HashMap::new(),
             log: Vec::new(),
+            dry_runs: Vec::new(),
             reign: 0,
             broken: false,
             held: false,
