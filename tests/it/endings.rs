@@ -204,3 +204,47 @@ async fn no_credential_is_in_a_dry_run_neither_a_new_one_nor_one_in_use() {
         assert!(data.values().all(|value| *value != json!(in_use)), "and what is in use stands nowhere");
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_webhook_that_takes_its_whole_time_stops_no_rotation_and_holds_up_nobody_else() {
+    const SLOW: usize = 12;
+    let stage = Stage::new();
+    let _controller = stage.controller().await;
+    let secrets =
+        |call: &crate::fake_api::Call| call.is_write() && call.resource == "secrets" && call.namespace == "shop";
+    // The longest that a webhook may take.
+    stage.server.on(Nth::every_that(secrets), Fault::Slow(Duration::from_secs(30)));
+    stage.apply("storefront", &web());
+    for n in 1..SLOW {
+        stage.apply(&format!("app-{n}"), &web());
+    }
+    stage.until("all have a client", |server| entries(server) >= SLOW).await;
+    stage.server.person_applies(&json!({
+        "apiVersion": "appreg.dev/v1alpha1", "kind": "AppRegistration",
+        "metadata": {"namespace": "billing", "name": "invoices"},
+        "spec": {"displayName": "invoices", "credentials": web()}, "status": {"observedGeneration": -1},
+    }));
+    stage
+        .until("another namespace is served", |server| {
+            server.object::<Secret>("secrets", "billing", "invoices").is_some()
+        })
+        .await;
+    assert!(
+        stage.server.object::<Secret>("secrets", "shop", "storefront").is_none(),
+        "before the webhook has answered"
+    );
+    stage.until_ready("storefront").await;
+    let first = stage.fields("storefront")["client_secret"].clone();
+    rotate(&stage);
+    stage
+        .until("the new one is published beside it", |_| {
+            let fields = stage.fields("storefront");
+            fields.get("previous_client_secret") == Some(&first) && fields["client_secret"] != first
+        })
+        .await;
+    let writes = stage.requests().into_iter().filter(|request| request.contains(" secrets shop"));
+    let (created, replaced): (Vec<_>, Vec<_>) = writes
+        .filter(|r| r.starts_with("create") || r.starts_with("update"))
+        .partition(|request| request.starts_with("create"));
+    assert_eq!((created.len(), replaced), (SLOW, vec!["update secrets shop/storefront 200".to_owned()]), "each once");
+}

@@ -1,6 +1,6 @@
 //! Requests as a test names them, and what goes wrong with them.
 
-use std::{fmt, sync::Arc};
+use std::{fmt, sync::Arc, time::Duration};
 
 use serde_json::{Value, json};
 
@@ -49,6 +49,8 @@ pub(crate) enum Fault {
     Hang,
     /// The request is carried out and never answered.
     HangAfter,
+    /// The request is carried out and answered after this time: a webhook that takes its time.
+    Slow(Duration),
     /// The server answers this status, and carries nothing out.
     Answer(Value),
     /// The server answers this text with this code: a proxy, or a kind that is not served.

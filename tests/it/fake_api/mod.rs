@@ -318,6 +318,10 @@ impl FakeApi {
                 self.carry_out(&asked);
                 return self.hang(&asked.call).await;
             }
+            Some(Fault::Slow(time)) => {
+                tokio::time::sleep(time).await;
+                self.carry_out(&asked)
+            }
             Some(Fault::Answer(status)) => answered(&status),
             Some(Fault::Text(code, text)) => full(StatusCode::from_u16(code).unwrap(), text.into_bytes()),
         };
